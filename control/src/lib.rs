@@ -1,0 +1,1 @@
+//! drayd, the daemon, and dray, its command.

@@ -1,0 +1,1 @@
+//! Safe wrappers of what Dray uses of DPDK: EAL, mempool, mbuf, ethdev.

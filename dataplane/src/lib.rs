@@ -1,0 +1,1 @@
+//! Workers, ports and the publishing of tables.

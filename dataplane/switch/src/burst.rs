@@ -1,0 +1,188 @@
+//! Bursts and frames: what the stages hand on.
+//!
+//! A frame is a *head* (a private copy of its first bytes), a *body* (the rest, where it arrived) and metadata.
+//! Every decision is made on the head, which its sender can no longer change.
+
+use crate::drops::Drops;
+use crate::mem::Segment;
+
+/// Frames taken from a queue at a time.
+pub const BURST: usize = 64;
+
+/// Bytes free before a frame's first received byte: room for VXLAN over IPv6 and a tag (74), rounded up
+/// so that the head begins on a cache line.
+pub const HEADROOM: usize = 128;
+
+/// The longest head, bytes.
+pub const HEAD_MAX: usize = 192;
+
+/// Head length of an ordinary port: Ethernet, a tag, IPv6 and ports (62), rounded up to a cache line.
+pub const HEAD: usize = 64;
+
+/// Head length of the underlay port: the outer headers over IPv6 (70), a tag, and the inner Ethernet header with a tag (18).
+pub const HEAD_UNDERLAY: usize = 128;
+
+/// The longest frame in bytes, without FCS.
+pub const FRAME_MAX: usize = 9216;
+
+/// Segments a frame may have beyond its first; a longer chain is refused.
+pub const CHAIN_MAX: usize = 63;
+
+/// Frames of a burst with the copies that flooding makes of them when a copy needs its own head.
+pub const FRAMES: usize = 2 * BURST;
+
+/// One frame: head, body and what the stages have found out about it.
+#[repr(C, align(64))]
+#[derive(Clone)]
+pub struct Frame {
+    pub(crate) bytes: [u8; HEADROOM + HEAD_MAX],
+    pub(crate) start: u16,
+    pub(crate) end: u16,
+    pub(crate) len: u32,
+    pub(crate) body: Segment,
+    pub(crate) more: (u16, u16),
+    /// An ethdev's mbuf if the body is in one (0: none): its owner may take it out to send it on without a copy.
+    pub mbuf: usize,
+    /// Set by the stages.
+    pub(crate) meta: Meta,
+}
+
+/// What the stages have found out about a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Meta {
+    /// FDB key: bridge and destination address.
+    pub dst: u64,
+    /// FDB key: bridge and source address.
+    pub src: u64,
+}
+
+impl Frame {
+    /// Its length in bytes: head and body.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The private first bytes.
+    #[inline(always)]
+    pub fn head(&self) -> &[u8] {
+        &self.bytes[self.start as usize..self.end as usize]
+    }
+}
+
+/// Up to [`BURST`] frames of one receive queue, and the copies that flooding makes of them.
+pub struct Burst {
+    pub(crate) frames: Box<[Frame]>,
+    pub(crate) n: usize,
+    pub(crate) chain: Vec<Segment>,
+    /// How much of each frame [`crate::Rx::receive`] copies into the head: [`HEAD`] or [`HEAD_UNDERLAY`].
+    pub head_len: usize,
+    /// Frames of this burst given up so far, by reason: the receiving port's.
+    pub drops: Drops,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        let frame = Frame {
+            bytes: [0; HEADROOM + HEAD_MAX],
+            start: HEADROOM as u16,
+            end: HEADROOM as u16,
+            len: 0,
+            body: Segment::EMPTY,
+            more: (0, 0),
+            mbuf: 0,
+            meta: Meta::default(),
+        };
+        Burst { frames: vec![frame; FRAMES].into(), n: 0, chain: Vec::new(), head_len: HEAD, drops: Drops::default() }
+    }
+}
+
+impl Burst {
+    /// Forgets all frames.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.n = 0;
+        self.chain.clear();
+    }
+
+    /// How many frames were received.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    /// Whether no frame was received.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
+    /// How many more frames can be received.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        BURST - self.n
+    }
+
+    /// Frame `i` of the burst or of its copies.
+    #[inline(always)]
+    pub fn frame(&self, i: u16) -> &Frame {
+        &self.frames[i as usize]
+    }
+
+    /// Takes the mbuf out of frame `i`, which then is the taker's to free or send; 0 if it has none.
+    #[inline]
+    pub fn take_mbuf(&mut self, i: u16) -> usize {
+        std::mem::take(&mut self.frames[i as usize].mbuf)
+    }
+
+    /// Appends a frame that is wholly in one piece of `len` bytes at `data` and whose owner is `mbuf` (or 0). The
+    /// first [`Burst::head_len`] bytes are copied now.
+    ///
+    /// # Safety
+    /// As [`Segment::new`], for the whole piece. There is [`Burst::room`].
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub unsafe fn push(&mut self, data: *const u8, len: u32, mbuf: usize) {
+        let head_len = self.head_len;
+        let frame = &mut self.frames[self.n];
+        let take = (len as usize).min(head_len);
+        // SAFETY: `take` bytes are readable (the caller) and fit the head (`head_len` is at most HEAD_MAX, and
+        // `min` here lets the compiler see it).
+        unsafe {
+            let head = frame.bytes.as_mut_ptr().add(HEADROOM);
+            crate::mem::copy(data, head, take.min(HEAD_MAX));
+            frame.body = Segment::new(data.add(take), len - take as u32);
+        }
+        frame.start = HEADROOM as u16;
+        frame.end = (HEADROOM + take) as u16;
+        frame.len = len;
+        frame.more = (0, 0);
+        frame.mbuf = mbuf;
+        self.n += 1;
+    }
+
+    /// Appends a segment to the body of the frame pushed last. The first piece of a chained frame may be shorter
+    /// than the head: then the head is only as long as that piece allows, and [`Burst::pull`] mends it.
+    #[inline]
+    pub fn chain(&mut self, segment: Segment) {
+        let frame = &mut self.frames[self.n - 1];
+        if frame.more.1 == 0 {
+            frame.more.0 = self.chain.len() as u16;
+        }
+        frame.more.1 += 1;
+        frame.len += segment.len();
+        self.chain.push(segment);
+    }
+
+    /// The body of `frame`: what follows its head.
+    #[inline(always)]
+    pub fn segments(&self, frame: &Frame) -> impl Iterator<Item = Segment> {
+        let more = &self.chain[frame.more.0 as usize..][..frame.more.1 as usize];
+        std::iter::once(frame.body).filter(|s| !s.is_empty()).chain(more.iter().copied())
+    }
+}

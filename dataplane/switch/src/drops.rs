@@ -1,0 +1,128 @@
+//! The names of all drops. A frame is never freed silently: whoever gives one up names it here.
+
+macro_rules! drops {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)*) => {
+        /// Why a frame was dropped. The name is the counter's, `stage.reason`, in the command, the API and the metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Drop { $($(#[doc = $doc])+ $variant,)* }
+
+        impl Drop {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Drop] = &[$(Drop::$variant,)*];
+
+            /// The counter's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Drop::$variant => $name,)* }
+            }
+
+            /// What happened, for people.
+            pub const fn description(self) -> &'static str {
+                match self { $(Drop::$variant => concat!($($doc),+),)* }
+            }
+        }
+    };
+}
+
+drops! {
+    /// The peer's descriptor named memory outside its regions, an endless chain or a frame of no length.
+    RxBadDescriptor = "rx.bad_descriptor";
+    /// The frame is longer than the port's MTU allows.
+    RxTooBig = "rx.too_big";
+    /// The NIC had no room or no buffer (its own missed and no-mbuf counters).
+    RxMissed = "rx.missed";
+    /// The frame is shorter than an Ethernet header.
+    ParseTruncated = "parse.truncated";
+    /// The source address is a group address or all zeros.
+    ParseBadSource = "parse.bad_source";
+    /// The port is in no bridge (for this frame's VLAN).
+    VlanUnknown = "vlan.unknown_vlan";
+    /// The port is in no bridge at all.
+    VlanNoBridge = "vlan.no_bridge";
+    /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
+    UnderlayNotForUs = "underlay.not_for_us";
+    /// Slow-path frames (ARP, ICMP to our own address) came faster than they are answered.
+    UnderlayPuntFull = "underlay.punt_full";
+    /// The outer IPv4 or UDP header is malformed, a fragment, or contradicts the frame's length.
+    VxlanBadOuter = "vxlan.bad_outer";
+    /// The VXLAN header's I flag is not set or reserved flags are (RFC 7348, section 5).
+    VxlanBadFlags = "vxlan.bad_flags";
+    /// No bridge has this VNI.
+    VxlanUnknownVni = "vxlan.unknown_vni";
+    /// The sender is not a configured VTEP and `learn-vteps` is off.
+    VxlanUnknownVtep = "vxlan.unknown_vtep";
+    /// The encapsulated frame does not fit the underlay's MTU.
+    VxlanTooBig = "vxlan.too_big";
+    /// The next hop towards the VTEP is not resolved (yet).
+    VxlanNoNeighbour = "vxlan.no_neighbour";
+    /// The destination is behind the port the frame came from.
+    ForwardSamePort = "forward.same_port";
+    /// From a tunnel towards a tunnel of the same overlay.
+    ForwardSplitHorizon = "forward.split_horizon";
+    /// A destination reserved for link-local protocols (IEEE 802.1D, 01:80:c2:00:00:0x).
+    ForwardLinkLocal = "forward.link_local";
+    /// A flooded frame had nobody to go to.
+    FloodNoTarget = "flood.no_target";
+    /// The egress port has no peer.
+    TxLinkDown = "tx.link_down";
+    /// The receiver's ring had no free slot.
+    TxRingFull = "tx.ring_full";
+    /// The frame is longer than the egress port's MTU or buffers allow.
+    TxTooBig = "tx.too_big";
+    /// The receiver's descriptor named memory outside its regions.
+    TxBadDescriptor = "tx.bad_descriptor";
+    /// No mbuf was left for the frame.
+    TxNoBuffer = "tx.no_buffer";
+}
+
+impl Drop {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+/// How many frames were dropped, by reason, since this was last emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drops {
+    counts: [u32; Drop::COUNT],
+    total: u32,
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Drops { counts: [0; Drop::COUNT], total: 0 }
+    }
+}
+
+impl Drops {
+    /// Counts `n` frames dropped for `reason`.
+    #[inline]
+    pub fn add(&mut self, reason: Drop, n: u32) {
+        self.counts[reason as usize] += n;
+        self.total += n;
+    }
+
+    /// All frames dropped, whatever the reason.
+    #[inline]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Frames dropped for `reason`.
+    pub fn get(&self, reason: Drop) -> u32 {
+        self.counts[reason as usize]
+    }
+
+    /// Hands every non-zero count to `f` and starts again from zero.
+    #[inline]
+    pub fn take(&mut self, mut f: impl FnMut(Drop, u32)) {
+        if self.total != 0 {
+            for &reason in Drop::ALL {
+                let n = std::mem::take(&mut self.counts[reason as usize]);
+                if n != 0 {
+                    f(reason, n);
+                }
+            }
+            self.total = 0;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The one audited module of this crate: prefetching, and the copying of bytes that live in other people's memory.
+//!
+//! A [`Segment`] names bytes that a peer may change at any moment. Nothing here or elsewhere interprets them; they
+//! are only ever copied onward.
+#![allow(unsafe_code)]
+
+use crate::burst::{Burst, Frame};
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+use std::ptr;
+
+/// Bytes of a frame that are still where they arrived: a peer's shared memory or an mbuf.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    ptr: *const u8,
+    len: u32,
+}
+
+// SAFETY: a segment is only a name for memory; whoever reads it vouches for it there (`copy_frame`).
+unsafe impl Send for Segment {}
+
+impl Segment {
+    /// No bytes.
+    pub const EMPTY: Segment = Segment { ptr: ptr::null(), len: 0 };
+
+    /// Names `len` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// The bytes stay mapped and readable until the [`crate::Rx::release`] of the burst that this segment is put into.
+    #[inline]
+    pub unsafe fn new(ptr: *const u8, len: u32) -> Self {
+        Segment { ptr, len }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Where the bytes are.
+    #[inline]
+    pub fn as_ptr(self) -> *const u8 {
+        self.ptr
+    }
+}
+
+/// Asks for the cache line of `p`, to be read.
+#[inline(always)]
+pub fn prefetch_read<T>(p: *const T) {
+    // SAFETY: a prefetch never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+}
+
+/// Asks for the cache line of `p`, to be written.
+#[inline(always)]
+pub fn prefetch_write<T>(p: *const T) {
+    // SAFETY: a prefetch never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+}
+
+/// Copies `len` bytes, exactly, with as few and as wide moves as the length allows.
+///
+/// # Safety
+/// `src` is readable and `dst` writable for `len` bytes, and they do not overlap. Either may be changed by a
+/// peer meanwhile: the bytes are then any mixture, which nobody relies on.
+#[inline(always)]
+pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: every access below lies within the first `len` bytes; the caller vouches for those.
+    unsafe {
+        match len {
+            33..=64 => {
+                copy_n::<32>(src, dst);
+                copy_n::<32>(src.add(len - 32), dst.add(len - 32));
+            }
+            16..=32 => {
+                copy_n::<16>(src, dst);
+                copy_n::<16>(src.add(len - 16), dst.add(len - 16));
+            }
+            65..=128 => {
+                copy_n::<64>(src, dst);
+                copy_n::<64>(src.add(len - 64), dst.add(len - 64));
+            }
+            _ => ptr::copy_nonoverlapping(src, dst, len),
+        }
+    }
+}
+
+/// Copies `N` bytes as one block: whole vector registers, loaded before anything is stored.
+///
+/// # Safety
+/// As [`copy`], with `N` for `len`.
+#[inline(always)]
+pub unsafe fn copy_n<const N: usize>(src: *const u8, dst: *mut u8) {
+    // SAFETY: the caller vouches for `N` bytes at both; an array of bytes needs no alignment.
+    unsafe { dst.cast::<[u8; N]>().write_unaligned(src.cast::<[u8; N]>().read_unaligned()) }
+}
+
+/// Writes the whole of `frame` (head, then body) to `dst`.
+///
+/// # Safety
+/// `dst` is writable for [`Frame::len`] bytes and is not part of the frame; `frame` belongs to `burst`, which was
+/// received and is not yet released.
+#[inline(always)]
+pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
+    let head = frame.head();
+    // SAFETY: the head and the segments add up to `Frame::len` (`Burst` keeps that); the segments are readable until release.
+    unsafe {
+        copy(head.as_ptr(), dst, head.len());
+        let mut at = dst.add(head.len());
+        for segment in burst.segments(frame) {
+            copy(segment.ptr, at, segment.len as usize);
+            at = at.add(segment.len as usize);
+        }
+    }
+}

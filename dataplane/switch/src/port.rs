@@ -1,0 +1,31 @@
+//! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue.
+
+use crate::{Burst, Drops};
+
+/// One receive queue, owned by one worker. One dynamic call a burst.
+pub trait Rx: Send {
+    /// Appends up to [`Burst::room`] frames to `burst`, which is empty. Of each frame the first
+    /// [`Burst::head_len`] bytes (or all, if it has fewer) are copied into its head; the rest stays where it
+    /// is as segments. Frames that can't be taken are counted in [`Burst::drops`]; their slots are given back.
+    fn receive(&mut self, burst: &mut Burst);
+
+    /// Gives the slots of the last burst back to the peer. Nothing reads the burst's segments after this.
+    /// Called once after every [`Rx::receive`] that returned frames or drops.
+    fn release(&mut self, burst: &mut Burst);
+}
+
+/// What one [`Tx::send`] got rid of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Frames handed to the peer.
+    pub packets: u32,
+    /// Their bytes, without FCS.
+    pub bytes: u64,
+}
+
+/// One transmit queue, owned by one worker (which may share what is behind it with others).
+pub trait Tx: Send {
+    /// Writes the frames of `burst` named by `frames` (indices, in this order) to the peer. Those that
+    /// can't be sent are counted in `drops`: `packets + drops = frames.len()`.
+    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent;
+}

@@ -1,0 +1,1 @@
+//! dray-perf: packet generator and benchmark.

@@ -1,0 +1,1 @@
+//! Shared-memory interfaces: memif (and later vhost-user).
