@@ -4,6 +4,7 @@
 //! Every decision is made on the head, which its sender can no longer change.
 
 use crate::drops::Drops;
+use crate::fdb::Egress;
 use crate::mem::Segment;
 
 /// Frames taken from a queue at a time.
@@ -43,8 +44,6 @@ pub struct Frame {
     pub(crate) more: (u16, u16),
     /// An ethdev's mbuf if the body is in one (0: none): its owner may take it out to send it on without a copy.
     pub mbuf: usize,
-    /// Set by the stages.
-    pub(crate) meta: Meta,
 }
 
 /// What the stages have found out about a frame.
@@ -54,6 +53,14 @@ pub(crate) struct Meta {
     pub dst: u64,
     /// FDB key: bridge and source address.
     pub src: u64,
+    /// Home bucket of `dst` in the FDB.
+    pub dst_bucket: u32,
+    /// Home bucket of `src` in the FDB.
+    pub src_bucket: u32,
+    /// Where the frame came from, as others reach it.
+    pub ingress: Egress,
+    /// The bridge the frame is in.
+    pub bridge: u16,
 }
 
 impl Frame {
@@ -73,13 +80,39 @@ impl Frame {
     pub fn head(&self) -> &[u8] {
         &self.bytes[self.start as usize..self.end as usize]
     }
+
+    /// The private first bytes, to be rewritten.
+    #[inline(always)]
+    pub(crate) fn head_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start as usize..self.end as usize]
+    }
+
+    /// Puts `N` bytes of headroom before the frame and returns them. The headroom is fixed; what the stages push
+    /// at most (a tag, VXLAN) is less.
+    #[inline(always)]
+    pub(crate) fn push_front<const N: usize>(&mut self) -> &mut [u8; N] {
+        self.start -= N as u16;
+        self.len += N as u32;
+        self.bytes[self.start as usize..].first_chunk_mut().expect("a head has N bytes")
+    }
+
+    /// Cuts `n` bytes of the head off.
+    #[inline(always)]
+    pub(crate) fn pull_front(&mut self, n: usize) {
+        debug_assert!(n <= (self.end - self.start) as usize);
+        self.start += n as u16;
+        self.len -= n as u32;
+    }
 }
 
 /// Up to [`BURST`] frames of one receive queue, and the copies that flooding makes of them.
 pub struct Burst {
     pub(crate) frames: Box<[Frame]>,
-    pub(crate) n: usize,
-    pub(crate) chain: Vec<Segment>,
+    pub(crate) meta: Box<[Meta]>,
+    n: usize,
+    copies: usize,
+    chain: Vec<Segment>,
+    owned: Vec<Vec<u8>>,
     /// How much of each frame [`crate::Rx::receive`] copies into the head: [`HEAD`] or [`HEAD_UNDERLAY`].
     pub head_len: usize,
     /// Frames of this burst given up so far, by reason: the receiving port's.
@@ -96,9 +129,17 @@ impl Default for Burst {
             body: Segment::EMPTY,
             more: (0, 0),
             mbuf: 0,
-            meta: Meta::default(),
         };
-        Burst { frames: vec![frame; FRAMES].into(), n: 0, chain: Vec::new(), head_len: HEAD, drops: Drops::default() }
+        Burst {
+            frames: vec![frame; FRAMES].into(),
+            meta: vec![Meta::default(); FRAMES].into(),
+            n: 0,
+            copies: 0,
+            chain: Vec::new(),
+            owned: Vec::new(),
+            head_len: HEAD,
+            drops: Drops::default(),
+        }
     }
 }
 
@@ -107,7 +148,9 @@ impl Burst {
     #[inline]
     pub fn clear(&mut self) {
         self.n = 0;
+        self.copies = 0;
         self.chain.clear();
+        self.owned.clear();
     }
 
     /// How many frames were received.
@@ -166,17 +209,43 @@ impl Burst {
         self.n += 1;
     }
 
-    /// Appends a segment to the body of the frame pushed last. The first piece of a chained frame may be shorter
-    /// than the head: then the head is only as long as that piece allows, and [`Burst::pull`] mends it.
-    #[inline]
-    pub fn chain(&mut self, segment: Segment) {
+    /// Appends a segment to the body of the frame pushed last. Where the pieces so far are shorter than the head
+    /// should be, the head is completed from this one.
+    ///
+    /// # Safety
+    /// As [`Segment::new`]. A frame was pushed, and it has fewer than [`CHAIN_MAX`] segments beyond its first.
+    #[allow(unsafe_code)]
+    pub unsafe fn chain(&mut self, data: *const u8, len: u32) {
         let frame = &mut self.frames[self.n - 1];
+        frame.len += len;
+        let take = (self.head_len.saturating_sub((frame.end - frame.start) as usize)).min(len as usize);
+        // SAFETY: `take` bytes are readable (the caller); the head ends at most `head_len` <= HEAD_MAX after HEADROOM.
+        let rest = unsafe {
+            crate::mem::copy(data, frame.bytes[frame.end as usize..][..take].as_mut_ptr(), take);
+            Segment::new(data.add(take), len - take as u32)
+        };
+        frame.end += take as u16;
+        if rest.is_empty() {
+            return;
+        }
+        if frame.body.is_empty() && frame.more.1 == 0 {
+            frame.body = rest;
+            return;
+        }
         if frame.more.1 == 0 {
             frame.more.0 = self.chain.len() as u16;
         }
         frame.more.1 += 1;
-        frame.len += segment.len();
-        self.chain.push(segment);
+        self.chain.push(rest);
+    }
+
+    /// Appends a frame that lives in the burst itself until [`Burst::clear`]: one that Dray makes, or a test.
+    #[allow(unsafe_code)]
+    pub fn push_owned(&mut self, bytes: Vec<u8>) {
+        assert!(self.room() > 0 && bytes.len() <= FRAME_MAX);
+        // SAFETY: `owned` keeps the bytes, which don't move with their Vec, until the burst is cleared.
+        unsafe { self.push(bytes.as_ptr(), bytes.len() as u32, 0) };
+        self.owned.push(bytes);
     }
 
     /// The body of `frame`: what follows its head.
@@ -184,5 +253,44 @@ impl Burst {
     pub fn segments(&self, frame: &Frame) -> impl Iterator<Item = Segment> {
         let more = &self.chain[frame.more.0 as usize..][..frame.more.1 as usize];
         std::iter::once(frame.body).filter(|s| !s.is_empty()).chain(more.iter().copied())
+    }
+
+    /// Shortens frame `i` to `len` bytes, cutting at its end.
+    pub(crate) fn truncate(&mut self, i: u16, len: usize) {
+        let frame = &mut self.frames[i as usize];
+        debug_assert!(len <= frame.len());
+        frame.len = len as u32;
+        let mut left = len;
+        let head = (frame.end - frame.start) as usize;
+        frame.end = frame.start + head.min(left) as u16;
+        left -= head.min(left);
+        frame.body = frame.body.prefix(left);
+        left -= frame.body.len() as usize;
+        for segment in &mut self.chain[frame.more.0 as usize..][..frame.more.1 as usize] {
+            *segment = segment.prefix(left);
+            left -= segment.len() as usize;
+        }
+    }
+
+    /// A copy of frame `i` with a head of its own and the same body, if there is room for one more copy.
+    pub(crate) fn copy(&mut self, i: u16) -> Option<u16> {
+        let at = BURST + self.copies;
+        if at == FRAMES {
+            return None;
+        }
+        self.copies += 1;
+        let (originals, copies) = self.frames.split_at_mut(BURST);
+        let (from, to) = (&originals[i as usize], &mut copies[at - BURST]);
+        let head = from.start as usize..from.end as usize;
+        to.bytes[head.clone()].copy_from_slice(&from.bytes[head]);
+        (to.start, to.end, to.len) = (from.start, from.end, from.len);
+        (to.body, to.more, to.mbuf) = (from.body, from.more, 0);
+        self.meta[at] = self.meta[i as usize];
+        Some(at as u16)
+    }
+
+    /// Forgets the copies; nothing names them any more.
+    pub(crate) fn forget_copies(&mut self) {
+        self.copies = 0;
     }
 }

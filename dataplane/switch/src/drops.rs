@@ -45,12 +45,14 @@ drops! {
     UnderlayPuntFull = "underlay.punt_full";
     /// The outer IPv4 or UDP header is malformed, a fragment, or contradicts the frame's length.
     VxlanBadOuter = "vxlan.bad_outer";
-    /// The VXLAN header's I flag is not set or reserved flags are (RFC 7348, section 5).
+    /// The VXLAN header's I flag is not set (RFC 7348, section 5).
     VxlanBadFlags = "vxlan.bad_flags";
     /// No bridge has this VNI.
     VxlanUnknownVni = "vxlan.unknown_vni";
     /// The sender is not a configured VTEP and `learn-vteps` is off.
     VxlanUnknownVtep = "vxlan.unknown_vtep";
+    /// The encapsulated frame has a VLAN tag (RFC 7348, section 6.1).
+    VxlanInnerTag = "vxlan.inner_tag";
     /// The encapsulated frame does not fit the underlay's MTU.
     VxlanTooBig = "vxlan.too_big";
     /// The next hop towards the VTEP is not resolved (yet).
@@ -59,7 +61,7 @@ drops! {
     ForwardSamePort = "forward.same_port";
     /// From a tunnel towards a tunnel of the same overlay.
     ForwardSplitHorizon = "forward.split_horizon";
-    /// A destination reserved for link-local protocols (IEEE 802.1D, 01:80:c2:00:00:0x).
+    /// A destination reserved for link-local protocols (IEEE 802.1Q, 01:80:c2:00:00:0x).
     ForwardLinkLocal = "forward.link_local";
     /// A flooded frame had nobody to go to.
     FloodNoTarget = "flood.no_target";

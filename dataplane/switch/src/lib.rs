@@ -3,8 +3,13 @@
 
 pub mod burst;
 pub mod drops;
+pub mod fdb;
 pub mod mem;
+pub mod pipeline;
 pub mod port;
+mod stages;
+pub mod tables;
+mod wire;
 
 pub use burst::{Burst, Frame};
 pub use drops::{Drop, Drops};

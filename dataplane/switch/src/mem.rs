@@ -43,6 +43,12 @@ impl Segment {
         self.len == 0
     }
 
+    /// The first `len` bytes, or all if it has fewer.
+    #[inline]
+    pub fn prefix(self, len: usize) -> Self {
+        Segment { len: self.len.min(len as u32), ..self }
+    }
+
     /// Where the bytes are.
     #[inline]
     pub fn as_ptr(self) -> *const u8 {
@@ -117,5 +123,31 @@ pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
             copy(segment.ptr, at, segment.len as usize);
             at = at.add(segment.len as usize);
         }
+    }
+}
+
+/// All bytes of `frame` in one piece, for the slow path.
+pub fn to_vec(burst: &Burst, frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![0; frame.len()];
+    // SAFETY: the vector has the frame's length; `Segment::new` vouches for the segments while the burst has them.
+    unsafe { write_frame(burst, frame, bytes.as_mut_ptr()) };
+    bytes
+}
+
+/// The time-stamp counter: a clock for shares and ticks per frame, not for people.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 CPU has the instruction.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Asks for huge pages under a table that is read at random; without them it works the same, with more TLB misses.
+pub fn advise_huge<T>(table: &[T]) {
+    const HUGE: usize = 2 << 20;
+    let start = (table.as_ptr() as usize).next_multiple_of(HUGE);
+    let end = table.as_ptr_range().end as usize & !(HUGE - 1);
+    if end > start {
+        // SAFETY: advice about pages that are wholly the table's changes none of their bytes.
+        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
     }
 }

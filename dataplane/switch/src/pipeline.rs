@@ -1,0 +1,70 @@
+//! The way of a burst, in one place. Every stage takes the frames that are still under way and hands on what remains.
+
+use crate::burst::Burst;
+use crate::stages::{Live, decap, egress::Lists, encap, flood, forward, learn, parse, vlan};
+use crate::tables::PortTable;
+use std::net::Ipv4Addr;
+
+pub use crate::stages::Context;
+
+/// What leaves the pipeline.
+pub trait Output {
+    /// Sends the frames of `burst` named by `frames` through `port`.
+    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]);
+
+    /// Hands something to the control thread. False if it has too much to do already.
+    fn punt(&mut self, port: u16, punt: Punt) -> bool;
+}
+
+/// What workers leave to the control thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// A frame for the VTEP's own address.
+    Frame(Vec<u8>),
+    /// A VTEP that is not configured sent something, and `learn-vteps` is on.
+    Vtep(Ipv4Addr),
+}
+
+/// What became of a burst, beside [`Burst::drops`]: received + copies = switched + punted + drops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Frames handed to ports.
+    pub switched: u32,
+    /// Frames that flooding added.
+    pub copies: u32,
+    /// Frames handed to the control thread.
+    pub punted: u32,
+    /// Frames whose source did not fit the FDB.
+    pub not_learned: u32,
+}
+
+/// The stages' working memory; one a worker.
+#[derive(Default)]
+pub struct Pipeline {
+    lists: Lists,
+    tunnels: Vec<(u16, u16)>,
+}
+
+impl Pipeline {
+    /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
+    pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
+        let mut tally = Tally::default();
+        let mut live = Live::all(burst.len());
+        self.lists.reach(cx.tables.ports.len());
+
+        if let Some(PortTable::Underlay) = cx.tables.ports.get(cx.port as usize) {
+            tally.punted = decap::run(burst, &mut live, cx, out);
+        } else {
+            vlan::run(burst, &mut live, cx);
+        }
+        parse::run(burst, &mut live, cx);
+        tally.not_learned = learn::run(burst, &live, cx);
+        forward::run(burst, &mut live, cx, &mut self.lists, &mut self.tunnels);
+        encap::run(burst, cx, &mut self.lists, &mut self.tunnels);
+        tally.copies = flood::run(burst, &live, cx, &mut self.lists, out);
+        self.lists.flush(burst, out);
+
+        tally.switched = std::mem::take(&mut self.lists.switched);
+        tally
+    }
+}

@@ -1,0 +1,131 @@
+//! VXLAN decapsulation (RFC 7348, section 5) on the underlay port. What is ours but not VXLAN (ARP, ICMP) goes to the
+//! slow path.
+//!
+//! Drops: `parse.truncated`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
+//! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
+
+use super::{Context, Live, Verdict};
+use crate::burst::Burst;
+use crate::drops::Drop;
+use crate::fdb::Egress;
+use crate::mem;
+use crate::pipeline::{Output, Punt};
+use crate::tables::Overlay;
+use crate::wire::{self, ETH, be16, be32};
+use std::net::Ipv4Addr;
+
+const VXLAN: usize = 8;
+const UDP: usize = 8;
+
+/// How many frames went to the slow path.
+pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut impl Output) -> u32 {
+    let Some(overlay) = &cx.tables.overlay else {
+        live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
+        return 0;
+    };
+    let mut punted = 0;
+    live.each(burst, |burst, i| {
+        match outer(burst.frames[i as usize].head(), burst.frames[i as usize].len(), overlay) {
+            Ok(Outer::Vxlan { at, len, vni, from }) => {
+                let Some(bridge) = overlay.vnis.get(vni) else {
+                    return Verdict::Drop(Drop::VxlanUnknownVni);
+                };
+                let ingress = match overlay.vteps.get(from) {
+                    Some(tunnel) => Egress::tunnel(tunnel),
+                    None if overlay.learn_vteps => {
+                        // Known from the next publishing on; until then its frames pass, but their sources can't be learned.
+                        out.punt(cx.port, Punt::Vtep(Ipv4Addr::from(from)));
+                        Egress::NOWHERE
+                    }
+                    None => return Verdict::Drop(Drop::VxlanUnknownVtep),
+                };
+                // What follows the outer packet is padding of a short Ethernet frame.
+                burst.truncate(i, at + len);
+                burst.frames[i as usize].pull_front(at);
+                if be16(burst.frames[i as usize].head(), 12) == wire::VLAN {
+                    return Verdict::Drop(Drop::VxlanInnerTag);
+                }
+                let meta = &mut burst.meta[i as usize];
+                meta.bridge = bridge;
+                meta.ingress = ingress;
+                Verdict::Go
+            }
+            Ok(Outer::Host) => {
+                if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i as usize]))) {
+                    punted += 1;
+                    Verdict::Taken
+                } else {
+                    Verdict::Drop(Drop::UnderlayPuntFull)
+                }
+            }
+            Err(reason) => Verdict::Drop(reason),
+        }
+    });
+    punted
+}
+
+/// What an underlay frame is.
+#[derive(Debug, PartialEq, Eq)]
+enum Outer {
+    /// An inner frame of `len` bytes from offset `at` on, sent by the VTEP `from`.
+    Vxlan { at: usize, len: usize, vni: u32, from: u32 },
+    /// For the VTEP's own address.
+    Host,
+}
+
+/// Reads the outer headers of a frame of `len` bytes from its `head`.
+fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
+    if head.len() < ETH {
+        return Err(Drop::ParseTruncated);
+    }
+    let broadcast = head[..6] == [0xff; 6];
+    if !broadcast && head[..6] != overlay.mac.0 {
+        return Err(Drop::UnderlayNotForUs);
+    }
+    match be16(head, 12) {
+        wire::ARP => return Ok(Outer::Host),
+        wire::IPV4 if !broadcast => {}
+        _ => return Err(Drop::UnderlayNotForUs),
+    }
+    let ip = &head[ETH..];
+    if ip.len() < 20 {
+        return Err(Drop::ParseTruncated);
+    }
+    let header = (ip[0] & 15) as usize * 4;
+    let total = be16(ip, 2) as usize;
+    if ip[0] >> 4 != 4 || header < 20 || ip.len() < header || total < header || total > len - ETH {
+        return Err(Drop::VxlanBadOuter);
+    }
+    if wire::fold(ip[..header].chunks_exact(2).map(|w| u16::from_be_bytes([w[0], w[1]]) as u32).sum()) != 0xffff {
+        return Err(Drop::VxlanBadOuter);
+    }
+    if be32(ip, 16) != u32::from(overlay.local) {
+        return Err(Drop::UnderlayNotForUs);
+    }
+    match ip[9] {
+        wire::ICMP => return Ok(Outer::Host),
+        wire::UDP => {}
+        _ => return Err(Drop::UnderlayNotForUs),
+    }
+    // More fragments, or not the first: VTEPs must not fragment (RFC 7348, section 4.3).
+    if be16(ip, 6) & 0x3fff != 0 {
+        return Err(Drop::VxlanBadOuter);
+    }
+    let udp = &ip[header..];
+    if udp.len() < UDP + VXLAN {
+        return Err(Drop::VxlanBadOuter);
+    }
+    if be16(udp, 2) != overlay.udp_port {
+        return Err(Drop::UnderlayNotForUs);
+    }
+    let udp_len = be16(udp, 4) as usize;
+    let at = ETH + header + UDP + VXLAN;
+    if udp_len > total - header || udp_len < UDP + VXLAN + ETH || head.len() < at + ETH {
+        return Err(Drop::VxlanBadOuter);
+    }
+    // The other flags and reserved bits are ignored on receipt.
+    if udp[UDP] & 0x08 == 0 {
+        return Err(Drop::VxlanBadFlags);
+    }
+    Ok(Outer::Vxlan { at, len: udp_len - UDP - VXLAN, vni: be32(udp, UDP + 4) >> 8, from: be32(ip, 12) })
+}

@@ -1,0 +1,45 @@
+//! One copy for everybody in the bridge: broadcast, multicast and what isn't known. Never back to where it came from,
+//! and never from a tunnel to a tunnel (split horizon: every VTEP is asked by the first one itself).
+//!
+//! Drops: `flood.no_target`.
+
+use super::{Context, Live, egress::Lists, encap, vlan};
+use crate::burst::Burst;
+use crate::drops::Drop;
+use crate::pipeline::Output;
+
+/// How many copies were made beyond the frames themselves.
+pub(crate) fn run(burst: &mut Burst, live: &Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
+    let mut copies = 0;
+    for i in live.iter() {
+        let meta = burst.meta[i as usize];
+        let mut targets = 0;
+        for &to in &cx.tables.bridges[meta.bridge as usize].flood {
+            if to == meta.ingress || to.is_tunnel() && meta.ingress.is_tunnel() {
+                continue;
+            }
+            targets += 1;
+            if !to.is_tunnel() && to.vlan() == 0 {
+                // As it came: all such ports share the one head.
+                lists.push(to.index(), i);
+                continue;
+            }
+            let copy = burst.copy(i).unwrap_or_else(|| {
+                lists.flush(burst, out);
+                burst.forget_copies();
+                burst.copy(i).expect("no copies are left over from before")
+            });
+            if to.is_tunnel() {
+                encap::one(burst, cx, lists, copy, to.index());
+            } else {
+                vlan::push(&mut burst.frames[copy as usize], to.vlan());
+                lists.push(to.index(), copy);
+            }
+        }
+        match targets {
+            0 => burst.drops.add(Drop::FloodNoTarget, 1),
+            n => copies += n - 1,
+        }
+    }
+    copies
+}

@@ -1,0 +1,73 @@
+//! The stages, a file each: what it does, its drop reasons, `run`, its tests. [`crate::pipeline`] lists their order.
+
+pub(crate) mod decap;
+pub(crate) mod egress;
+pub(crate) mod encap;
+pub(crate) mod flood;
+pub(crate) mod forward;
+pub(crate) mod learn;
+pub(crate) mod parse;
+pub(crate) mod vlan;
+
+use crate::burst::{BURST, Burst};
+use crate::drops::Drop;
+use crate::fdb::Fdb;
+use crate::tables::Tables;
+
+/// What every stage may look at while it runs one burst.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The published tables.
+    pub tables: &'a Tables,
+    /// The forwarding database.
+    pub fdb: &'a Fdb,
+    /// The current second, for ages.
+    pub now: u16,
+    /// The port that the burst was received on.
+    pub port: u16,
+}
+
+/// The frames of a burst that are still under way, in their order.
+pub(crate) struct Live {
+    frames: [u16; BURST],
+    n: usize,
+}
+
+impl Live {
+    pub(crate) fn all(n: usize) -> Self {
+        Live { frames: std::array::from_fn(|i| i as u16), n }
+    }
+
+    #[inline(always)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
+        self.frames[..self.n].iter().copied()
+    }
+
+    /// Goes on with the frames for which `stage` says so; those it gives a reason for are dropped.
+    #[inline(always)]
+    pub(crate) fn each(&mut self, burst: &mut Burst, mut stage: impl FnMut(&mut Burst, u16) -> Verdict) {
+        let mut kept = 0;
+        for at in 0..self.n {
+            let i = self.frames[at];
+            match stage(burst, i) {
+                Verdict::Go => {
+                    self.frames[kept] = i;
+                    kept += 1;
+                }
+                Verdict::Drop(reason) => burst.drops.add(reason, 1),
+                Verdict::Taken => {}
+            }
+        }
+        self.n = kept;
+    }
+}
+
+/// What becomes of a frame after a stage.
+pub(crate) enum Verdict {
+    /// On to the next stage.
+    Go,
+    /// Given up.
+    Drop(Drop),
+    /// It left the pipeline here and is counted there.
+    Taken,
+}
