@@ -1,7 +1,9 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// A MAC address, first byte on the wire first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -57,7 +59,7 @@ pub struct Port {
     /// What the port is attached to.
     pub kind: PortKind,
     /// The port's own MAC address: the VTEP's if the underlay uses this port; else only shown.
-    /// Default: locally administered and derived from the name.
+    /// Default: [`Mac::of_name`], for the underlay with its address.
     pub mac: Mac,
     /// Largest Ethernet payload sent and accepted, bytes: 68..=9198, default 9198 for memif (so that
     /// frames reach 9,216 bytes with header and one tag), 1500 for eth.
@@ -188,21 +190,161 @@ pub struct Vxlan {
 impl Vxlan {
     /// Whether `ip` is on the underlay's own network, and the next hop towards it otherwise.
     pub fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        let mask = if self.prefix == 0 { 0 } else { u32::MAX << (32 - self.prefix) };
-        if u32::from(ip) & mask == u32::from(self.local) & mask { Some(ip) } else { self.gateway }
+        if self.on_link(ip) { Some(ip) } else { self.gateway }
+    }
+
+    /// Whether `ip` is on the underlay's own network.
+    pub fn on_link(&self, ip: Ipv4Addr) -> bool {
+        u32::from(ip) & self.mask() == u32::from(self.local) & self.mask()
+    }
+
+    /// The underlay's network mask.
+    pub(crate) fn mask(&self) -> u32 {
+        if self.prefix == 0 { 0 } else { u32::MAX << (32 - self.prefix) }
     }
 }
 
-
-impl std::fmt::Display for Mac {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = self.0;
         write!(f, "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", m[0], m[1], m[2], m[3], m[4], m[5])
     }
 }
 
-impl std::fmt::Debug for Mac {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    /// Reads six two-digit hexadecimal bytes with colons between them.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || "a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\"".to_string();
+        let mut mac = [0; 6];
+        let mut parts = s.split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|c| c.is_ascii_hexdigit()));
+            *byte = part.and_then(|p| u8::from_str_radix(p, 16).ok()).ok_or_else(wrong)?;
+        }
+        if parts.next().is_some() { Err(wrong()) } else { Ok(Mac(mac)) }
+    }
+}
+
+impl Mac {
+    /// Whether it is the address of one station: not a group address and not all zeros.
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// The default MAC of the port `name`: locally administered, the same at every start. The underlay port's is
+    /// mixed with the VTEP's address, so that hosts with the same port names differ on a common network.
+    pub fn of_name(name: &str, underlay: Option<Ipv4Addr>) -> Mac {
+        // FNV-1a, 64 bits (draft-eastlake-fnv), folded to the 40 bits there is room for.
+        let bytes = name.bytes().chain(underlay.into_iter().flat_map(|ip| ip.octets()));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let b = (hash ^ (hash >> 40)).to_be_bytes();
+        Mac([0x02, b[3], b[4], b[5], b[6], b[7]])
+    }
+}
+
+/// Bytes of a Unix socket's name: `sun_path` without the final (or, if abstract, first) NUL (unix(7)).
+const SOCKET_NAME_MAX: usize = 107;
+
+impl FromStr for SocketName {
+    type Err = String;
+
+    /// Reads an absolute path or `@name`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (name, abstract_name) = match s.strip_prefix('@') {
+            Some(name) => (name, true),
+            None => (s, false),
+        };
+        if name.len() > SOCKET_NAME_MAX {
+            Err(format!("a socket's name has at most {SOCKET_NAME_MAX} bytes, not {}", name.len()))
+        } else if name.is_empty() || name.contains('\0') || !(abstract_name || Path::new(name).is_absolute()) {
+            Err("a socket is an absolute path, or \"@name\" in the abstract namespace".into())
+        } else if abstract_name {
+            Ok(SocketName::Abstract(name.into()))
+        } else {
+            Ok(SocketName::Path(name.into()))
+        }
+    }
+}
+
+impl fmt::Display for SocketName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketName::Path(path) => write!(f, "{}", path.display()),
+            SocketName::Abstract(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Server => "server",
+            Role::Client => "client",
+        })
+    }
+}
+
+impl fmt::Display for Member {
+    /// `port`, or `port:vlan`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vlan {
+            Some(vlan) => write!(f, "{}:{vlan}", self.port),
+            None => f.write_str(&self.port),
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Control { socket: "/run/dray/dray.sock".into(), metrics: None }
+    }
+}
+
+impl Default for Fdb {
+    fn default() -> Self {
+        Fdb { size: 1 << 20, ageing: 300 }
+    }
+}
+
+impl PortKind {
+    /// The kind's name in the configuration file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PortKind::Memif(_) => "memif",
+            PortKind::Eth(_) => "eth",
+        }
+    }
+
+    /// Default of [`Port::mtu`].
+    pub fn default_mtu(&self) -> u16 {
+        match self {
+            PortKind::Memif(_) => 9198,
+            PortKind::Eth(_) => 1500,
+        }
+    }
+}
+
+impl ValidConfig {
+    /// The port of that name.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+
+    /// The bridge of that name.
+    pub fn bridge(&self, name: &str) -> Option<&Bridge> {
+        self.bridges.iter().find(|bridge| bridge.name == name)
+    }
+
+    /// The default MAC of the port `name` in this configuration.
+    pub fn default_mac(&self, name: &str) -> Mac {
+        Mac::of_name(name, self.vxlan.as_ref().filter(|vxlan| vxlan.port == name).map(|vxlan| vxlan.local))
     }
 }

@@ -1,0 +1,283 @@
+//! The keys of the configuration file: one table, which the reader, the plan's messages and the reference page share.
+
+/// A table of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// As written in the file, `[[port]]`; for the inline tables, where they are found.
+    pub header: &'static str,
+    /// What it describes, one sentence.
+    pub meaning: &'static str,
+    /// Its keys, in the order of the reference.
+    pub keys: &'static [Key],
+}
+
+/// A key of the file.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Type and range of the value.
+    pub value: Value,
+    /// Value if the key is left out: TOML, or words.
+    pub default: &'static str,
+    /// The port kind it belongs to; `None`: every kind.
+    pub kind: Option<&'static str>,
+    /// What it means, for the reference.
+    pub meaning: &'static str,
+}
+
+/// Type and range of a value.
+#[derive(Debug)]
+pub enum Value {
+    /// Text; the words say which.
+    String(&'static str),
+    /// A whole number from the first to the second, both included.
+    Integer(u64, u64),
+    /// A power of two from the first to the second, both included.
+    PowerOfTwo(u64, u64),
+    /// `true` or `false`.
+    Boolean,
+    /// A list; the words say of what.
+    Array(&'static str),
+}
+
+impl Value {
+    /// The type's name.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::String(_) => "string",
+            Value::Integer(..) | Value::PowerOfTwo(..) => "integer",
+            Value::Boolean => "boolean",
+            Value::Array(_) => "array",
+        }
+    }
+
+    /// What values are right, in words.
+    pub fn range(&self) -> String {
+        match *self {
+            Value::String(words) | Value::Array(words) => words.into(),
+            Value::Integer(min, max) => format!("{min}..={max}"),
+            Value::PowerOfTwo(min, max) => format!("a power of two, {min}..={max}"),
+            Value::Boolean => "`true`, `false`".into(),
+        }
+    }
+}
+
+/// At most so many `[[worker]]`.
+pub const MAX_WORKERS: usize = 64;
+/// At most so many `[[port]]`.
+pub const MAX_PORTS: usize = 1024;
+/// At most so many `[[bridge]]`.
+pub const MAX_BRIDGES: usize = 4096;
+/// At most so many addresses in one `peers` list.
+pub const MAX_PEERS: usize = 4096;
+
+const NAME: Value = Value::String("1 to 32 of `A-Z a-z 0-9 _ . : -`, unique");
+const SOCKET: Value = Value::String("an absolute path, or `@name` in the abstract namespace");
+const MAC: Value = Value::String("a unicast MAC address");
+const PEERS: Value = Value::Array("IPv4 addresses, at most 4096");
+const VLAN: Value = Value::Integer(1, 4094);
+
+const fn key(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, value, default, kind: None, meaning }
+}
+
+const fn memif(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, value, default, kind: Some("memif"), meaning }
+}
+
+const fn eth(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, value, default, kind: Some("eth"), meaning }
+}
+
+/// The word in [`Key::default`] of a key that must be given.
+pub const REQUIRED: &str = "required";
+
+/// `[control]`
+pub static CONTROL: Section = Section {
+    header: "[control]",
+    meaning: "The control socket and the metrics. Changes need a restart.",
+    keys: &[
+        key(
+            "socket",
+            Value::String("an absolute path of at most 107 bytes"),
+            "\"/run/dray/dray.sock\"",
+            "Unix socket on which `drayd` takes commands.",
+        ),
+        key("metrics", Value::String("`address:port`"), "off", "Where OpenMetrics is served over HTTP."),
+    ],
+};
+
+/// `[[worker]]`
+pub static WORKER: Section = Section {
+    header: "[[worker]]",
+    meaning: "A thread that moves packets, pinned to a CPU and always busy. At most 64. \
+              Without any: one on the last CPU the process may use. Changes need a restart.",
+    keys: &[key(
+        "cpu",
+        Value::Integer(0, 65535),
+        REQUIRED,
+        "The CPU. It must be one this process may use, and have no other worker.",
+    )],
+};
+
+/// `[fdb]`
+pub static FDB: Section = Section {
+    header: "[fdb]",
+    meaning: "The forwarding database: which MAC address is where.",
+    keys: &[
+        key(
+            "size",
+            Value::Integer(1024, 1 << 26),
+            "1048576",
+            "How many MAC addresses it holds. A change needs a restart.",
+        ),
+        key(
+            "ageing",
+            Value::Integer(1, 32767),
+            "300",
+            "Seconds after which an address that was not seen is forgotten.",
+        ),
+    ],
+};
+
+/// `[[port]]`
+pub static PORT: Section = Section {
+    header: "[[port]]",
+    meaning: "A port of the switch. At most 1024. A port may be in no bridge yet.",
+    keys: &[
+        key("name", NAME, REQUIRED, "Its name in bridges, commands and counters."),
+        key(
+            "kind",
+            Value::String("`\"memif\"`, `\"eth\"`"),
+            REQUIRED,
+            "`memif` is shared memory with a container, `eth` a NIC or a DPDK virtual device.",
+        ),
+        memif("socket", SOCKET, REQUIRED, "The control channel's socket. Several servers may share one."),
+        memif("id", Value::Integer(0, u32::MAX as u64), "0", "Interface id, unique on the socket."),
+        memif(
+            "role",
+            Value::String("`\"server\"`, `\"client\"`"),
+            "\"server\"",
+            "A server listens and maps the client's memory; a client connects and brings it. \
+             The ports of one socket have one role.",
+        ),
+        memif("secret", Value::String("1 to 24 bytes"), "none", "Must be the same on both sides."),
+        memif(
+            "ring-size",
+            Value::PowerOfTwo(256, 16384),
+            "1024",
+            "Descriptors in a ring. The client decides; a server takes what is offered up to this.",
+        ),
+        memif(
+            "buffer-size",
+            Value::Integer(256, 65536),
+            "2048",
+            "Bytes in a buffer, as a client. Longer frames take several.",
+        ),
+        eth(
+            "device",
+            Value::String("a PCI address, or a DPDK vdev that begins with `net_`"),
+            REQUIRED,
+            "The device: `\"0000:3b:00.0\"`, `\"net_af_packet0,iface=eth1\"`.",
+        ),
+        eth("ring-size", Value::PowerOfTwo(64, 4096), "1024", "Descriptors in a queue. The device may have fewer."),
+        key("queues", Value::Integer(1, 16), "1", "Queue pairs. The peer or the device may have fewer."),
+        key(
+            "mac",
+            MAC,
+            "made from the name",
+            "The port's own address. Only the underlay port uses it: it is the VTEP's.",
+        ),
+        key(
+            "mtu",
+            Value::Integer(68, 9198),
+            "9198 (memif), 1500 (eth)",
+            "Longest Ethernet payload sent and accepted, bytes.",
+        ),
+    ],
+};
+
+/// `[[bridge]]`
+pub static BRIDGE: Section = Section {
+    header: "[[bridge]]",
+    meaning: "A learning bridge. At most 4096.",
+    keys: &[
+        key("name", NAME, REQUIRED, "Its name in commands."),
+        key(
+            "vni",
+            Value::Integer(1, 16_777_215),
+            "none",
+            "VXLAN network identifier, unique. With it the bridge joins the overlay; needs `[vxlan]`.",
+        ),
+        key(
+            "ports",
+            Value::Array("port names (untagged), or `{ port, vlan }`"),
+            "[]",
+            "Its members. A port is untagged in at most one bridge, and each of its VLANs is in at most one.",
+        ),
+        key(
+            "peers",
+            PEERS,
+            "those of `[vxlan]`",
+            "Head-end replication list of this bridge: VTEPs that get its broadcasts. Needs `vni`.",
+        ),
+        key("static", Value::Array("tables `{ mac, port, vlan }` or `{ mac, vtep }`"), "[]", "Static FDB entries."),
+    ],
+};
+
+/// An entry of `ports` in `[[bridge]]`.
+pub static MEMBER: Section = Section {
+    header: "`ports` of `[[bridge]]`",
+    meaning: "A member. The string `\"web\"` is short for `{ port = \"web\" }`.",
+    keys: &[
+        key("port", Value::String("the name of a `[[port]]`"), REQUIRED, "The port."),
+        key("vlan", VLAN, "untagged", "The VLAN that is this bridge on that port. Its tag is popped and pushed."),
+    ],
+};
+
+/// An entry of `static` in `[[bridge]]`.
+pub static STATIC: Section = Section {
+    header: "`static` of `[[bridge]]`",
+    meaning: "A MAC address that is not learned and does not age. It has either `port` or `vtep`.",
+    keys: &[
+        key("mac", MAC, REQUIRED, "The address, once in a bridge."),
+        key("port", Value::String("a member of the bridge"), "none", "The port it is behind."),
+        key("vlan", VLAN, "the port's only membership", "Which of the port's memberships, if it has several."),
+        key("vtep", Value::String("an IPv4 address"), "none", "The VTEP it is behind. Needs `vni`."),
+    ],
+};
+
+/// `[vxlan]`
+pub static VXLAN: Section = Section {
+    header: "[vxlan]",
+    meaning: "The overlay: VXLAN (RFC 7348) over IPv4. The outer DF bit is set, the outer TTL is 64.",
+    keys: &[
+        key("port", Value::String("the name of a `[[port]]`"), REQUIRED, "The underlay: a port in no bridge."),
+        key(
+            "local",
+            Value::String("an IPv4 address with prefix length"),
+            REQUIRED,
+            "The VTEP's own address and the underlay's network: `\"10.9.0.1/24\"`.",
+        ),
+        key("gateway", Value::String("an IPv4 address on that network"), "none", "Next hop to all other networks."),
+        key("peers", PEERS, "[]", "Head-end replication list of the bridges that have none of their own."),
+        key("udp-port", Value::Integer(1, 65535), "4789", "UDP destination port."),
+        key(
+            "learn-vteps",
+            Value::Boolean,
+            "false",
+            "Whether packets of VTEPs that are not configured are taken, and their addresses learned.",
+        ),
+    ],
+};
+
+/// All tables, in the order of the reference.
+pub static SECTIONS: &[&Section] = &[&CONTROL, &WORKER, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN];
+
+impl Section {
+    /// The keys that fit `kind`; all if it is not known.
+    pub fn keys_for(&self, kind: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |key| kind.is_none() || key.kind.is_none() || key.kind == kind)
+    }
+}
