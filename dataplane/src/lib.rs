@@ -1,1 +1,382 @@
-//! Workers, ports and the publishing of tables.
+//! The data plane: workers, their queues, the publishing of tables, counters.
+//!
+//! [`Dataplane`] belongs to the control thread. Workers own their queues; what changes reaches them by message, is taken
+//! up between two bursts, and what they no longer use comes back to be freed here. A worker never waits.
+
+mod counters;
+mod numbers;
+mod publish;
+mod worker;
+
+pub use counters::{MAX_PORTS, PortCounts};
+pub use dray_switch::pipeline::Punt;
+pub use publish::configured_vteps;
+
+use counters::Counters;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use dray_config::{Mac, ValidConfig};
+use dray_switch::fdb::{Egress, Fdb};
+use dray_switch::tables::Tables;
+use dray_switch::{Rx, Tx};
+use publish::{Compiled, Names};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+use worker::{Command, Reply, Worker};
+
+/// Frames and notices for the control thread that may wait; more are refused and counted.
+const PUNTS: usize = 1024;
+
+/// What the control thread has found out about the underlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Underlay {
+    /// Resolved next hops.
+    pub neighbours: HashMap<Ipv4Addr, Mac>,
+    /// VTEPs that are not configured but were heard (`learn-vteps`).
+    pub learned: BTreeSet<Ipv4Addr>,
+    /// The underlay port's MAC if the device keeps its own rather than the configured one.
+    pub mac: Option<Mac>,
+}
+
+/// Where an FDB entry points, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Behind a port; with the VLAN if tagged there.
+    Port {
+        /// Port name.
+        port: String,
+        /// VLAN, 1..=4094, if tagged.
+        vlan: Option<u16>,
+    },
+    /// Behind a remote VTEP.
+    Vtep(Ipv4Addr),
+}
+
+/// An FDB entry, by names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// Bridge name.
+    pub bridge: String,
+    /// MAC address.
+    pub mac: Mac,
+    /// Where it is.
+    pub place: Place,
+    /// Configured: neither moves nor ages.
+    pub is_static: bool,
+    /// Seconds since it was last seen.
+    pub age: u16,
+}
+
+/// What a worker has done since it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Receive queues it polls: port name and how many.
+    pub queues: Vec<(String, usize)>,
+    /// Times it went round all its queues.
+    pub loops: u64,
+    /// Bursts received.
+    pub bursts: u64,
+    /// Frames received.
+    pub packets: u64,
+    /// Time-stamp ticks spent on bursts.
+    pub busy_ticks: u64,
+    /// Time-stamp ticks since it started.
+    pub total_ticks: u64,
+}
+
+struct Handle {
+    cpu: usize,
+    commands: Sender<Command>,
+    replies: Receiver<Reply>,
+    counters: Arc<Counters>,
+    started: u64,
+    /// Receive queues by port number.
+    queues: HashMap<u16, usize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    fn call(&self, command: Command) -> Reply {
+        self.commands.send(command).expect("a worker ends only when told");
+        self.replies.recv().expect("a worker answers every command")
+    }
+}
+
+/// The switch's workers and all they share.
+pub struct Dataplane {
+    workers: Vec<Handle>,
+    fdb: Arc<Fdb>,
+    clock: Arc<AtomicU16>,
+    started: Instant,
+    ageing: u16,
+    /// The next part of the FDB to be searched for old entries.
+    part: usize,
+    names: Names,
+    places: HashSet<(u16, Egress)>,
+    statics: HashMap<u64, Egress>,
+    /// Counts of ports that are gone, so that the switch's sums stay true.
+    retired: PortCounts,
+}
+
+/// In how many steps, one a [`Dataplane::tick`], the whole FDB is searched for old entries.
+const AGEING_PARTS: usize = 16;
+
+impl Dataplane {
+    /// Starts a worker pinned to each CPU of `config`. Each calls `on_start` on its own thread first (DPDK wants to
+    /// know its threads). The receiver gets what workers leave to the control thread: port name is found by
+    /// [`Dataplane::port_name`].
+    pub fn start(config: &ValidConfig, on_start: fn()) -> io::Result<(Self, Receiver<(u16, Punt)>)> {
+        let random = RandomState::new();
+        let fdb = Arc::new(Fdb::new(config.fdb.size, [random.hash_one(1), random.hash_one(2)]));
+        let clock = Arc::new(AtomicU16::new(0));
+        let (punts, punted) = bounded(PUNTS);
+        let mut workers = Vec::new();
+        for (n, worker) in config.workers.iter().enumerate() {
+            let (commands, commands_rx) = unbounded();
+            let (replies_tx, replies) = unbounded();
+            let counters = Arc::new(Counters::new());
+            let (cpu, fdb, clock, punts) = (worker.cpu, fdb.clone(), clock.clone(), punts.clone());
+            let for_thread = counters.clone();
+            let (pinned, is_pinned) = bounded(1);
+            let thread = thread::Builder::new().name(format!("dray-worker{n}")).spawn(move || {
+                let _ = pinned.send(core_affinity::set_for_current(core_affinity::CoreId { id: cpu }));
+                on_start();
+                let tables = Arc::new(Tables::default());
+                let counters = for_thread;
+                Worker { commands: commands_rx, replies: replies_tx, punts, tables, fdb, counters, clock }.run()
+            })?;
+            if is_pinned.recv() != Ok(true) {
+                return Err(io::Error::other(format!("worker {n} can't be pinned to CPU {cpu}")));
+            }
+            let started = dray_switch::mem::ticks();
+            workers.push(Handle {
+                cpu,
+                commands,
+                replies,
+                counters,
+                started,
+                queues: HashMap::new(),
+                thread: Some(thread),
+            });
+        }
+        let dataplane = Dataplane {
+            workers,
+            fdb,
+            clock,
+            started: Instant::now(),
+            ageing: config.fdb.ageing,
+            part: 0,
+            names: Names::default(),
+            places: HashSet::new(),
+            statics: HashMap::new(),
+            retired: PortCounts::default(),
+        };
+        Ok((dataplane, punted))
+    }
+
+    /// How many workers there are: [`Dataplane::link_up`] wants a transmit handle for each.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Makes `config` and what is known of the underlay the workers' tables. Ports that are not in it any more lose
+    /// their queues first. When this returns, all workers use the new tables, and the FDB has no entry that
+    /// contradicts them. Nothing else is disturbed.
+    pub fn apply(&mut self, config: &ValidConfig, underlay: &Underlay) {
+        let gone: Vec<String> = {
+            let kept: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
+            self.names.ports.iter().map(|(name, _)| name).filter(|n| !kept.contains(n.as_str())).cloned().collect()
+        };
+        gone.iter().for_each(|name| self.link_down(name));
+        let Compiled { tables, places, statics } = publish::compile(config, underlay, &mut self.names);
+        let tables = Arc::new(tables);
+        for worker in &self.workers {
+            worker.call(Command::Publish(tables.clone()));
+        }
+        if !self.places.is_subset(&places) {
+            self.fdb.flush(|e| !places.contains(&(e.bridge, e.egress)));
+        }
+        for key in self.statics.keys().filter(|key| !statics.contains_key(key)) {
+            self.fdb.remove(*key);
+        }
+        for (&key, &egress) in &statics {
+            if self.statics.get(&key) != Some(&egress) || !self.places.is_subset(&places) {
+                self.fdb.set_static(key, egress);
+            }
+        }
+        (self.places, self.statics, self.ageing) = (places, statics, config.fdb.ageing);
+
+        // Only now may the numbers be somebody else's.
+        let ports: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
+        for number in self.names.ports.retain(|name| ports.contains(name.as_str())) {
+            self.retired.merge(&self.counts(number));
+            self.workers.iter().for_each(|w| w.counters.ports[number as usize].clear());
+        }
+        let bridges: HashSet<&str> = config.bridges.iter().map(|b| b.name.as_str()).collect();
+        self.names.bridges.retain(|name| bridges.contains(name.as_str()));
+        let vteps = configured_vteps(config);
+        self.names.vteps.retain(|vtep| vteps.contains(vtep) || underlay.learned.contains(vtep));
+    }
+
+    /// Gives a configured port its queues: each receive queue goes to the worker that polls the fewest, and each worker
+    /// gets one of `tx`, which are as many as [`Dataplane::workers`]. Whatever queues the port had are dropped.
+    pub fn link_up(&mut self, port: &str, rx: Vec<Box<dyn Rx>>, tx: Vec<Box<dyn Tx>>) {
+        assert_eq!(tx.len(), self.workers.len(), "one transmit handle for each worker");
+        self.link_down(port);
+        let Some(number) = self.names.ports.get(port) else { return };
+        let mut shares: Vec<Vec<Box<dyn Rx>>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for queue in rx {
+            let load = |w: usize| self.workers[w].queues.values().sum::<usize>() + shares[w].len();
+            let least = (0..shares.len()).min_by_key(|&w| load(w)).expect("there is a worker");
+            shares[least].push(queue);
+        }
+        for ((worker, rx), tx) in self.workers.iter_mut().zip(shares).zip(tx) {
+            if !rx.is_empty() {
+                worker.queues.insert(number, rx.len());
+            }
+            worker.call(Command::Attach { port: number, rx, tx });
+        }
+    }
+
+    /// Takes a port's queues from the workers and drops them here. Frames towards it are then dropped as `tx.link_down`.
+    pub fn link_down(&mut self, port: &str) {
+        let Some(number) = self.names.ports.get(port) else { return };
+        for worker in &mut self.workers {
+            worker.queues.remove(&number);
+            drop(worker.call(Command::Detach { port: number }));
+        }
+    }
+
+    /// Sends `frame` (at most 9,216 bytes) through a port, from the control thread.
+    pub fn inject(&self, port: &str, frame: Vec<u8>) {
+        if let Some(port) = self.names.ports.get(port) {
+            let _ = self.workers[0].commands.send(Command::Inject { port, frame });
+        }
+    }
+
+    /// The name of port `number`, as punts give it.
+    pub fn port_name(&self, number: u16) -> Option<&str> {
+        self.names.ports.iter().find(|(_, n)| *n == number).map(|(name, _)| name.as_str())
+    }
+
+    /// A port's counts.
+    pub fn port_counts(&self, port: &str) -> Option<PortCounts> {
+        self.names.ports.get(port).map(|number| self.counts(number))
+    }
+
+    fn counts(&self, number: u16) -> PortCounts {
+        let mut counts = PortCounts::default();
+        self.workers.iter().for_each(|w| counts.add(&w.counters.ports[number as usize]));
+        counts
+    }
+
+    /// The whole switch's counts, ports that are gone included.
+    pub fn total(&self) -> PortCounts {
+        let mut total = self.retired.clone();
+        self.names.ports.iter().for_each(|(_, number)| total.merge(&self.counts(number)));
+        total
+    }
+
+    /// What each worker has done.
+    pub fn worker_stats(&self) -> Vec<WorkerStats> {
+        let now = dray_switch::mem::ticks();
+        let stats = |w: &Handle| {
+            let name = |n: u16| self.port_name(n).unwrap_or_default().to_owned();
+            let mut queues: Vec<_> = w.queues.iter().map(|(&port, &n)| (name(port), n)).collect();
+            queues.sort();
+            WorkerStats {
+                cpu: w.cpu,
+                queues,
+                loops: w.counters.worker.loops.get(),
+                bursts: w.counters.worker.bursts.get(),
+                packets: w.counters.worker.packets.get(),
+                busy_ticks: w.counters.worker.busy_ticks.get(),
+                total_ticks: now - w.started,
+            }
+        };
+        self.workers.iter().map(stats).collect()
+    }
+
+    /// MACs in the FDB, and how many it may hold.
+    pub fn fdb_usage(&self) -> (usize, usize) {
+        (self.fdb.used(), self.fdb.size())
+    }
+
+    /// Bytes that the FDB takes.
+    pub fn fdb_memory(&self) -> usize {
+        self.fdb.memory()
+    }
+
+    /// All FDB entries, by bridge and MAC; those of `bridge` if given.
+    pub fn fdb_entries(&self, bridge: Option<&str>) -> Vec<FdbEntry> {
+        let bridges: HashMap<u16, &String> = self.names.bridges.iter().map(|(k, n)| (n, k)).collect();
+        let ports: HashMap<u16, &String> = self.names.ports.iter().map(|(k, n)| (n, k)).collect();
+        let vteps: HashMap<u16, Ipv4Addr> = self.names.vteps.iter().map(|(k, n)| (n, *k)).collect();
+        let mut entries: Vec<FdbEntry> = Vec::new();
+        for e in self.fdb.entries(self.now()) {
+            let Some(&name) = bridges.get(&e.bridge).filter(|name| bridge.is_none_or(|b| b == **name)) else {
+                continue;
+            };
+            let place = if e.egress.is_tunnel() {
+                vteps.get(&e.egress.index()).map(|&v| Place::Vtep(v))
+            } else {
+                let vlan = Some(e.egress.vlan()).filter(|&v| v != 0);
+                ports.get(&e.egress.index()).map(|&port| Place::Port { port: port.clone(), vlan })
+            };
+            let Some(place) = place else { continue };
+            entries.push(FdbEntry { bridge: name.clone(), mac: Mac(e.mac), place, is_static: e.is_static, age: e.age });
+        }
+        entries.sort_by(|a, b| (&a.bridge, a.mac).cmp(&(&b.bridge, b.mac)));
+        entries
+    }
+
+    /// Forgets the learned entries of `bridge` and `port` (all, where not given). How many.
+    pub fn fdb_flush(&self, bridge: Option<&str>, port: Option<&str>) -> usize {
+        let bridge = bridge.map(|b| self.names.bridges.get(b));
+        let port = port.map(|p| self.names.ports.get(p));
+        self.fdb.flush(|e| {
+            !e.is_static
+                && bridge.is_none_or(|b| b == Some(e.bridge))
+                && port.is_none_or(|p| !e.egress.is_tunnel() && p == Some(e.egress.index()))
+        })
+    }
+
+    /// Forgets one learned entry. Whether it was there.
+    pub fn fdb_remove(&self, bridge: &str, mac: Mac) -> bool {
+        self.names.bridges.get(bridge).is_some_and(|b| self.fdb.remove(dray_switch::fdb::key(b, mac.0)))
+    }
+
+    fn now(&self) -> u16 {
+        self.started.elapsed().as_secs() as u16
+    }
+
+    /// Housekeeping, to be called about ten times a second: the workers' clock, and a part of the ageing.
+    pub fn tick(&mut self) {
+        self.clock.store(self.now(), Relaxed);
+        self.fdb.age(self.part, AGEING_PARTS, self.now(), self.ageing);
+        self.part = (self.part + 1) % AGEING_PARTS;
+    }
+
+    /// How often [`Dataplane::tick`] wants to be called.
+    pub const TICK: Duration = Duration::from_millis(100);
+}
+
+impl std::ops::Drop for Dataplane {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            if worker.commands.send(Command::Stop).is_ok() {
+                drop(worker.replies.recv());
+            }
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}

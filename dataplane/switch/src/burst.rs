@@ -165,6 +165,12 @@ impl Burst {
         self.n == 0
     }
 
+    /// The received frames' bytes, without FCS.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.frames[..self.n].iter().map(|f| f.len as u64).sum()
+    }
+
     /// How many more frames can be received.
     #[inline(always)]
     pub fn room(&self) -> usize {

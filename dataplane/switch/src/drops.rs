@@ -80,6 +80,11 @@ drops! {
 impl Drop {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether it happens to a frame on its way out, and so counts for the port it was to leave through.
+    pub fn is_tx(self) -> bool {
+        self.name().starts_with("tx.")
+    }
 }
 
 /// How many frames were dropped, by reason, since this was last emptied.

@@ -1,0 +1,128 @@
+//! Counters: each worker writes its own, everybody may read them.
+
+use dray_switch::Drop;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
+pub const MAX_PORTS: usize = 2048;
+
+/// A counter that one thread writes: no locked instruction is needed.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline(always)]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// For the control thread, once no worker counts here any more.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+macro_rules! port_counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+        /// One port's counters of one worker, on cache lines of their own.
+        #[derive(Default)]
+        #[repr(align(64))]
+        pub(crate) struct PortCounters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) drops: [Counter; Drop::COUNT],
+        }
+
+        /// A port's counts, of all workers together.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct PortCounts {
+            $($(#[doc = $doc])+ pub $name: u64,)*
+            /// Frames dropped, by [`Drop`]'s number. Reasons named `tx.` count frames that were to leave through the port,
+            /// all others frames that came from it.
+            pub drops: [u64; Drop::COUNT],
+        }
+
+        impl PortCounts {
+            pub(crate) fn add(&mut self, from: &PortCounters) {
+                $(self.$name += from.$name.get();)*
+                self.drops.iter_mut().zip(&from.drops).for_each(|(to, from)| *to += from.get());
+            }
+
+            /// Adds another port's counts.
+            pub fn merge(&mut self, other: &PortCounts) {
+                $(self.$name += other.$name;)*
+                self.drops.iter_mut().zip(&other.drops).for_each(|(to, from)| *to += from);
+            }
+        }
+
+        impl PortCounters {
+            pub(crate) fn clear(&self) {
+                $(self.$name.clear();)*
+                self.drops.iter().for_each(Counter::clear);
+            }
+        }
+    };
+}
+
+port_counters! {
+    /// Frames received.
+    rx_packets,
+    /// Bytes received, without FCS.
+    rx_bytes,
+    /// Frames sent.
+    tx_packets,
+    /// Bytes sent, without FCS.
+    tx_bytes,
+    /// Frames that flooding added to those received here.
+    copies,
+    /// Frames received here, copies included, that were handed to other ports.
+    switched,
+    /// Frames received here that the control thread took (ARP and ICMP to the VTEP).
+    punted,
+    /// Frames that the control thread sent through this port.
+    injected,
+    /// Frames whose source address found no room in the FDB. They were forwarded all the same.
+    not_learned,
+}
+
+impl PortCounts {
+    /// Frames from this port that were dropped.
+    pub fn rx_drops(&self) -> u64 {
+        Drop::ALL.iter().filter(|d| !d.is_tx()).map(|&d| self.drops[d as usize]).sum()
+    }
+
+    /// Frames towards this port that were dropped.
+    pub fn tx_drops(&self) -> u64 {
+        Drop::ALL.iter().filter(|d| d.is_tx()).map(|&d| self.drops[d as usize]).sum()
+    }
+
+    /// Whether every frame received here is accounted for: received + copies = switched + punted + dropped.
+    pub fn is_conserved(&self) -> bool {
+        self.rx_packets + self.copies == self.switched + self.punted + self.rx_drops()
+    }
+}
+
+/// What one worker does with its time.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct WorkerCounters {
+    pub(crate) loops: Counter,
+    pub(crate) bursts: Counter,
+    pub(crate) packets: Counter,
+    pub(crate) busy_ticks: Counter,
+}
+
+/// All counters of one worker.
+pub(crate) struct Counters {
+    pub(crate) worker: WorkerCounters,
+    pub(crate) ports: Box<[PortCounters]>,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Counters { worker: WorkerCounters::default(), ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect() }
+    }
+}

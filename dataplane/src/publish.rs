@@ -1,0 +1,145 @@
+//! From the validated configuration to the workers' tables.
+
+use crate::Underlay;
+use crate::numbers::Numbers;
+use dray_config::{Bridge, StaticTo, ValidConfig};
+use dray_switch::fdb::{Egress, key};
+use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+
+/// Names and the numbers that the tables and the FDB know them by. A number is given to another name only after the
+/// FDB has forgotten the old one.
+pub(crate) struct Names {
+    pub(crate) ports: Numbers<String>,
+    pub(crate) bridges: Numbers<String>,
+    pub(crate) vteps: Numbers<Ipv4Addr>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Names {
+            ports: Numbers::starting_at(0),
+            bridges: Numbers::starting_at(NO_BRIDGE + 1),
+            vteps: Numbers::starting_at(0),
+        }
+    }
+}
+
+/// What a configuration comes down to.
+pub(crate) struct Compiled {
+    pub(crate) tables: Tables,
+    /// What the FDB may hold: bridge number and place.
+    pub(crate) places: HashSet<(u16, Egress)>,
+    /// Static entries: key and place.
+    pub(crate) statics: HashMap<u64, Egress>,
+}
+
+/// The VTEPs that `bridge`'s flooded frames go to.
+fn peers<'a>(config: &'a ValidConfig, bridge: &'a Bridge) -> &'a [Ipv4Addr] {
+    bridge.peers.as_deref().or(config.vxlan.as_ref().map(|v| v.peers.as_slice())).unwrap_or(&[])
+}
+
+/// Every VTEP that `config` names: head-end replication lists and static entries.
+pub fn configured_vteps(config: &ValidConfig) -> HashSet<Ipv4Addr> {
+    if config.vxlan.is_none() {
+        return HashSet::new();
+    }
+    let statics = config.bridges.iter().flat_map(|b| &b.statics).filter_map(|s| match s.to {
+        StaticTo::Vtep(ip) => Some(ip),
+        StaticTo::Port(_) => None,
+    });
+    let lists = config.bridges.iter().filter(|b| b.vni.is_some()).flat_map(|b| peers(config, b));
+    config.vxlan.iter().flat_map(|v| &v.peers).chain(lists).copied().chain(statics).collect()
+}
+
+/// Builds the tables, giving numbers to names that have none yet.
+pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Names) -> Compiled {
+    let mut ports = vec![PortTable::Unused; names.ports.end()];
+    for port in &config.ports {
+        let number = names.ports.number(&port.name) as usize;
+        ports.resize(ports.len().max(number + 1), PortTable::Unused);
+    }
+    let mut bridges = vec![BridgeTable::default(); names.bridges.end()];
+    let mut places = HashSet::new();
+    let mut statics = HashMap::new();
+    let mut vnis = Vec::new();
+
+    let vteps: HashSet<Ipv4Addr> =
+        configured_vteps(config).into_iter().chain(underlay.learned.iter().copied()).collect();
+    for vtep in &vteps {
+        names.vteps.number(vtep);
+    }
+    for bridge in &config.bridges {
+        let number = names.bridges.number(&bridge.name);
+        bridges.resize(bridges.len().max(number as usize + 1), BridgeTable::default());
+        let table = &mut bridges[number as usize];
+        table.vni = bridge.vni.unwrap_or(0);
+        for member in &bridge.ports {
+            let port = names.ports.number(&member.port);
+            let vlan = member.vlan.unwrap_or(0);
+            join(&mut ports[port as usize], vlan, number);
+            table.flood.push(Egress::port(port, vlan));
+            places.insert((number, Egress::port(port, vlan)));
+        }
+        if let Some(vni) = bridge.vni {
+            vnis.push((vni, number));
+            table.flood.extend(peers(config, bridge).iter().map(|vtep| Egress::tunnel(names.vteps.number(vtep))));
+            places.extend(vteps.iter().map(|vtep| (number, Egress::tunnel(names.vteps.number(vtep)))));
+        }
+        for entry in &bridge.statics {
+            let egress = match &entry.to {
+                StaticTo::Port(m) => Egress::port(names.ports.number(&m.port), m.vlan.unwrap_or(0)),
+                StaticTo::Vtep(vtep) => Egress::tunnel(names.vteps.number(vtep)),
+            };
+            statics.insert(key(number, entry.mac.0), egress);
+        }
+    }
+    let overlay = config.vxlan.as_ref().map(|vxlan| {
+        let port = names.ports.number(&vxlan.port);
+        ports[port as usize] = PortTable::Underlay;
+        let mac = config.ports.iter().find(|p| p.name == vxlan.port).map(|p| underlay.mac.unwrap_or(p.mac));
+        let mac = mac.expect("the underlay port is a configured port");
+        let mut tunnels = vec![Tunnel::default(); names.vteps.end()];
+        for &vtep in &vteps {
+            let neighbour = vxlan.next_hop(vtep).and_then(|hop| underlay.neighbours.get(&hop));
+            if let Some(&neighbour) = neighbour {
+                tunnels[names.vteps.number(&vtep) as usize] =
+                    Tunnel::new(mac, vxlan.local, vxlan.udp_port, vtep, neighbour);
+            }
+        }
+        Overlay {
+            port,
+            mac,
+            local: vxlan.local,
+            udp_port: vxlan.udp_port,
+            mtu: vxlan.mtu,
+            learn_vteps: vxlan.learn_vteps,
+            vnis: IntMap::new(vnis.into_iter()),
+            vteps: IntMap::new(
+                vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))).collect::<Vec<_>>().into_iter(),
+            ),
+            tunnels,
+        }
+    });
+    Compiled { tables: Tables { ports, bridges, overlay }, places, statics }
+}
+
+/// Puts `vlan` (0: untagged) of a port into a bridge.
+fn join(port: &mut PortTable, vlan: u16, bridge: u16) {
+    if let (PortTable::Unused, 0) = (&*port, vlan) {
+        *port = PortTable::Access(bridge);
+        return;
+    }
+    let mut by_vlan = match std::mem::take(port) {
+        PortTable::Trunk(by_vlan) => by_vlan,
+        PortTable::Access(untagged) => {
+            let mut by_vlan = Box::new([NO_BRIDGE; 4096]);
+            by_vlan[0] = untagged;
+            by_vlan
+        }
+        _ => Box::new([NO_BRIDGE; 4096]),
+    };
+    by_vlan[vlan as usize] = bridge;
+    *port = PortTable::Trunk(by_vlan);
+}

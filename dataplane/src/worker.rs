@@ -1,0 +1,189 @@
+//! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
+
+use crate::counters::{Counters, PortCounters};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
+use dray_switch::mem::ticks;
+use dray_switch::pipeline::{Context, Output, Pipeline, Punt};
+use dray_switch::tables::{PortTable, Tables};
+use dray_switch::{Burst, Drop, Drops, Rx, Tx, fdb::Fdb};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// What the control thread asks of a worker; taken up between two bursts, answered with a [`Reply`].
+pub(crate) enum Command {
+    /// From now on, look things up here.
+    Publish(Arc<Tables>),
+    /// Poll these queues too, and send through that one.
+    Attach { port: u16, rx: Vec<Box<dyn Rx>>, tx: Box<dyn Tx> },
+    /// Give back what you have of this port.
+    Detach { port: u16 },
+    /// Send this frame. Not answered.
+    Inject { port: u16, frame: Vec<u8> },
+    /// Give everything back and end.
+    Stop,
+}
+
+/// A worker's answer: what it no longer uses, to be freed by the control thread.
+#[derive(Default)]
+pub(crate) struct Reply {
+    pub(crate) tables: Option<Arc<Tables>>,
+    pub(crate) rx: Vec<Box<dyn Rx>>,
+    pub(crate) tx: Vec<Box<dyn Tx>>,
+}
+
+struct RxQueue {
+    port: u16,
+    head_len: usize,
+    queue: Box<dyn Rx>,
+}
+
+pub(crate) struct Worker {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) replies: Sender<Reply>,
+    pub(crate) punts: Sender<(u16, Punt)>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) fdb: Arc<Fdb>,
+    pub(crate) counters: Arc<Counters>,
+    /// Seconds, kept by the control thread.
+    pub(crate) clock: Arc<AtomicU16>,
+}
+
+/// Empty loops after which a worker offers its CPU to others, should there be any: on a CPU of its own it is back at once.
+const IDLE: u32 = 4096;
+
+impl Worker {
+    /// Runs until [`Command::Stop`].
+    pub(crate) fn run(mut self) {
+        let mut queues: Vec<RxQueue> = Vec::new();
+        let mut tx: Vec<Option<Box<dyn Tx>>> = Vec::new();
+        let mut pipeline = Pipeline::default();
+        let mut burst = Burst::default();
+        let mut idle = 0u32;
+        loop {
+            if !self.commands.is_empty() && self.obey(&mut queues, &mut tx, &mut burst) {
+                return;
+            }
+            idle += 1;
+            for q in &mut queues {
+                burst.clear();
+                burst.head_len = q.head_len;
+                let start = ticks();
+                q.queue.receive(&mut burst);
+                let refused = burst.drops.total();
+                if burst.is_empty() && refused == 0 {
+                    continue;
+                }
+                idle = 0;
+                let counters = &self.counters.ports[q.port as usize];
+                counters.rx_packets.add(burst.len() as u64 + refused as u64);
+                counters.rx_bytes.add(burst.bytes());
+
+                let cx = Context { tables: &self.tables, fdb: &self.fdb, now: self.clock.load(Relaxed), port: q.port };
+                let mut out = Out { tx: &mut tx, counters: &self.counters.ports, punts: &self.punts };
+                let tally = pipeline.run(&mut burst, cx, &mut out);
+                q.queue.release(&mut burst);
+
+                counters.switched.add(tally.switched as u64);
+                if tally.copies | tally.punted | tally.not_learned != 0 {
+                    counters.copies.add(tally.copies as u64);
+                    counters.punted.add(tally.punted as u64);
+                    counters.not_learned.add(tally.not_learned as u64);
+                }
+                count_drops(counters, &mut burst.drops);
+                let worker = &self.counters.worker;
+                worker.bursts.add(1);
+                worker.packets.add(burst.len() as u64);
+                worker.busy_ticks.add(ticks() - start);
+            }
+            self.counters.worker.loops.add(1);
+            if idle > IDLE {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Does what the control thread asks; true if that is to end.
+    #[cold]
+    fn obey(&mut self, queues: &mut Vec<RxQueue>, tx: &mut Vec<Option<Box<dyn Tx>>>, burst: &mut Burst) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            let mut reply = Reply::default();
+            let mut stop = false;
+            match command {
+                Command::Publish(tables) => {
+                    reply.tables = Some(std::mem::replace(&mut self.tables, tables));
+                    queues.iter_mut().for_each(|q| q.head_len = self.head_len(q.port));
+                }
+                Command::Attach { port, rx, tx: handle } => {
+                    let head_len = self.head_len(port);
+                    queues.extend(rx.into_iter().map(|queue| RxQueue { port, head_len, queue }));
+                    if tx.len() <= port as usize {
+                        tx.resize_with(port as usize + 1, || None);
+                    }
+                    reply.tx.extend(tx[port as usize].replace(handle));
+                }
+                Command::Detach { port } => {
+                    reply.rx.extend(queues.extract_if(.., |q| q.port == port).map(|q| q.queue));
+                    reply.tx.extend(tx.get_mut(port as usize).and_then(Option::take));
+                }
+                Command::Inject { port, frame } => {
+                    burst.clear();
+                    burst.push_owned(frame);
+                    self.counters.ports[port as usize].injected.add(1);
+                    Out { tx, counters: &self.counters.ports, punts: &self.punts }.send(port, burst, &[0]);
+                    continue;
+                }
+                Command::Stop => {
+                    reply.rx = queues.drain(..).map(|q| q.queue).collect();
+                    reply.tx = tx.drain(..).flatten().collect();
+                    stop = true;
+                }
+            }
+            // The control thread waits for this; if it is gone, so are we soon.
+            let _ = self.replies.send(reply);
+            if stop {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn head_len(&self, port: u16) -> usize {
+        match self.tables.ports.get(port as usize) {
+            Some(PortTable::Underlay) => HEAD_UNDERLAY,
+            _ => HEAD,
+        }
+    }
+}
+
+fn count_drops(counters: &PortCounters, drops: &mut Drops) {
+    drops.take(|reason, n| counters.drops[reason as usize].add(n as u64));
+}
+
+/// Where the pipeline's frames go: this worker's transmit queues.
+struct Out<'a> {
+    tx: &'a mut [Option<Box<dyn Tx>>],
+    counters: &'a [PortCounters],
+    punts: &'a Sender<(u16, Punt)>,
+}
+
+impl Output for Out<'_> {
+    #[inline]
+    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
+        let counters = &self.counters[port as usize];
+        let mut drops = Drops::default();
+        match self.tx.get_mut(port as usize) {
+            Some(Some(tx)) => {
+                let sent = tx.send(burst, frames, &mut drops);
+                counters.tx_packets.add(sent.packets as u64);
+                counters.tx_bytes.add(sent.bytes);
+            }
+            _ => drops.add(Drop::TxLinkDown, frames.len() as u32),
+        }
+        count_drops(counters, &mut drops);
+    }
+
+    fn punt(&mut self, port: u16, punt: Punt) -> bool {
+        !matches!(self.punts.try_send((port, punt)), Err(TrySendError::Full(_)))
+    }
+}
