@@ -9,6 +9,8 @@ pub mod pipeline;
 pub mod port;
 mod stages;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use burst::{Burst, Frame};

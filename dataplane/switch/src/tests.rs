@@ -1,0 +1,457 @@
+//! The pipeline as it runs, with literal bytes and ports that only note what they are given. Every test ends with all
+//! frames accounted for.
+
+use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_UNDERLAY};
+use crate::fdb::{Egress, Fdb};
+use crate::mem::to_vec;
+use crate::pipeline::{Context, Output, Pipeline, Punt, Tally};
+use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
+use crate::{Drop, wire};
+use dray_config::Mac;
+use std::net::Ipv4Addr;
+
+/// What ports and the control thread were given, in order.
+#[derive(Default)]
+struct Sink {
+    sent: Vec<(u16, Vec<u8>)>,
+    punts: Vec<Punt>,
+    full: bool,
+}
+
+impl Output for Sink {
+    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
+        self.sent.extend(frames.iter().map(|&i| (port, to_vec(burst, burst.frame(i)))));
+    }
+
+    fn punt(&mut self, _: u16, punt: Punt) -> bool {
+        if !self.full {
+            self.punts.push(punt);
+        }
+        !self.full
+    }
+}
+
+struct Switch {
+    tables: Tables,
+    fdb: Fdb,
+    now: u16,
+    pipeline: Pipeline,
+    drops: Vec<(Drop, u32)>,
+    tally: Tally,
+    sink: Sink,
+}
+
+impl Switch {
+    fn new(tables: Tables) -> Self {
+        Switch {
+            tables,
+            fdb: Fdb::new(1024, [1, 2]),
+            now: 0,
+            pipeline: Pipeline::default(),
+            drops: Vec::new(),
+            tally: Tally::default(),
+            sink: Sink::default(),
+        }
+    }
+
+    /// Runs one burst received on `port`; returns what was sent.
+    fn run(&mut self, port: u16, frames: Vec<Vec<u8>>) -> Vec<(u16, Vec<u8>)> {
+        let mut burst = Burst::default();
+        burst.head_len =
+            if matches!(self.tables.ports[port as usize], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD };
+        let received = frames.len() as u32;
+        frames.into_iter().for_each(|f| burst.push_owned(f));
+        self.now += 1;
+        let cx = Context { tables: &self.tables, fdb: &self.fdb, now: self.now, port };
+        self.tally = self.pipeline.run(&mut burst, cx, &mut self.sink);
+        let t = self.tally;
+        assert_eq!(received + t.copies, t.switched + t.punted + burst.drops.total(), "every frame is accounted for");
+        self.drops.clear();
+        burst.drops.take(|reason, n| self.drops.push((reason, n)));
+        let sent = std::mem::take(&mut self.sink.sent);
+        assert_eq!(sent.len() as u32, t.switched);
+        sent
+    }
+}
+
+const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+const C: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
+const ALL: [u8; 6] = [0xff; 6];
+
+/// An untagged frame of `len` bytes whose payload tells bytes apart.
+fn frame(dst: [u8; 6], src: [u8; 6], len: usize) -> Vec<u8> {
+    let mut f = [&dst[..], &src, &[0x88, 0xb5]].concat();
+    f.extend((14..len).map(|i| i as u8));
+    f
+}
+
+fn tagged(dst: [u8; 6], src: [u8; 6], vlan: u16, len: usize) -> Vec<u8> {
+    let mut f = frame(dst, src, len - 4);
+    f.splice(12..12, [0x81, 0x00, (vlan >> 8) as u8, vlan as u8]);
+    f
+}
+
+fn bridge(flood: &[Egress]) -> BridgeTable {
+    BridgeTable { flood: flood.to_vec(), vni: 0 }
+}
+
+/// Ports 0, 1 and 2 untagged in bridge 1.
+fn three_ports() -> Switch {
+    Switch::new(Tables {
+        ports: vec![PortTable::Access(1); 3],
+        bridges: vec![BridgeTable::default(), bridge(&[Egress::port(0, 0), Egress::port(1, 0), Egress::port(2, 0)])],
+        overlay: None,
+    })
+}
+
+#[test]
+fn unknown_is_flooded_and_known_is_forwarded() {
+    let mut s = three_ports();
+    let f = frame(B, A, 60);
+    assert_eq!(s.run(0, vec![f.clone()]), [(1, f.clone()), (2, f)]);
+    assert_eq!(s.tally.copies, 1);
+    let back = frame(A, B, 1514);
+    assert_eq!(s.run(1, vec![back.clone()]), [(0, back)]);
+    let again = frame(B, A, 64);
+    assert_eq!(s.run(0, vec![again.clone()]), [(1, again)]);
+    assert_eq!(s.tally, Tally { switched: 1, ..Tally::default() });
+}
+
+#[test]
+fn a_moved_address_is_found_at_its_new_place() {
+    let mut s = three_ports();
+    s.run(0, vec![frame(ALL, A, 60)]);
+    s.run(2, vec![frame(ALL, A, 60)]);
+    assert_eq!(s.run(1, vec![frame(A, B, 60)]), [(2, frame(A, B, 60))]);
+}
+
+#[test]
+fn no_frame_goes_back_to_its_port() {
+    let mut s = three_ports();
+    s.run(0, vec![frame(ALL, A, 60), frame(ALL, B, 60)]);
+    assert_eq!(s.run(0, vec![frame(B, A, 60)]), []);
+    assert_eq!(s.drops, [(Drop::ForwardSamePort, 1)]);
+}
+
+#[test]
+fn every_length_arrives_whole() {
+    let mut s = three_ports();
+    s.run(1, vec![frame(ALL, B, 60)]);
+    for len in (14..300).chain([1514, 9018, FRAME_MAX]) {
+        assert_eq!(s.run(0, vec![frame(B, A, len)]), [(1, frame(B, A, len))], "{len} bytes");
+    }
+}
+
+#[test]
+fn bad_addresses_are_dropped_by_name() {
+    let mut s = three_ports();
+    let short = frame(B, A, 14)[..13].to_vec();
+    let stp = frame([0x01, 0x80, 0xc2, 0, 0, 0], A, 60);
+    let sent = s.run(0, vec![short, frame(B, ALL, 60), frame(B, [0; 6], 60), stp, tagged(B, A, 7, 64), vec![]]);
+    assert_eq!(sent, []);
+    assert_eq!(
+        s.drops,
+        [(Drop::ParseTruncated, 2), (Drop::ParseBadSource, 2), (Drop::VlanUnknown, 1), (Drop::ForwardLinkLocal, 1)]
+    );
+}
+
+#[test]
+fn a_port_without_a_bridge_and_a_bridge_without_others() {
+    let mut s = three_ports();
+    s.tables.ports[1] = PortTable::Unused;
+    s.tables.bridges[1] = bridge(&[Egress::port(0, 0)]);
+    assert_eq!(s.run(1, vec![frame(B, A, 60)]), []);
+    assert_eq!(s.drops, [(Drop::VlanNoBridge, 1)]);
+    assert_eq!(s.run(0, vec![frame(B, A, 60)]), []);
+    assert_eq!(s.drops, [(Drop::FloodNoTarget, 1)]);
+}
+
+/// Port 0 is a trunk: VLAN 10 is bridge 1, VLAN 20 is bridge 2, untagged is bridge 3. Ports 1, 2 and 3 are untagged in one
+/// of them each.
+fn trunk() -> Switch {
+    let mut vlans = Box::new([NO_BRIDGE; 4096]);
+    (vlans[10], vlans[20], vlans[0]) = (1, 2, 3);
+    Switch::new(Tables {
+        ports: vec![PortTable::Trunk(vlans), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)],
+        bridges: vec![
+            BridgeTable::default(),
+            bridge(&[Egress::port(0, 10), Egress::port(1, 0)]),
+            bridge(&[Egress::port(0, 20), Egress::port(2, 0)]),
+            bridge(&[Egress::port(0, 0), Egress::port(3, 0)]),
+        ],
+        overlay: None,
+    })
+}
+
+#[test]
+fn a_trunk_pops_and_pushes_tags() {
+    let mut s = trunk();
+    // To and from the bridges, flooded first, then known.
+    for _ in 0..2 {
+        assert_eq!(s.run(0, vec![tagged(B, A, 10, 64)]), [(1, frame(B, A, 60))]);
+        assert_eq!(s.run(1, vec![frame(A, B, 60)]), [(0, tagged(A, B, 10, 64))]);
+        assert_eq!(s.run(0, vec![tagged(C, A, 20, 1518)]), [(2, frame(C, A, 1514))]);
+        assert_eq!(s.run(2, vec![frame(A, C, 1514)]), [(0, tagged(A, C, 20, 1518))]);
+        assert_eq!(s.run(0, vec![frame(B, A, 60)]), [(3, frame(B, A, 60))]);
+        assert_eq!(s.run(3, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
+    }
+    // A priority tag is no VLAN.
+    assert_eq!(s.run(0, vec![tagged(B, A, 0, 64)]), [(3, frame(B, A, 60))]);
+    assert_eq!(s.run(0, vec![tagged(B, A, 30, 64)]), []);
+    assert_eq!(s.drops, [(Drop::VlanUnknown, 1)]);
+    let cut = tagged(B, A, 10, 64)[..17].to_vec();
+    assert_eq!(s.run(0, vec![cut]), []);
+    assert_eq!(s.drops, [(Drop::ParseTruncated, 1)]);
+}
+
+#[test]
+fn flooding_more_copies_than_a_burst_has_room_for() {
+    // 100 trunk ports and one untagged in one bridge: each flooded frame needs 100 heads of its own.
+    let mut vlans = Box::new([NO_BRIDGE; 4096]);
+    vlans[10] = 1;
+    let mut ports = vec![PortTable::Trunk(vlans); 100];
+    ports.push(PortTable::Access(1));
+    let flood = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
+    let mut s = Switch::new(Tables {
+        ports,
+        bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: 0 }],
+        overlay: None,
+    });
+    let burst: Vec<_> = (0..BURST).map(|n| frame(ALL, [2, 0, 0, 0, 1, n as u8], 60 + n)).collect();
+    let sent = s.run(100, burst.clone());
+    assert_eq!(sent.len(), 100 * BURST);
+    for port in 0..100 {
+        let got: Vec<_> = sent.iter().filter(|(p, _)| *p == port).map(|(_, f)| f.clone()).collect();
+        let want: Vec<_> = (0..BURST).map(|n| tagged(ALL, [2, 0, 0, 0, 1, n as u8], 10, 64 + n)).collect();
+        assert_eq!(got, want, "port {port} gets all, in order");
+    }
+    assert_eq!(s.tally.copies, 99 * BURST as u32);
+}
+
+const VTEP_MAC: Mac = Mac([2, 0x99, 0, 0, 0, 1]);
+const PEER_MAC: Mac = Mac([2, 0x99, 0, 0, 0, 2]);
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+
+/// Port 0 is the underlay, port 1 is in bridge 1 with VNI 42, which floods to tunnels 0 and 1; tunnel 1 isn't resolved.
+fn overlay() -> Switch {
+    let flood = vec![Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)];
+    Switch::new(Tables {
+        ports: vec![PortTable::Underlay, PortTable::Access(1)],
+        bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: 42 }],
+        overlay: Some(Overlay {
+            port: 0,
+            mac: VTEP_MAC,
+            local: LOCAL,
+            udp_port: 4789,
+            mtu: 1500,
+            learn_vteps: false,
+            vnis: IntMap::new([(42, 1)].into_iter()),
+            vteps: IntMap::new([(PEER.into(), 0), (OTHER.into(), 1)].into_iter()),
+            tunnels: vec![Tunnel::new(VTEP_MAC, LOCAL, 4789, PEER, PEER_MAC), Tunnel::default()],
+        }),
+    })
+}
+
+/// The outer headers that PEER puts before an inner frame of `inner` bytes, VNI 42.
+#[rustfmt::skip]
+fn from_peer(inner: usize) -> Vec<u8> {
+    let (ip, udp) = (inner as u16 + 36, inner as u16 + 16);
+    let mut h = vec![
+        2, 0x99, 0, 0, 0, 1,  2, 0x99, 0, 0, 0, 2,  0x08, 0x00,
+        0x45, 0, (ip >> 8) as u8, ip as u8,  0, 0, 0x40, 0,  64, 17, 0, 0,  10, 9, 0, 2,  10, 9, 0, 1,
+        0xd0, 0x01, 0x12, 0xb5,  (udp >> 8) as u8, udp as u8, 0, 0,
+        0x08, 0, 0, 0,  0, 0, 42, 0,
+    ];
+    checksum(&mut h);
+    h
+}
+
+fn checksum(h: &mut [u8]) {
+    h[24..26].fill(0);
+    let sum = h[14..34].chunks(2).map(|w| u16::from_be_bytes([w[0], w[1]]) as u32).sum();
+    h[24..26].copy_from_slice(&(!wire::fold(sum)).to_be_bytes());
+}
+
+#[test]
+fn encapsulates_byte_for_byte() {
+    let mut s = overlay();
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    let inner = frame(B, A, 60);
+    let sent = s.run(1, vec![inner.clone()]);
+    let [(0, outer)] = &sent[..] else { panic!("{sent:?}") };
+    let source_port = u16::from_be_bytes([outer[34], outer[35]]);
+    assert!((49152..=65535).contains(&source_port), "{source_port}");
+    #[rustfmt::skip]
+    let expected = [
+        2, 0x99, 0, 0, 0, 2,  2, 0x99, 0, 0, 0, 1,  0x08, 0x00,
+        // Total length 96, DF, TTL 64, UDP; 0x2679 is the checksum of these twenty bytes.
+        0x45, 0, 0, 96,  0, 0, 0x40, 0,  64, 17, 0x26, 0x79,  10, 9, 0, 1,  10, 9, 0, 2,
+        outer[34], outer[35], 0x12, 0xb5,  0, 76, 0, 0,
+        0x08, 0, 0, 0,  0, 0, 42, 0,
+    ];
+    assert_eq!(outer[..50], expected);
+    assert_eq!(outer[50..], inner);
+}
+
+#[test]
+fn an_inner_frame_that_does_not_fit_is_dropped_by_name() {
+    let mut s = overlay();
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    s.fdb.set_static(crate::fdb::key(1, C), Egress::tunnel(1));
+    assert_eq!(s.run(1, vec![frame(B, A, 1464)])[0].1.len(), 1514);
+    assert_eq!(s.run(1, vec![frame(B, A, 1465), frame(C, A, 60)]), []);
+    assert_eq!(s.drops, [(Drop::VxlanTooBig, 1), (Drop::VxlanNoNeighbour, 1)]);
+}
+
+#[test]
+fn decapsulates_learns_and_splits_the_horizon() {
+    let mut s = overlay();
+    for len in [14, 60, 78, 79, 200, 1464] {
+        let inner = frame(ALL, B, len);
+        let mut outer = [from_peer(len), inner.clone()].concat();
+        outer.extend([0xee; 6]); // Padding after the outer packet isn't the inner frame's.
+        assert_eq!(s.run(0, vec![outer]), [(1, inner)], "{len} bytes");
+        assert_eq!(s.drops, [], "a tunnel's frames don't go to tunnels, and nobody misses them");
+    }
+    let sent = s.run(1, vec![frame(B, A, 60)]);
+    assert_eq!((sent.len(), sent[0].0, &sent[0].1[30..34]), (1, 0, &PEER.octets()[..]));
+    let hairpin = [from_peer(60), frame(B, C, 60)].concat();
+    assert_eq!(s.run(0, vec![hairpin]), []);
+    assert_eq!(s.drops, [(Drop::ForwardSamePort, 1)]);
+    s.fdb.set_static(crate::fdb::key(1, C), Egress::tunnel(1));
+    assert_eq!(s.run(0, vec![[from_peer(60), frame(C, B, 60)].concat()]), []);
+    assert_eq!(s.drops, [(Drop::ForwardSplitHorizon, 1)]);
+}
+
+#[test]
+fn flooding_into_the_overlay_asks_every_resolved_tunnel() {
+    let mut s = overlay();
+    let sent = s.run(1, vec![frame(ALL, A, 60)]);
+    assert_eq!((sent.len(), sent[0].0, &sent[0].1[30..34]), (1, 0, &PEER.octets()[..]));
+    assert_eq!((s.tally.copies, &s.drops[..]), (1, &[(Drop::VxlanNoNeighbour, 1)][..]));
+}
+
+#[test]
+fn outer_headers_are_checked() {
+    let drop_of = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut s = overlay();
+        let mut outer = [from_peer(60), frame(ALL, B, 60)].concat();
+        change(&mut outer);
+        assert_eq!(s.run(0, vec![outer]), []);
+        assert_eq!(s.sink.punts, []);
+        s.drops[0].0
+    };
+    assert_eq!(drop_of(&|f| f[0] = 4), Drop::UnderlayNotForUs, "another's MAC");
+    assert_eq!(drop_of(&|f| f[12] = 0x86), Drop::UnderlayNotForUs, "another protocol");
+    assert_eq!(drop_of(&|f| f.truncate(13)), Drop::ParseTruncated);
+    assert_eq!(drop_of(&|f| f.truncate(33)), Drop::ParseTruncated);
+    assert_eq!(drop_of(&|f| f[14] = 0x65), Drop::VxlanBadOuter, "version");
+    assert_eq!(drop_of(&|f| f[14] = 0x44), Drop::VxlanBadOuter, "header length below 20");
+    assert_eq!(drop_of(&|f| f[17] += 1), Drop::VxlanBadOuter, "total length beyond the frame");
+    assert_eq!(drop_of(&|f| f[24] ^= 1), Drop::VxlanBadOuter, "checksum");
+    let fixed = |change: &'static dyn Fn(&mut Vec<u8>)| {
+        drop_of(&|f| {
+            change(f);
+            checksum(f);
+        })
+    };
+    assert_eq!(fixed(&|f| f[33] = 9), Drop::UnderlayNotForUs, "another's address");
+    assert_eq!(fixed(&|f| f[23] = 6), Drop::UnderlayNotForUs, "TCP");
+    assert_eq!(fixed(&|f| f[20] = 0x20), Drop::VxlanBadOuter, "more fragments");
+    assert_eq!(fixed(&|f| f[21] = 1), Drop::VxlanBadOuter, "not the first fragment");
+    assert_eq!(fixed(&|f| f[37] = 53), Drop::UnderlayNotForUs, "another UDP port");
+    assert_eq!(fixed(&|f| f[39] += 1), Drop::VxlanBadOuter, "UDP longer than IP");
+    assert_eq!(fixed(&|f| f[39] = 29), Drop::VxlanBadOuter, "no room for an inner Ethernet header");
+    assert_eq!(fixed(&|f| f[42] = 0), Drop::VxlanBadFlags);
+    assert_eq!(fixed(&|f| f[48] = 43), Drop::VxlanUnknownVni);
+    assert_eq!(fixed(&|f| f[29] = 77), Drop::VxlanUnknownVtep);
+    assert_eq!(fixed(&|f| f[62..66].copy_from_slice(&[0x81, 0, 0, 7])), Drop::VxlanInnerTag);
+}
+
+#[test]
+fn an_unknown_vtep_may_be_learned() {
+    let mut s = overlay();
+    s.tables.overlay.as_mut().unwrap().learn_vteps = true;
+    let mut outer = [from_peer(60), frame(ALL, B, 60)].concat();
+    outer[29] = 77;
+    checksum(&mut outer);
+    assert_eq!(s.run(0, vec![outer]), [(1, frame(ALL, B, 60))]);
+    assert_eq!(s.sink.punts, [Punt::Vtep(Ipv4Addr::new(10, 9, 0, 77))]);
+    assert_eq!(s.fdb.used(), 0, "its place has no number yet");
+}
+
+#[test]
+fn arp_and_ping_go_to_the_slow_path() {
+    let mut s = overlay();
+    let mut arp = frame(ALL, PEER_MAC.0, 60);
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let mut ping = from_peer(60);
+    ping.resize(200, 7);
+    ping[23] = 1;
+    checksum(&mut ping);
+    assert_eq!(s.run(0, vec![arp.clone(), ping.clone()]), []);
+    assert_eq!((s.tally.punted, &s.sink.punts[..]), (2, &[Punt::Frame(arp.clone()), Punt::Frame(ping)][..]));
+    s.sink.full = true;
+    s.run(0, vec![arp]);
+    assert_eq!(s.drops, [(Drop::UnderlayPuntFull, 1)]);
+}
+
+#[test]
+fn a_full_fdb_floods_and_says_so() {
+    let mut s = three_ports();
+    s.fdb = Fdb::new(1, [1, 2]);
+    s.run(0, vec![frame(ALL, A, 60)]);
+    assert_eq!(s.run(1, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
+    assert_eq!(s.tally.not_learned, 1);
+    assert_eq!(s.run(0, vec![frame(B, A, 60)]).len(), 2);
+}
+
+/// 100,000 frames, random and mutated from valid ones, on every kind of port: no panic, and all are accounted for (`run`).
+#[test]
+fn any_bytes_are_accounted_for() {
+    let mut x = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move |n: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 11) as usize % n
+    };
+    let mut switches = [three_ports(), trunk(), overlay()];
+    switches[2].tables.overlay.as_mut().unwrap().learn_vteps = true;
+    let seeds = [
+        frame(B, A, 60),
+        frame(ALL, C, 1514),
+        tagged(B, A, 10, 64),
+        [from_peer(60), frame(ALL, B, 60)].concat(),
+        [from_peer(1400), frame(A, B, 1400)].concat(),
+    ];
+    let mut reasons = std::collections::HashSet::new();
+    for _ in 0..100_000 / 20 {
+        let switch = &mut switches[random(3)];
+        let port = random(switch.tables.ports.len()) as u16;
+        let mut burst = Vec::new();
+        for _ in 0..20 {
+            let mut f = seeds[random(seeds.len())].clone();
+            match random(4) {
+                0 => (0..random(200)).for_each(|i| f[i % 60] = random(256) as u8),
+                1 => f.truncate(random(f.len() + 1)),
+                2 => {
+                    let at = random(60);
+                    f[at] ^= 1 << random(8);
+                    if f.len() > 50 {
+                        checksum(&mut f);
+                    }
+                }
+                _ => f.resize(random(2000), 0x5a),
+            }
+            burst.push(f);
+        }
+        switch.run(port, burst);
+        switch.sink.punts.clear();
+        reasons.extend(switch.drops.iter().map(|(reason, _)| reason.name()));
+    }
+    assert!(reasons.len() >= 10, "the frames reached {} drop reasons: {reasons:?}", reasons.len());
+}
