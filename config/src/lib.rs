@@ -3,6 +3,7 @@
 
 mod error;
 mod read;
+pub mod rpc;
 pub mod schema;
 mod valid;
 mod validate;

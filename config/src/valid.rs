@@ -1,12 +1,14 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A MAC address, first byte on the wire first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
 /// A configuration in which every name resolves and every value is in range.
@@ -140,16 +142,18 @@ pub struct Bridge {
 }
 
 /// A port's membership in a bridge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Member {
     /// The port's name.
     pub port: String,
     /// The VLAN (1..=4094) that is this bridge on that port; untagged if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
 }
 
 /// A static FDB entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StaticMac {
     /// The unicast MAC address.
     pub mac: Mac,
@@ -158,7 +162,7 @@ pub struct StaticMac {
 }
 
 /// Where a static MAC is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StaticTo {
     /// Behind a member port (and its VLAN, if that port is several members).
     Port(Member),
@@ -233,6 +237,20 @@ impl FromStr for Mac {
     }
 }
 
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
+}
+
 impl Mac {
     /// Whether it is the address of one station: not a group address and not all zeros.
     pub fn is_unicast(self) -> bool {
@@ -298,6 +316,21 @@ impl fmt::Display for Member {
         match self.vlan {
             Some(vlan) => write!(f, "{}:{vlan}", self.port),
             None => f.write_str(&self.port),
+        }
+    }
+}
+
+impl FromStr for Member {
+    type Err = String;
+
+    /// Reads `port` or `port:vlan`. A name may contain colons: only digits after the last one are a VLAN.
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s.rsplit_once(':') {
+            Some((port, vlan)) if !vlan.is_empty() && vlan.bytes().all(|c| c.is_ascii_digit()) => {
+                let vlan = vlan.parse().ok().filter(|vlan| (1..=4094).contains(vlan));
+                Ok(Member { port: port.into(), vlan: Some(vlan.ok_or("a VLAN is 1..=4094")?) })
+            }
+            _ => Ok(Member { port: s.into(), vlan: None }),
         }
     }
 }

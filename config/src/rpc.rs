@@ -1,0 +1,821 @@
+//! The control socket's messages: JSON-RPC 2.0, one object a line.
+//!
+//! [`Request`] is both the request on the wire and the subcommand of `dray`: a command `dray port show web` is
+//! `{"jsonrpc":"2.0","id":1,"method":"port.show","params":{"name":"web","connect":false}}`. Methods, parameters and
+//! the fields of replies are only ever added, and a client ignores fields that it does not know.
+
+use crate::{Mac, Member};
+use clap::{Args, Subcommand, ValueHint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Version of this protocol. It grows if something is changed otherwise than by adding.
+pub const VERSION: u32 = 1;
+
+/// The longest request in bytes, newline included.
+pub const MAX_REQUEST: usize = 1 << 20;
+
+/// Not JSON (JSON-RPC 2.0, section 5.1).
+pub const PARSE_ERROR: i64 = -32700;
+/// JSON, but not a request; or one longer than [`MAX_REQUEST`].
+pub const INVALID_REQUEST: i64 = -32600;
+/// There is no such method.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The method takes other parameters.
+pub const INVALID_PARAMS: i64 = -32602;
+/// The switch refused; the message says why.
+pub const REFUSED: i64 = -32000;
+/// The configuration file that was sent is wrong; the message is [`crate::Errors`] as text.
+pub const BAD_FILE: i64 = -32001;
+
+/// A request to the switch, and the subcommand of `dray` that makes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What the switch is and does: [`Status`]
+    Status {},
+    /// Show, add and delete ports
+    #[command(subcommand)]
+    Port(PortRequest),
+    /// Show, add and delete bridges
+    #[command(subcommand)]
+    Bridge(BridgeRequest),
+    /// Show and change the forwarding database
+    #[command(subcommand)]
+    Fdb(FdbRequest),
+    /// Show the other VTEPs
+    #[command(subcommand)]
+    Vtep(VtepRequest),
+    /// Show the workers
+    #[command(subcommand)]
+    Worker(WorkerRequest),
+    /// Show what was dropped, and why
+    #[command(subcommand)]
+    Drop(DropRequest),
+    /// Show, compare, apply and save the configuration
+    #[command(subcommand)]
+    Config(ConfigRequest),
+}
+
+/// `port`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PortRequest {
+    /// Show ports: an array of [`PortInfo`], or with --connect of [`ConnectInfo`]
+    Show {
+        /// Only this port
+        name: Option<String>,
+        /// Show how other programs attach to it, ready to paste
+        #[arg(long, requires = "name")]
+        #[serde(default)]
+        connect: bool,
+    },
+    /// Add a port; the flags are the keys of the configuration file
+    Add(PortAdd),
+    /// Delete a port, and take it out of its bridges
+    Del {
+        /// Its name
+        name: String,
+    },
+}
+
+/// The keys of `[[port]]`; the switch checks them as it checks a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Args)]
+#[serde(deny_unknown_fields)]
+pub struct PortAdd {
+    /// Its name
+    #[arg(long)]
+    pub name: String,
+    /// "memif" or "eth"
+    #[arg(long)]
+    pub kind: String,
+    /// memif: the control channel's socket, a path or "@name"
+    #[arg(long, value_hint = ValueHint::AnyPath)]
+    pub socket: Option<String>,
+    /// memif: interface id on that socket [default: 0]
+    #[arg(long)]
+    pub id: Option<u64>,
+    /// memif: "server" or "client" [default: server]
+    #[arg(long)]
+    pub role: Option<String>,
+    /// memif: must be the same on both sides
+    #[arg(long)]
+    pub secret: Option<String>,
+    /// Descriptors in a ring or queue [default: 1024]
+    #[arg(long)]
+    pub ring_size: Option<u64>,
+    /// memif: bytes in a buffer, as a client [default: 2048]
+    #[arg(long)]
+    pub buffer_size: Option<u64>,
+    /// Queue pairs [default: 1]
+    #[arg(long)]
+    pub queues: Option<u64>,
+    /// The port's own MAC address [default: made from the name]
+    #[arg(long)]
+    pub mac: Option<String>,
+    /// Longest Ethernet payload in bytes [default: 9198 for memif, 1500 for eth]
+    #[arg(long)]
+    pub mtu: Option<u64>,
+    /// eth: a PCI address or a DPDK vdev
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Put it in this bridge, untagged or with a VLAN; may be given several times
+    #[arg(long = "bridge", value_name = "BRIDGE[:VLAN]")]
+    #[serde(default)]
+    pub bridges: Vec<String>,
+}
+
+/// `bridge`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BridgeRequest {
+    /// Show bridges: an array of [`BridgeInfo`]
+    Show {
+        /// Only this bridge
+        name: Option<String>,
+    },
+    /// Add a bridge
+    Add {
+        /// Its name
+        name: String,
+        /// VXLAN network identifier with which it joins the overlay
+        #[arg(long)]
+        vni: Option<u32>,
+        /// A member, untagged or with a VLAN; may be given several times
+        #[arg(long = "port", value_name = "PORT[:VLAN]")]
+        #[serde(default)]
+        ports: Vec<Member>,
+    },
+    /// Delete a bridge; its ports stay
+    Del {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `fdb`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FdbRequest {
+    /// Show entries: an array of [`FdbEntry`]
+    Show {
+        /// Only this bridge
+        #[arg(long)]
+        bridge: Option<String>,
+    },
+    /// Add a static entry
+    #[command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"])))]
+    Add {
+        /// The bridge's name
+        bridge: String,
+        /// The MAC address
+        mac: Mac,
+        /// The member it is behind
+        #[arg(long, value_name = "PORT[:VLAN]")]
+        port: Option<Member>,
+        /// The VTEP it is behind
+        #[arg(long, value_name = "IP")]
+        vtep: Option<Ipv4Addr>,
+    },
+    /// Delete an entry, learned or static
+    Del {
+        /// The bridge's name
+        bridge: String,
+        /// The MAC address
+        mac: Mac,
+    },
+    /// Forget learned entries
+    Flush {
+        /// Only those of this bridge
+        #[arg(long)]
+        bridge: Option<String>,
+        /// Only those behind this port
+        #[arg(long)]
+        port: Option<String>,
+    },
+}
+
+/// `vtep`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum VtepRequest {
+    /// Show the other VTEPs: an array of [`VtepInfo`]
+    Show {},
+}
+
+/// `worker`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum WorkerRequest {
+    /// Show the workers: an array of [`WorkerInfo`]
+    Show {},
+}
+
+/// `drop`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DropRequest {
+    /// Show drop counters that are not zero: an array of [`DropInfo`]
+    Show {},
+}
+
+/// `config`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ConfigRequest {
+    /// Show the running configuration: [`ConfigText`]
+    Show {},
+    /// Show what applying a file would change: [`ConfigChange`]
+    Diff {
+        /// The file; "-" reads standard input
+        #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
+        file: ConfigFile,
+    },
+    /// Make the running configuration that of a file, touching only what differs: [`ConfigChange`]
+    Apply {
+        /// The file; "-" reads standard input
+        #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
+        file: ConfigFile,
+    },
+    /// Write the running configuration to a file on the switch's host: [`ConfigSaved`]
+    Save {
+        /// The file [default: the one drayd was started with]
+        #[arg(value_parser = absolute, value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A configuration file as it is sent: the client reads it, so that errors name the file as the user did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl ConfigFile {
+    /// Reads the file `name`, or standard input for `-`.
+    ///
+    /// # Errors
+    /// The system's reason why it can't be read; or it is not UTF-8; or it can't fit a request.
+    pub fn read(name: &str) -> Result<ConfigFile, String> {
+        let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(name) };
+        let text = text.map_err(|error| error.to_string())?;
+        if text.len() > MAX_REQUEST - 4096 {
+            return Err(format!("{} bytes are too many for a request of {MAX_REQUEST}", text.len()));
+        }
+        Ok(ConfigFile { name: if name == "-" { "stdin".into() } else { name.into() }, text })
+    }
+}
+
+/// The switch has another working directory than the client.
+fn absolute(file: &str) -> Result<PathBuf, String> {
+    std::path::absolute(file).map_err(|error| error.to_string())
+}
+
+impl Request {
+    /// The method's name on the wire, such as `port.show`.
+    pub fn method(&self) -> String {
+        self.method_and_params().0
+    }
+
+    fn method_and_params(&self) -> (String, Value) {
+        let open = |value: Value| match value {
+            Value::Object(map) => map.into_iter().next().expect("serde writes a variant as an object of one key"),
+            other => unreachable!("a variant with fields became {other}"),
+        };
+        let (method, inner) =
+            open(serde_json::to_value(self).expect("no map keys that are not strings, no failing types"));
+        if matches!(self, Request::Status {}) {
+            return (method, inner);
+        }
+        let (command, params) = open(inner);
+        (format!("{method}.{command}"), params)
+    }
+
+    /// The request as a line, without the newline.
+    pub fn encode(&self, id: u64) -> String {
+        let (method, params) = self.method_and_params();
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+    }
+
+    /// Reads a line: the request's id, and the request or what is wrong with it. The id is null if it can't be read.
+    pub fn decode(line: &[u8]) -> (Value, Result<Request, RpcError>) {
+        let call: Value = match serde_json::from_slice(line) {
+            Ok(call) => call,
+            Err(error) => return (Value::Null, Err(RpcError::new(PARSE_ERROR, format!("not JSON: {error}")))),
+        };
+        let id = match call.get("id") {
+            Some(id @ (Value::String(_) | Value::Number(_))) => id.clone(),
+            _ => Value::Null,
+        };
+        let request = Self::from_call(call, id.is_null());
+        (id, request)
+    }
+
+    fn from_call(mut call: Value, no_id: bool) -> Result<Request, RpcError> {
+        let invalid = |why: &str| Err(RpcError::new(INVALID_REQUEST, why.into()));
+        if !call.is_object() {
+            return invalid("a request is an object, and one at a time");
+        }
+        if call.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+            return invalid("jsonrpc must be \"2.0\"");
+        }
+        if no_id {
+            return invalid("id must be a number or a string");
+        }
+        let params = call.get_mut("params").map_or(Value::Null, Value::take);
+        let Some(method) = call.get("method").and_then(Value::as_str) else {
+            return invalid("method must be a string");
+        };
+        if !Self::methods().iter().any(|known| known == method) {
+            let short: String = method.chars().take(64).collect();
+            return Err(RpcError::new(METHOD_NOT_FOUND, format!("there is no method {short:?}")));
+        }
+        let params = match params {
+            Value::Null => Value::Object(Map::new()),
+            Value::Object(_) => params,
+            _ => return Err(RpcError::new(INVALID_PARAMS, "params must be an object: they have names".into())),
+        };
+        let request = match method.split_once('.') {
+            Some((group, command)) => json!({ group: { command: params } }),
+            None => json!({ method: params }),
+        };
+        serde_json::from_value(request).map_err(|error| RpcError::new(INVALID_PARAMS, format!("{method}: {error}")))
+    }
+
+    /// The names of all methods.
+    pub fn methods() -> Vec<String> {
+        let root = Request::augment_subcommands(clap::Command::new("dray"));
+        let mut methods = Vec::new();
+        for group in root.get_subcommands() {
+            if group.get_subcommands().next().is_none() {
+                methods.push(group.get_name().to_string());
+            }
+            for command in group.get_subcommands() {
+                methods.push(format!("{}.{}", group.get_name(), command.get_name()));
+            }
+        }
+        methods
+    }
+}
+
+/// What the switch answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    jsonrpc: String,
+    /// The request's id; null if it could not be read.
+    pub id: Value,
+    /// The reply or why there is none.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The reply or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The reply; its type depends on the method.
+    Result(Value),
+    /// Why there is none.
+    Error(RpcError),
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RpcError {
+    /// Such as [`REFUSED`].
+    pub code: i64,
+    /// For people.
+    pub message: String,
+}
+
+impl RpcError {
+    /// An error.
+    pub fn new(code: i64, message: String) -> Self {
+        RpcError { code, message }
+    }
+}
+
+impl std::fmt::Display for RpcError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RpcError {}
+
+impl Response {
+    /// The answer to the request `id`.
+    pub fn new(id: Value, outcome: Result<Value, RpcError>) -> Self {
+        let outcome = match outcome {
+            Ok(reply) => Outcome::Result(reply),
+            Err(error) => Outcome::Error(error),
+        };
+        Response { jsonrpc: "2.0".into(), id, outcome }
+    }
+
+    /// The answer as a line, without the newline.
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).expect("no map keys that are not strings, no failing types")
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// It is no JSON-RPC response.
+    pub fn decode(line: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(line)
+    }
+}
+
+/// Reply to `status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of drayd.
+    pub version: String,
+    /// [`VERSION`] of the control protocol.
+    pub protocol: u32,
+    /// Process id of drayd.
+    pub pid: u32,
+    /// Seconds since drayd started.
+    pub uptime_seconds: u64,
+    /// Number of workers.
+    pub workers: usize,
+    /// Number of ports.
+    pub ports: usize,
+    /// Ports whose link is up.
+    pub ports_up: usize,
+    /// Number of bridges.
+    pub bridges: usize,
+    /// Other VTEPs known.
+    pub vteps: usize,
+    /// MAC addresses in the FDB.
+    pub fdb_used: u64,
+    /// MAC addresses it can hold.
+    pub fdb_size: u64,
+    /// Packets received on all ports. `received + originated + flood_copies = sent + dropped`.
+    pub received: u64,
+    /// Packets sent on all ports.
+    pub sent: u64,
+    /// Packets dropped, for whatever reason.
+    pub dropped: u64,
+    /// Copies made by flooding: one less than the receivers of a flooded packet.
+    pub flood_copies: u64,
+    /// Packets the switch made itself, such as ARP.
+    pub originated: u64,
+    /// Packets addressed to the switch itself, such as ARP, that it took in.
+    pub consumed: u64,
+}
+
+/// One of the reply to `port.show`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortInfo {
+    /// Its name.
+    pub name: String,
+    /// `memif` or `eth`.
+    pub kind: String,
+    /// `up` or `down`.
+    pub link: String,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received, without FCS.
+    pub rx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent, without FCS.
+    pub tx_bytes: u64,
+    /// Packets dropped, by reason; reasons that never occurred are left out. Drops on reception and of packets
+    /// received here, and drops of packets on their way out here.
+    pub drops: BTreeMap<String, u64>,
+    /// Copies made of packets received here by flooding.
+    pub flood_copies: u64,
+    /// The port's own MAC address.
+    pub mac: Mac,
+    /// Longest Ethernet payload, bytes.
+    pub mtu: u16,
+    /// Queue pairs in use, or configured while the link is down.
+    pub queues: u16,
+    /// The bridges it is in, and with which VLAN.
+    pub bridges: Vec<PortBridge>,
+    /// Whether it is the underlay.
+    pub underlay: bool,
+    /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, `peer`; for eth
+    /// `device`, `driver`, `ring_size`, `offloads`.
+    pub detail: BTreeMap<String, Value>,
+}
+
+/// A bridge that a port is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortBridge {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The VLAN, if the port is tagged in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+}
+
+/// One of the reply to `port.show` with `connect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectInfo {
+    /// The program that would attach to the port, such as `testpmd`.
+    pub program: String,
+    /// What to paste.
+    pub text: String,
+}
+
+/// One of the reply to `bridge.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its VXLAN network identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// Its members.
+    pub members: Vec<Member>,
+    /// MAC addresses known in it.
+    pub macs: u64,
+    /// Where a broadcast goes: members, and VTEPs of the head-end replication list.
+    pub flood_targets: usize,
+    /// Its head-end replication list.
+    pub peers: Vec<Ipv4Addr>,
+}
+
+/// One of the reply to `fdb.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FdbEntry {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The MAC address.
+    pub mac: Mac,
+    /// The port it is behind, if not a VTEP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The VTEP it is behind, if not a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<Ipv4Addr>,
+    /// The VLAN on that port, if tagged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Seconds since it was last seen, to about a second; 0 for a static entry.
+    pub age_seconds: u64,
+    /// Whether it was configured, and so neither moves nor ages.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+}
+
+/// One of the reply to `vtep.show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepInfo {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Itself if it is on-link, else the gateway; absent if there is no route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<Ipv4Addr>,
+    /// The next hop's MAC address, once it is resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// `resolved`, `resolving` or `no route`.
+    pub state: String,
+    /// Whether it was learned from a packet, not configured.
+    pub learned: bool,
+}
+
+/// One of the reply to `worker.show`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerInfo {
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// The receive queues it polls, as `port:queue`.
+    pub queues: Vec<String>,
+    /// Queues polled since the start.
+    pub polls: u64,
+    /// Share of its time spent on packets since it was last asked, 0..=1.
+    pub busy: f64,
+    /// Packets received.
+    pub packets: u64,
+    /// Packets per poll that found some.
+    pub burst: f64,
+}
+
+/// One of the reply to `drop.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DropInfo {
+    /// The counter's name, `stage.reason`.
+    pub name: String,
+    /// What happened, for people.
+    pub description: String,
+    /// The port it happened on.
+    pub port: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Reply to `config.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigText {
+    /// The running configuration as a file, defaults left out.
+    pub text: String,
+}
+
+/// Reply to `config.diff`, `config.apply`, and to whatever else changes the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigChange {
+    /// One line for each change, beginning with `+`, `-` or `~`; none if nothing differs.
+    pub changes: Vec<String>,
+}
+
+/// Reply to `config.save`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigSaved {
+    /// The file that was written.
+    pub file: PathBuf,
+}
+
+/// Reply to `fdb.flush`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FdbFlushed {
+    /// How many entries were forgotten.
+    pub entries: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Dray {
+        #[command(subcommand)]
+        request: Request,
+    }
+
+    fn command(line: &str) -> Request {
+        let words = std::iter::once("dray").chain(line.split(' '));
+        Dray::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).request
+    }
+
+    #[test]
+    fn clap_is_sound() {
+        <Dray as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_methods() {
+        let lines = [
+            ("status", r#"{"id":1,"jsonrpc":"2.0","method":"status","params":{}}"#),
+            (
+                "port show web --connect",
+                r#"{"id":1,"jsonrpc":"2.0","method":"port.show","params":{"connect":true,"name":"web"}}"#,
+            ),
+            ("port del web", r#"{"id":1,"jsonrpc":"2.0","method":"port.del","params":{"name":"web"}}"#),
+            (
+                "bridge add blue --vni 42 --port web --port trunk:10",
+                concat!(
+                    r#"{"id":1,"jsonrpc":"2.0","method":"bridge.add","params":{"name":"blue","#,
+                    r#""ports":[{"port":"web"},{"port":"trunk","vlan":10}],"vni":42}}"#
+                ),
+            ),
+            (
+                "fdb add blue 02:00:00:00:00:0a --vtep 10.9.0.2",
+                concat!(
+                    r#"{"id":1,"jsonrpc":"2.0","method":"fdb.add","params":{"bridge":"blue","#,
+                    r#""mac":"02:00:00:00:00:0a","port":null,"vtep":"10.9.0.2"}}"#
+                ),
+            ),
+        ];
+        for (line, wire) in lines {
+            let request = command(line);
+            assert_eq!(request.encode(1), wire);
+            assert_eq!(Request::decode(wire.as_bytes()), (json!(1), Ok(request)));
+        }
+    }
+
+    #[test]
+    fn every_method_is_reached_by_its_name() {
+        let file = std::env::temp_dir().join(format!("dray-config-rpc-{}", std::process::id()));
+        std::fs::write(&file, "# nothing\n").unwrap();
+        let lines = [
+            "status".to_string(),
+            "port show".into(),
+            "port add --name a --kind memif --socket /a --ring-size 512 --bridge blue:10".into(),
+            "port del a".into(),
+            "bridge show".into(),
+            "bridge add b".into(),
+            "bridge del b".into(),
+            "fdb show --bridge b".into(),
+            "fdb add b 02:00:00:00:00:01 --port a:10".into(),
+            "fdb del b 02:00:00:00:00:01".into(),
+            "fdb flush --port a".into(),
+            "vtep show".into(),
+            "worker show".into(),
+            "drop show".into(),
+            "config show".into(),
+            format!("config diff {}", file.display()),
+            format!("config apply {}", file.display()),
+            "config save /tmp/x".into(),
+        ];
+        let mut methods = Vec::new();
+        for line in &lines {
+            let request = command(line);
+            let (id, decoded) = Request::decode(request.encode(7).as_bytes());
+            assert_eq!((id, decoded), (json!(7), Ok(request.clone())), "{line}");
+            methods.push(request.method());
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(methods, Request::methods());
+    }
+
+    #[test]
+    fn optional_parameters_may_be_left_out() {
+        let show = Request::Port(PortRequest::Show { name: None, connect: false });
+        assert_eq!(Request::decode(br#"{"jsonrpc":"2.0","id":"a","method":"port.show"}"#), (json!("a"), Ok(show)));
+        let add =
+            Request::Port(PortRequest::Add(PortAdd { name: "a".into(), kind: "eth".into(), ..PortAdd::default() }));
+        let line = br#"{"jsonrpc":"2.0","id":2,"method":"port.add","params":{"name":"a","kind":"eth"}}"#;
+        assert_eq!(Request::decode(line), (json!(2), Ok(add)));
+    }
+
+    #[test]
+    fn wrong_requests_have_their_codes() {
+        let cases = [
+            ("", PARSE_ERROR),
+            ("{\"jsonrpc\":", PARSE_ERROR),
+            ("\u{0}", PARSE_ERROR),
+            ("[]", INVALID_REQUEST),
+            ("3", INVALID_REQUEST),
+            (r#"{"id":1,"method":"status"}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","method":"status"}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":[],"method":"status"}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1,"method":3}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"port"}"#, METHOD_NOT_FOUND),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"status."}"#, METHOD_NOT_FOUND),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"port.show.x"}"#, METHOD_NOT_FOUND),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"status","params":[]}"#, INVALID_PARAMS),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"status","params":{"x":1}}"#, INVALID_PARAMS),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"port.del"}"#, INVALID_PARAMS),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":"a","kind":"b","x":1}}"#, INVALID_PARAMS),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"fdb.del","params":{"bridge":"b","mac":"02:00"}}"#, INVALID_PARAMS),
+        ];
+        for (line, code) in cases {
+            assert_eq!(Request::decode(line.as_bytes()).1.unwrap_err().code, code, "{line}");
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(Request::decode(deep.as_bytes()).1.unwrap_err().code, PARSE_ERROR);
+    }
+
+    #[test]
+    fn wrong_commands_are_refused() {
+        for line in [
+            "port show --connect",
+            "fdb add b 02:00:00:00:00:01",
+            "fdb add b 02:00:00:00:00:01 --port a --vtep 10.0.0.1",
+            "bridge add b --port a:4095",
+            "config apply /nonexistent/dray.toml",
+        ] {
+            assert!(Dray::try_parse_from(std::iter::once("dray").chain(line.split(' '))).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn responses() {
+        let done = Response::new(json!(1), Ok(json!([])));
+        assert_eq!(done.encode(), r#"{"jsonrpc":"2.0","id":1,"result":[]}"#);
+        assert_eq!(Response::decode(done.encode().as_bytes()).unwrap(), done);
+        let refused = Response::new(json!(1), Err(RpcError::new(REFUSED, "no".into())));
+        assert_eq!(refused.encode(), r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"no"}}"#);
+        assert_eq!(Response::decode(refused.encode().as_bytes()).unwrap(), refused);
+    }
+
+    #[test]
+    fn replies_tolerate_other_versions() {
+        let port: PortInfo = serde_json::from_value(json!({ "name": "web", "link": "up", "new_field": 1 })).unwrap();
+        assert_eq!((port.name.as_str(), port.link.as_str(), port.rx_packets), ("web", "up", 0));
+        let entry = FdbEntry { bridge: "b".into(), is_static: true, ..FdbEntry::default() };
+        assert_eq!(
+            serde_json::to_value(entry).unwrap(),
+            json!({ "bridge": "b", "mac": "00:00:00:00:00:00", "age_seconds": 0, "static": true })
+        );
+    }
+}
