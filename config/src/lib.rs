@@ -1,13 +1,19 @@
 //! What a user writes and what the switch runs: schema, validation, plan, and the control socket's messages.
 #![forbid(unsafe_code)]
 
+mod edit;
 mod error;
+mod plan;
 mod read;
+mod render;
 pub mod rpc;
 pub mod schema;
 mod valid;
 mod validate;
 
+pub use edit::edit;
 pub use error::{Error, Errors, Place};
+pub use plan::{Action, BridgeChange, plan};
 pub use read::{allowed_cpus, parse, parse_for};
+pub use render::render;
 pub use valid::*;

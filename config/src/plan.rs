@@ -1,0 +1,423 @@
+//! What to do to get from one configuration to another: computed here, done elsewhere.
+
+use crate::{Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+
+/// One step. `Display` is one line beginning with `+`, `-` or `~`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Delete a bridge and all its FDB entries.
+    RemoveBridge {
+        /// Its name.
+        name: String,
+    },
+    /// Close a port, and forget what was learned behind it. If it has changed, an `AddPort` follows; its bridges
+    /// name it as before.
+    RemovePort {
+        /// Its name.
+        name: String,
+    },
+    /// Open a port.
+    AddPort(Port),
+    /// Change a port's MAC address and MTU to these; its link stays up.
+    UpdatePort(Port),
+    /// Start, change or stop the overlay. Also if its underlay port has changed or been opened anew.
+    SetVxlan(Option<Vxlan>),
+    /// Change a bridge.
+    ChangeBridge(BridgeChange),
+    /// Add a bridge.
+    AddBridge(Bridge),
+    /// Change [`crate::Fdb::ageing`], seconds.
+    SetFdbAgeing(u16),
+}
+
+/// How a bridge changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BridgeChange {
+    /// The bridge as it will be.
+    pub bridge: Bridge,
+    /// New members.
+    pub added: Vec<Member>,
+    /// Former members: what was learned behind them is to be forgotten.
+    pub removed: Vec<Member>,
+    /// Old and new VNI, if they differ: what was learned behind VTEPs is to be forgotten.
+    pub vni: Option<(Option<u32>, Option<u32>)>,
+    /// Whether the bridge's own head-end replication list changes.
+    pub peers: bool,
+    /// New static entries.
+    pub statics_added: Vec<StaticMac>,
+    /// Former static entries, also those whose address has a new place.
+    pub statics_removed: Vec<StaticMac>,
+}
+
+/// The steps from `old` to `new`, in this order: bridges and ports go, ports come, the overlay changes, bridges change
+/// and come. What is the same in both, whatever its place in the file, is in no step.
+///
+/// # Errors
+/// What can't change while drayd runs: a line for each, naming the key.
+pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<String>> {
+    let refused: Vec<String> = [
+        ("[[worker]]", old.workers != new.workers),
+        ("socket in [control]", old.control.socket != new.control.socket),
+        ("metrics in [control]", old.control.metrics != new.control.metrics),
+        ("size in [fdb]", old.fdb.size != new.fdb.size),
+    ]
+    .into_iter()
+    .filter(|(_, changed)| *changed)
+    .map(|(key, _)| format!("{key} cannot change at run time: it needs a restart of drayd"))
+    .collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+
+    let mut removed_ports = Vec::new();
+    let mut added_ports = Vec::new();
+    let mut touched = HashSet::new();
+    let new_ports: HashMap<&str, &Port> = new.ports.iter().map(|port| (port.name.as_str(), port)).collect();
+    let old_ports: HashMap<&str, &Port> = old.ports.iter().map(|port| (port.name.as_str(), port)).collect();
+    for port in &old.ports {
+        if new_ports.get(port.name.as_str()).is_none_or(|new| !in_place(port, new)) {
+            removed_ports.push(Action::RemovePort { name: port.name.clone() });
+        }
+    }
+    for port in &new.ports {
+        match old_ports.get(port.name.as_str()) {
+            Some(old) if *old == port => continue,
+            Some(old) if in_place(old, port) => added_ports.push(Action::UpdatePort(port.clone())),
+            _ => added_ports.push(Action::AddPort(port.clone())),
+        }
+        touched.insert(port.name.as_str());
+    }
+
+    let mut removed_bridges = Vec::new();
+    let mut changed_bridges = Vec::new();
+    let mut added_bridges = Vec::new();
+    let new_bridges: HashSet<&str> = new.bridges.iter().map(|bridge| bridge.name.as_str()).collect();
+    let old_bridges: HashMap<&str, &Bridge> = old.bridges.iter().map(|bridge| (bridge.name.as_str(), bridge)).collect();
+    for bridge in &old.bridges {
+        if !new_bridges.contains(bridge.name.as_str()) {
+            removed_bridges.push(Action::RemoveBridge { name: bridge.name.clone() });
+        }
+    }
+    for bridge in &new.bridges {
+        match old_bridges.get(bridge.name.as_str()) {
+            Some(old) => changed_bridges.extend(change(old, bridge).map(Action::ChangeBridge)),
+            None => added_bridges.push(Action::AddBridge(bridge.clone())),
+        }
+    }
+
+    let mut actions = removed_bridges;
+    actions.append(&mut removed_ports);
+    actions.append(&mut added_ports);
+    let same_overlay = match (&old.vxlan, &new.vxlan) {
+        (Some(old), Some(new)) => same_vxlan(old, new) && !touched.contains(new.port.as_str()),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    if !same_overlay {
+        actions.push(Action::SetVxlan(new.vxlan.clone()));
+    }
+    actions.append(&mut changed_bridges);
+    actions.append(&mut added_bridges);
+    if old.fdb.ageing != new.fdb.ageing {
+        actions.push(Action::SetFdbAgeing(new.fdb.ageing));
+    }
+    Ok(actions)
+}
+
+/// Whether the open port `old` can become `new`. A NIC is stopped to change its MTU or MAC address; a memif's peer
+/// knows neither.
+fn in_place(old: &Port, new: &Port) -> bool {
+    old == new || (old.kind == new.kind && matches!(new.kind, PortKind::Memif(_)))
+}
+
+/// Equal, whatever the order of the peers.
+fn same_vxlan(old: &Vxlan, new: &Vxlan) -> bool {
+    same_set(&old.peers, &new.peers) && Vxlan { peers: new.peers.clone(), ..old.clone() } == *new
+}
+
+fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
+    let same_peers = match (&old.peers, &new.peers) {
+        (Some(old), Some(new)) => same_set(old, new),
+        (old, new) => old == new,
+    };
+    let change = BridgeChange {
+        bridge: new.clone(),
+        added: missing(&new.ports, &old.ports),
+        removed: missing(&old.ports, &new.ports),
+        vni: (old.vni != new.vni).then_some((old.vni, new.vni)),
+        peers: !same_peers,
+        statics_added: missing(&new.statics, &old.statics),
+        statics_removed: missing(&old.statics, &new.statics),
+    };
+    let nothing = change.added.is_empty()
+        && change.removed.is_empty()
+        && change.vni.is_none()
+        && !change.peers
+        && change.statics_added.is_empty()
+        && change.statics_removed.is_empty();
+    (!nothing).then_some(change)
+}
+
+/// Those of `of` that are not in `from`.
+fn missing<T: Hash + Eq + Clone>(of: &[T], from: &[T]) -> Vec<T> {
+    let from: HashSet<&T> = from.iter().collect();
+    of.iter().filter(|item| !from.contains(item)).cloned().collect()
+}
+
+fn same_set<T: Hash + Eq + Clone>(a: &[T], b: &[T]) -> bool {
+    missing(a, b).is_empty() && missing(b, a).is_empty()
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::RemoveBridge { name } => write!(f, "- bridge {name}"),
+            Action::RemovePort { name } => write!(f, "- port {name}"),
+            Action::AddPort(port) => {
+                write!(f, "+ port {}: {}", port.name, port.kind.name())?;
+                match &port.kind {
+                    PortKind::Memif(memif) => write!(f, " {} {} id {}", memif.role, memif.socket, memif.id),
+                    PortKind::Eth(eth) => write!(f, " {}", eth.device),
+                }
+            }
+            Action::UpdatePort(port) => write!(f, "~ port {}: mac {}, mtu {}", port.name, port.mac, port.mtu),
+            Action::SetVxlan(None) => write!(f, "- vxlan"),
+            Action::SetVxlan(Some(vxlan)) => {
+                write!(f, "~ vxlan: {}/{} on {}", vxlan.local, vxlan.prefix, vxlan.port)?;
+                if let Some(gateway) = vxlan.gateway {
+                    write!(f, ", gateway {gateway}")?;
+                }
+                write!(f, ", peers {}", vxlan.peers.len())
+            }
+            Action::ChangeBridge(change) => change.fmt(f),
+            Action::AddBridge(bridge) => {
+                write!(f, "+ bridge {}", bridge.name)?;
+                let vni = bridge.vni.map(|vni| format!("vni {vni}"));
+                let parts: Vec<String> = vni.into_iter().chain(bridge.ports.iter().map(Member::to_string)).collect();
+                if parts.is_empty() { Ok(()) } else { write!(f, ": {}", parts.join(", ")) }
+            }
+            Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
+        }
+    }
+}
+
+impl fmt::Display for BridgeChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = Vec::new();
+        if let Some((old, new)) = self.vni {
+            let text = |vni: Option<u32>| vni.map_or("none".into(), |vni| vni.to_string());
+            parts.push(format!("vni {} -> {}", text(old), text(new)));
+        }
+        parts.extend(self.removed.iter().map(|member| format!("-{member}")));
+        parts.extend(self.added.iter().map(|member| format!("+{member}")));
+        if self.peers {
+            parts.push(match &self.bridge.peers {
+                Some(peers) => format!("peers {}", peers.len()),
+                None => "peers of [vxlan]".into(),
+            });
+        }
+        let text = |entry: &StaticMac| match &entry.to {
+            StaticTo::Port(member) => format!("{} at {member}", entry.mac),
+            StaticTo::Vtep(vtep) => format!("{} at {vtep}", entry.mac),
+        };
+        parts.extend(self.statics_removed.iter().map(|entry| format!("-static {}", text(entry))));
+        parts.extend(self.statics_added.iter().map(|entry| format!("+static {}", text(entry))));
+        write!(f, "~ bridge {}: {}", self.bridge.name, parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse_for;
+
+    const BASE: &str = r#"
+        [[worker]]
+        cpu = 1
+        [[port]]
+        name = "a"
+        kind = "memif"
+        socket = "/m"
+        id = 0
+        [[port]]
+        name = "b"
+        kind = "memif"
+        socket = "/m"
+        id = 1
+        [[port]]
+        name = "up"
+        kind = "eth"
+        device = "net_tap0"
+        [[bridge]]
+        name = "blue"
+        vni = 42
+        ports = ["a", { port = "b", vlan = 10 }]
+        static = [{ mac = "02:00:00:00:00:01", port = "a" }]
+        [[bridge]]
+        name = "red"
+        ports = ["b"]
+        [vxlan]
+        port = "up"
+        local = "10.9.0.1/24"
+        peers = ["10.9.0.2", "10.9.0.3"]
+    "#;
+
+    fn config(text: &str) -> ValidConfig {
+        parse_for("test", text, &[0, 1, 2]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The lines of the plan from BASE to BASE with `from` replaced by `to`.
+    fn lines(from: &str, to: &str) -> Vec<String> {
+        assert!(BASE.contains(from));
+        let actions = plan(&config(BASE), &config(&BASE.replacen(from, to, 1))).unwrap();
+        actions.iter().map(Action::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_changes_nothing() {
+        assert_eq!(plan(&config(BASE), &config(BASE)), Ok(vec![]));
+    }
+
+    #[test]
+    fn order_is_no_change() {
+        let (before, bridges) = BASE.split_once("[[bridge]]").unwrap();
+        let (one, vxlan) = bridges.split_once("[vxlan]").unwrap();
+        let (blue, red) = one.split_once("[[bridge]]").unwrap();
+        let vxlan = vxlan.replace(r#""10.9.0.2", "10.9.0.3""#, r#""10.9.0.3", "10.9.0.2""#);
+        let blue = blue.replace(r#""a", { port = "b", vlan = 10 }"#, r#"{ port = "b", vlan = 10 }, "a""#);
+        let turned = format!("{before}[[bridge]]{red}\n[[bridge]]{blue}\n[vxlan]{vxlan}");
+        assert_ne!(config(BASE), config(&turned));
+        assert_eq!(plan(&config(BASE), &config(&turned)), Ok(vec![]));
+    }
+
+    #[test]
+    fn ports_come_and_go() {
+        let more = "[[port]]\nname = \"c\"\nkind = \"memif\"\nsocket = \"@x\"\nrole = \"client\"\n[[bridge]]";
+        assert_eq!(lines("[[bridge]]", more), ["+ port c: memif client @x id 0"]);
+        let new = config(&BASE.replacen("[[bridge]]", more, 1));
+        assert_eq!(plan(&new, &config(BASE)), Ok(vec![Action::RemovePort { name: "c".into() }]));
+    }
+
+    #[test]
+    fn a_changed_port_is_opened_anew_and_its_bridge_untouched() {
+        let actions = plan(&config(BASE), &config(&BASE.replace("id = 1", "id = 2"))).unwrap();
+        let port = config(&BASE.replace("id = 1", "id = 2")).ports[1].clone();
+        assert_eq!(actions, [Action::RemovePort { name: "b".into() }, Action::AddPort(port)]);
+        assert_eq!(
+            actions.iter().map(Action::to_string).collect::<Vec<_>>(),
+            ["- port b", "+ port b: memif server /m id 2"]
+        );
+    }
+
+    #[test]
+    fn mac_and_mtu_of_a_memif_change_in_place() {
+        let new = config(&BASE.replace("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""));
+        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::UpdatePort(new.ports[1].clone())]));
+        assert_eq!(
+            lines("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
+            ["~ port b: mac 02:00:00:00:00:09, mtu 1500"]
+        );
+    }
+
+    #[test]
+    fn the_overlay_follows_its_port() {
+        let (port, vxlan) = ("- port up", "~ vxlan: 10.9.0.1/24 on up, peers 2");
+        assert_eq!(lines("net_tap0", "net_tap1"), [port, "+ port up: eth net_tap1", vxlan]);
+        assert_eq!(lines("device", "mtu = 9000\ndevice"), [port, "+ port up: eth net_tap0", vxlan]);
+    }
+
+    #[test]
+    fn the_overlay_changes() {
+        assert_eq!(
+            lines("peers", "gateway = \"10.9.0.254\"\npeers"),
+            ["~ vxlan: 10.9.0.1/24 on up, gateway 10.9.0.254, peers 2"]
+        );
+        let (without, _) = BASE.split_once("[vxlan]").unwrap();
+        let without = config(&without.replace("vni = 42", ""));
+        let actions = plan(&config(BASE), &without).unwrap();
+        // The port's default MAC address was made from the VTEP's address too.
+        let up = without.ports[2].clone();
+        assert_eq!(
+            actions[..3],
+            [Action::RemovePort { name: "up".into() }, Action::AddPort(up), Action::SetVxlan(None)]
+        );
+        assert_eq!(actions[3].to_string(), "~ bridge blue: vni 42 -> none");
+        assert_eq!(actions.len(), 4);
+    }
+
+    #[test]
+    fn bridges_change() {
+        assert_eq!(lines("ports = [\"b\"]", "ports = [{ port = \"a\", vlan = 7 }]"), ["~ bridge red: -b, +a:7"]);
+        assert_eq!(lines("vni = 42", "vni = 43"), ["~ bridge blue: vni 42 -> 43"]);
+        assert_eq!(lines("vni = 42", "vni = 42\npeers = [\"10.9.0.2\"]"), ["~ bridge blue: peers 1"]);
+        assert_eq!(
+            lines("mac = \"02:00:00:00:00:01\", port = \"a\"", "mac = \"02:00:00:00:00:01\", port = \"b\""),
+            ["~ bridge blue: -static 02:00:00:00:00:01 at a, +static 02:00:00:00:00:01 at b:10"]
+        );
+        assert_eq!(lines("name = \"red\"", "name = \"green\""), ["- bridge red", "+ bridge green: b"]);
+    }
+
+    #[test]
+    fn a_bridge_change_as_data() {
+        let new = config(&BASE.replace("ports = [\"b\"]", "ports = [\"b\", { port = \"a\", vlan = 7 }]"));
+        let change = BridgeChange {
+            bridge: new.bridges[1].clone(),
+            added: vec![Member { port: "a".into(), vlan: Some(7) }],
+            removed: vec![],
+            vni: None,
+            peers: false,
+            statics_added: vec![],
+            statics_removed: vec![],
+        };
+        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::ChangeBridge(change)]));
+    }
+
+    #[test]
+    fn ageing_changes() {
+        let new = config(&format!("[fdb]\nageing = 60\n{BASE}"));
+        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::SetFdbAgeing(60)]));
+    }
+
+    #[test]
+    fn steps_have_an_order() {
+        let new = config(
+            &BASE
+                .replace("name = \"red\"", "name = \"green\"")
+                .replace("id = 0", "id = 9")
+                .replace("vni = 42", "vni = 7")
+                .replace("\"10.9.0.2\", ", ""),
+        );
+        let order: Vec<String> = plan(&config(BASE), &new).unwrap().iter().map(Action::to_string).collect();
+        assert_eq!(
+            order,
+            [
+                "- bridge red",
+                "- port a",
+                "+ port a: memif server /m id 9",
+                "~ vxlan: 10.9.0.1/24 on up, peers 1",
+                "~ bridge blue: vni 42 -> 7",
+                "+ bridge green: b",
+            ]
+        );
+    }
+
+    #[test]
+    fn some_things_need_a_restart() {
+        let new = config(
+            &format!("[control]\nsocket = \"/x\"\nmetrics = \"[::1]:1\"\n[fdb]\nsize = 2048\n{BASE}")
+                .replace("cpu = 1", "cpu = 2"),
+        );
+        let needs = |key: &str| format!("{key} cannot change at run time: it needs a restart of drayd");
+        assert_eq!(
+            plan(&config(BASE), &new),
+            Err(vec![
+                needs("[[worker]]"),
+                needs("socket in [control]"),
+                needs("metrics in [control]"),
+                needs("size in [fdb]")
+            ])
+        );
+    }
+}
