@@ -1,1 +1,15 @@
 //! Safe wrappers of what Dray uses of DPDK: EAL, mempool, mbuf, ethdev.
+//!
+//! EAL starts when the first port is opened ([`EthPort::open`], or before it by [`eal::init`]). A process that
+//! opens no port pays nothing.
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub mod eal;
+mod error;
+mod ethdev;
+mod mbuf;
+mod mempool;
+mod queue;
+
+pub use error::Error;
+pub use ethdev::{EthInfo, EthOptions, EthPort, EthStats, Link};

@@ -1,0 +1,564 @@
+//! Ports: NICs and DPDK's virtual devices.
+
+use crate::eal;
+use crate::error::{Error, strerror};
+use crate::mempool::{CACHE, Mempool};
+use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
+use dray_dpdk_sys as sys;
+use dray_switch::burst::BURST;
+use dray_switch::{Rx, Tx};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::{fs, io, mem};
+
+/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
+const OVERHEAD: u32 = 18;
+
+/// Every buffer has room for this at least: many NICs can't be given less than 2 KiB.
+const ROOM_MIN: u32 = 2048;
+const _: () = assert!(ROOM_MIN as usize >= FRAME_MIN);
+
+/// What is asked of a port. A device may give less: see [`EthInfo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EthOptions {
+    /// Receive queues.
+    pub queues: u16,
+    /// Threads that will send, each on a transmit queue of its own if the device has so many.
+    pub workers: u16,
+    /// Descriptors a queue.
+    pub ring_size: u16,
+    /// Largest Ethernet payload, bytes.
+    pub mtu: u16,
+    /// The address that the device is to have; its own if `None`.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Default for EthOptions {
+    fn default() -> Self {
+        EthOptions { queues: 1, workers: 1, ring_size: 1024, mtu: 1500, mac: None }
+    }
+}
+
+/// What a port turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EthInfo {
+    /// DPDK's name of the driver.
+    pub driver: String,
+    /// The device's address.
+    pub mac: [u8; 6],
+    /// Largest Ethernet payload sent and received, bytes.
+    pub mtu: u16,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of a receive queue.
+    pub rx_ring: u16,
+    /// Descriptors of a transmit queue.
+    pub tx_ring: u16,
+    /// Whether the device spreads flows over its receive queues (receive-side scaling).
+    pub rss: bool,
+    /// What was asked for and can't be had, and what DPDK warned of; for the log.
+    pub notes: Vec<String>,
+}
+
+/// State of the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether frames can pass.
+    pub up: bool,
+    /// Mbit/s, if the device knows.
+    pub speed_mbps: Option<u32>,
+}
+
+/// The device's own counters since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EthStats {
+    /// Frames lost because a receive ring was full.
+    pub imissed: u64,
+    /// Frames lost because there was no buffer.
+    pub rx_nombuf: u64,
+    /// Frames received with an error.
+    pub ierrors: u64,
+    /// Frames that could not be sent.
+    pub oerrors: u64,
+    /// Buffers in use now: in rings, in hand, or on their way.
+    pub buffers_used: u32,
+}
+
+/// A port that is open. It and its queues hold the device together: it is stopped, closed and removed from DPDK, on
+/// EAL's thread, when the last of them is dropped; whoever drops that waits. Then it can be opened again.
+pub struct EthPort {
+    device: Arc<Device>,
+    info: EthInfo,
+    /// Whether the queues are still to be handed out.
+    rx: bool,
+    tx: bool,
+}
+
+/// A device that is started. Its parts go in this order.
+pub(crate) struct Device {
+    /// DPDK's number of the port.
+    pub id: u16,
+    /// The longest frame received or sent, bytes.
+    pub max_frame: u32,
+    iface: Option<CString>,
+    _probed: Probed,
+    /// What it receives into and what is sent is copied into.
+    pub pool: Mempool,
+    _user: eal::User,
+}
+
+/// A device that DPDK has probed. Stopped, closed and removed again when dropped, so that nothing of it uses the pool.
+struct Probed {
+    bus: &'static CStr,
+    name: CString,
+    /// DPDK's number of its port.
+    id: u16,
+}
+
+impl EthPort {
+    /// Opens and starts `device`: a PCI address (`0000:3b:00.0`) or a virtual device of DPDK with its arguments
+    /// (`net_af_packet0,iface=eth1`). Starts EAL if it isn't up. Frames come in promiscuously, with their VLAN tags.
+    ///
+    /// # Errors
+    /// What is wrong and what would be right, with the device's name.
+    pub fn open(device: &str, options: &EthOptions) -> Result<EthPort, Error> {
+        let named = |what: String| Error::new(format!("device {device:?}: {what}"));
+        let wanted = Wanted::parse(device, options).map_err(named)?;
+        let user = eal::User::new()?;
+        wanted.check().map_err(named)?;
+        let options = options.clone();
+        eal::run(move || {
+            // What was printed before is not about this device.
+            eal::take_log();
+            open(wanted, &options, user).map_err(|what| eal::with_log(what, &eal::take_log()))
+        })
+        .map_err(named)
+    }
+
+    /// What the port turned out to be.
+    pub fn info(&self) -> &EthInfo {
+        &self.info
+    }
+
+    /// The longest frame received or sent, bytes without FCS: MTU, header and one VLAN tag.
+    pub fn max_frame(&self) -> u32 {
+        self.device.max_frame
+    }
+
+    /// The receive queues. They are handed out once: the next time there are none.
+    pub fn rx_queues(&mut self) -> Vec<Box<dyn Rx>> {
+        let n = if mem::take(&mut self.rx) { self.info.rx_queues } else { 0 };
+        (0..n).map(|queue| Box::new(RxQueue::new(self.device.clone(), queue)) as Box<dyn Rx>).collect()
+    }
+
+    /// `n` transmit queues, one for each worker. Where the device has fewer, several share one and a lock. They are
+    /// handed out once: the next time there are none.
+    pub fn tx_queues(&mut self, n: usize) -> Vec<Box<dyn Tx>> {
+        let n = if mem::take(&mut self.tx) { n } else { 0 };
+        let queues = self.info.tx_queues as usize;
+        let locks: Vec<_> = (0..queues).map(|queue| (queue + queues < n).then(|| Arc::new(Mutex::new(())))).collect();
+        (0..n)
+            .map(|i| {
+                let queue = i % queues;
+                Box::new(TxQueue::new(self.device.clone(), queue as u16, locks[queue].clone())) as Box<dyn Tx>
+            })
+            .collect()
+    }
+
+    /// The link's state, as the device knows it now. Does not wait.
+    pub fn link(&self) -> Link {
+        let (mut mbps, mut up) = (0, 0);
+        // SAFETY: the port is there as long as `self.device`.
+        unsafe { sys::dray_eth_link(self.device.id, &mut mbps, &mut up) };
+        // The drivers over a kernel interface say "up" whatever it does.
+        let running = self.device.iface.as_deref().is_none_or(is_running);
+        Link { up: up != 0 && running, speed_mbps: (mbps != 0 && mbps != u32::MAX).then_some(mbps) }
+    }
+
+    /// The device's own counters.
+    pub fn stats(&self) -> EthStats {
+        let mut stats = sys::rte_eth_stats::default();
+        // SAFETY: the port is there as long as `self.device`.
+        unsafe { sys::rte_eth_stats_get(self.device.id, &mut stats) };
+        EthStats {
+            imissed: stats.imissed,
+            rx_nombuf: stats.rx_nombuf,
+            ierrors: stats.ierrors,
+            oerrors: stats.oerrors,
+            buffers_used: self.device.pool.size - self.device.pool.available(),
+        }
+    }
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        let (bus, name, id) = (self.bus, mem::take(&mut self.name), self.id);
+        eal::run(move || {
+            // SAFETY: the port is this device's; whoever used it held the `Device` that is being dropped. A step that
+            // fails (a NIC that was pulled out) leaves nothing better to do than the next.
+            unsafe {
+                sys::rte_eth_dev_stop(id);
+                sys::rte_eth_promiscuous_disable(id);
+                sys::rte_eth_dev_close(id);
+                sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr());
+            }
+        });
+    }
+}
+
+/// Probes, configures and starts a device. Runs on EAL's thread.
+fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort, String> {
+    let iface = wanted.iface.clone();
+    let mut notes = Vec::new();
+    let probed = Probed::new(&wanted)?;
+    let id = probed.id;
+
+    let mut dev = sys::rte_eth_dev_info::default();
+    // SAFETY: the port was just probed.
+    check("its properties", unsafe { sys::rte_eth_dev_info_get(id, &mut dev) })?;
+    // SAFETY: a C string of the driver's.
+    let driver = unsafe { CStr::from_ptr(dev.driver_name) }.to_string_lossy().into_owned();
+
+    let rx_queues = options.queues.clamp(1, dev.max_rx_queues.max(1));
+    let tx_queues = options.workers.clamp(1, dev.max_tx_queues.max(1));
+    if rx_queues < options.queues {
+        notes.push(format!("has {rx_queues} receive queues, not {}", options.queues));
+    }
+
+    // What DPDK lets us say, and what is true: af_packet says 1500 and takes what the interface takes.
+    let dpdk_mtu = options.mtu.min(max_mtu(&dev)).max(dev.min_mtu);
+    let mtu = match &iface {
+        Some(iface) if driver == "net_af_packet" => options.mtu.min(raise_mtu(iface, options.mtu)?),
+        Some(iface) => dpdk_mtu.min(raise_mtu(iface, dpdk_mtu)?),
+        None => dpdk_mtu,
+    };
+
+    let mut conf = sys::rte_eth_conf::default();
+    // No offload is asked for: VLAN tags stay in, nothing is merged, split or checked.
+    conf.rxmode.mtu = dpdk_mtu.into();
+    let hash = dev.flow_type_rss_offloads & (sys::DRAY_RSS_IP | sys::DRAY_RSS_UDP | sys::DRAY_RSS_TCP);
+    let rss = rx_queues > 1 && hash != 0;
+    if rss {
+        conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
+        conf.rx_adv_conf.rss_conf.rss_hf = hash;
+    } else if rx_queues > 1 && iface.is_none() {
+        notes.push("does not spread flows over its receive queues (no RSS)".into());
+    }
+    // SAFETY: the port is not started; DPDK copies the configuration.
+    check("its configuration", unsafe { sys::rte_eth_dev_configure(id, rx_queues, tx_queues, &conf) })?;
+    let mut mtu = mtu;
+    if iface.is_none() {
+        // SAFETY: the port is there. Drivers that took the MTU when configured may not have this.
+        let result = unsafe { sys::rte_eth_dev_set_mtu(id, mtu) };
+        if result < 0 && result != -libc::ENOTSUP {
+            // SAFETY: as above.
+            unsafe { sys::rte_eth_dev_get_mtu(id, &mut mtu) };
+        }
+    }
+    if mtu < options.mtu {
+        notes.push(format!("has an MTU of {mtu}, not {}", options.mtu));
+    }
+    let max_frame = mtu as u32 + OVERHEAD;
+
+    let (mut rx_ring, mut tx_ring) = (options.ring_size, options.ring_size);
+    // SAFETY: the port is there; the numbers are ours.
+    let result = unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_ring, &mut tx_ring) };
+    check("its ring sizes", result)?;
+    if (rx_ring, tx_ring) != (options.ring_size, options.ring_size) {
+        notes.push(format!("has rings of {rx_ring} and {tx_ring}, not {}", options.ring_size));
+    }
+
+    // Full rings, a burst in hand at both ends of each queue, and what the threads keep for themselves: DPDK lets a
+    // cache grow to half as much again.
+    let burst = BURST as u32;
+    let threads = options.workers.max(rx_queues) as u32 + 1;
+    let buffers = rx_queues as u32 * (rx_ring as u32 + 2 * burst)
+        + tx_queues as u32 * (tx_ring as u32 + 2 * burst)
+        + threads * CACHE * 3 / 2;
+    let room = max_frame.max(wanted.room).next_multiple_of(64) as u16;
+    // SAFETY: the port is there.
+    let socket = unsafe { sys::rte_eth_dev_socket_id(id) };
+    let pool = Mempool::new(buffers, room, socket).map_err(|e| e.to_string())?;
+
+    let any = sys::DRAY_SOCKET_ID_ANY as u32;
+    let socket = u32::try_from(socket).unwrap_or(any);
+    for queue in 0..rx_queues {
+        // SAFETY: the port is configured with this queue and not started; the pool outlives it (`Device`).
+        let result =
+            unsafe { sys::rte_eth_rx_queue_setup(id, queue, rx_ring, socket, &dev.default_rxconf, pool.as_ptr()) };
+        check("a receive queue", result)?;
+    }
+    for queue in 0..tx_queues {
+        // SAFETY: the port is configured with this queue and not started.
+        let result = unsafe { sys::rte_eth_tx_queue_setup(id, queue, tx_ring, socket, &dev.default_txconf) };
+        check("a transmit queue", result)?;
+    }
+
+    let mac = set_mac(id, options.mac, &mut notes);
+    // SAFETY: configured, with all its queues.
+    check("its start", unsafe { sys::rte_eth_dev_start(id) })?;
+    // SAFETY: the port is there.
+    let result = unsafe { sys::rte_eth_promiscuous_enable(id) };
+    if result < 0 {
+        notes.push(format!("is not promiscuous ({}): it receives what is sent to its own address", strerror(result)));
+    }
+    notes.extend(eal::take_log().lines().map(str::to_owned));
+
+    let info = EthInfo { driver, mac, mtu, rx_queues, tx_queues, rx_ring, tx_ring, rss, notes };
+    let device = Device { id, max_frame, iface, _probed: probed, pool, _user: user };
+    Ok(EthPort { device: Arc::new(device), info, rx: true, tx: true })
+}
+
+impl Probed {
+    /// Has DPDK probe a device and finds its port.
+    fn new(wanted: &Wanted) -> Result<Probed, String> {
+        let c_string = |s: &str| CString::new(s).expect("parsed, so without NUL");
+        let (bus, name, args) = (wanted.bus, c_string(&wanted.name), c_string(&wanted.args));
+        // To probe a device again is no error for DPDK.
+        if port_of(&name).is_some() {
+            return Err("is in use already".into());
+        }
+        // SAFETY: C strings, copied.
+        let result = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
+        check("DPDK can't have it", result)?;
+        match port_of(&name) {
+            Some(id) => Ok(Probed { bus, name, id }),
+            None => {
+                // SAFETY: C strings.
+                unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
+                Err("DPDK has no driver for it, or it is no network device".into())
+            }
+        }
+    }
+}
+
+/// DPDK's number of the first port of the device `name`.
+fn port_of(name: &CStr) -> Option<u16> {
+    let mut iter = sys::rte_dev_iterator::default();
+    // SAFETY: the iterator is ours; the name outlives it; it is cleaned up, also if it didn't come to its end.
+    unsafe {
+        if sys::rte_eth_iterator_init(&mut iter, name.as_ptr()) != 0 {
+            return None;
+        }
+        let id = sys::rte_eth_iterator_next(&mut iter);
+        sys::rte_eth_iterator_cleanup(&mut iter);
+        (id < sys::RTE_MAX_ETHPORTS as u16).then_some(id)
+    }
+}
+
+/// The largest MTU that `rte_eth_dev_configure` takes, by its own reckoning of the frame's overhead.
+fn max_mtu(dev: &sys::rte_eth_dev_info) -> u16 {
+    let overhead = match dev.max_mtu {
+        max if max != u16::MAX && dev.max_rx_pktlen > max as u32 => dev.max_rx_pktlen - max as u32,
+        _ => OVERHEAD,
+    };
+    let by_frame = dev.max_rx_pktlen.saturating_sub(overhead).min(u16::MAX as u32) as u16;
+    dev.max_mtu.min(by_frame)
+}
+
+/// Gives the port `wanted` as its address, if it will have it. Returns what it has then.
+fn set_mac(id: u16, wanted: Option<[u8; 6]>, notes: &mut Vec<String>) -> [u8; 6] {
+    let mut own = sys::rte_ether_addr::default();
+    // SAFETY: the port is there.
+    unsafe { sys::rte_eth_macaddr_get(id, &mut own) };
+    let Some(wanted) = wanted.filter(|wanted| *wanted != own.addr_bytes) else {
+        return own.addr_bytes;
+    };
+    let mut address = sys::rte_ether_addr { addr_bytes: wanted };
+    // SAFETY: the port is there; DPDK copies the address.
+    let result = unsafe { sys::rte_eth_dev_default_mac_addr_set(id, &mut address) };
+    if result == 0 {
+        return wanted;
+    }
+    let hex = own.addr_bytes.map(|byte| format!("{byte:02x}")).join(":");
+    notes.push(format!("keeps its own address {hex} ({})", strerror(result)));
+    own.addr_bytes
+}
+
+/// A device string, taken apart.
+struct Wanted {
+    bus: &'static CStr,
+    name: String,
+    args: String,
+    /// The kernel's interface that the device is made of, if it is.
+    iface: Option<CString>,
+    /// The driver, of a virtual device.
+    driver: String,
+    /// Bytes that a buffer must have at least.
+    room: u32,
+}
+
+impl Wanted {
+    /// Takes `device` apart, and adds to the arguments what `options` say and the driver wants to know there.
+    fn parse(device: &str, options: &EthOptions) -> Result<Wanted, String> {
+        if device.contains('\0') {
+            return Err("has a NUL in it".into());
+        }
+        let (name, args) = device.split_once(',').unwrap_or((device, ""));
+        if let Some(address) = pci_address(name) {
+            return Ok(Wanted {
+                bus: c"pci",
+                name: address,
+                args: args.into(),
+                iface: None,
+                driver: String::new(),
+                room: ROOM_MIN,
+            });
+        }
+        let driver = name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        if !driver.starts_with("net_") || name.contains(char::is_whitespace) {
+            return Err("is neither a PCI address (\"0000:3b:00.0\") nor a virtual device of DPDK \
+                        (\"net_af_packet0,iface=eth1\")"
+                .into());
+        }
+        let value = |key: &str| args.split(',').find_map(|arg| arg.strip_prefix(key)?.strip_prefix('='));
+        let mut with = args.to_owned();
+        // Adds an argument that follows from an option; it may be there already, but must not contradict.
+        let mut add = |key: &str, wanted: usize, option: &str| match value(key) {
+            Some(given) if given.parse() != Ok(wanted) => {
+                Err(format!("leave \"{key}\" out: it follows from {option} and is {wanted}"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                with = format!("{with}{}{key}={wanted}", if with.is_empty() { "" } else { "," });
+                Ok(())
+            }
+        };
+        let queues = options.queues as usize;
+        let mut room = ROOM_MIN;
+        match driver.as_str() {
+            "net_af_packet" => {
+                // A frame that does not fit its slot is cut; that it was too long must be seen all the same, so the
+                // slot has the kernel's header (80 bytes) and room to spare. Slots fill blocks, which are pages,
+                // without a gap; and the driver wants buffers as large.
+                let slot = options.mtu as u32 + OVERHEAD + 128;
+                let slot = if slot <= 2048 { 2048 } else { slot.next_multiple_of(4096) };
+                room = slot;
+                // The kernel spreads frames over all pairs, so there must not be more than are polled.
+                add("qpairs", queues, "queues")?;
+                add("framesz", slot as usize, "mtu")?;
+                add("blocksz", slot.max(4096) as usize, "mtu")?;
+                add("framecnt", options.ring_size as usize, "ring-size")?;
+            }
+            "net_af_xdp" if queues > 1 => add("queue_count", queues, "queues")?,
+            _ => {}
+        }
+        let iface = value("iface").map(|iface| CString::new(iface).expect("no NUL in it"));
+        if iface.is_none() && matches!(driver.as_str(), "net_af_packet" | "net_af_xdp") {
+            return Err(format!("says no interface: \"{name},iface=eth1\""));
+        }
+        Ok(Wanted { bus: c"vdev", name: name.into(), args: with, iface, driver, room })
+    }
+
+    /// Finds out beforehand what DPDK would only print, or not even that.
+    fn check(&self) -> Result<(), String> {
+        if self.bus == c"pci" {
+            return check_pci(&self.name);
+        }
+        if let Some(iface) = &self.iface {
+            // SAFETY: a C string.
+            if unsafe { libc::if_nametoindex(iface.as_ptr()) } == 0 {
+                return Err(format!("there is no interface \"{}\": see \"ip link\"", iface.to_string_lossy()));
+            }
+        }
+        let folder = CStr::from_bytes_with_nul(sys::RTE_EAL_PMD_PATH).expect("a C string").to_string_lossy();
+        let plugin = format!("{folder}/librte_{}.so", self.driver);
+        // The plain name is a link; the file that EAL needs may have only the name with a version.
+        let installed = fs::read_dir(&*folder).is_ok_and(|files| {
+            let start = format!("librte_{}.so", self.driver);
+            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(&start))
+        });
+        // A DPDK built with its drivers inside has an empty folder name.
+        if !folder.is_empty() && !installed {
+            return Err(format!(
+                "the driver {} is not installed ({plugin}): on Debian, \"apt install 'librte-{}*'\"",
+                self.driver,
+                self.driver.replace('_', "-")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `name` as a full PCI address, if it is one: `[domain:]bus:device.function`.
+fn pci_address(name: &str) -> Option<String> {
+    let hex = |s: &str, len: std::ops::RangeInclusive<usize>| {
+        len.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let (rest, function) = name.rsplit_once('.')?;
+    let mut parts = rest.rsplit(':');
+    let (device, bus) = (parts.next()?, parts.next()?);
+    let domain = parts.next().unwrap_or("0000");
+    (parts.next().is_none() && hex(domain, 4..=8) && hex(bus, 2..=2) && hex(device, 2..=2) && hex(function, 1..=1))
+        .then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
+}
+
+/// Whether the PCI device is there, and with a kernel driver that DPDK can work through.
+fn check_pci(address: &str) -> Result<(), String> {
+    let device = Path::new("/sys/bus/pci/devices").join(address);
+    if !device.exists() {
+        return Err("there is no such PCI device: see \"dpdk-devbind.py --status\"".into());
+    }
+    let driver = fs::read_link(device.join("driver")).ok();
+    let driver = driver.as_ref().and_then(|path| path.file_name()?.to_str());
+    match driver {
+        // Mellanox' drivers share the device with the kernel's.
+        Some("vfio-pci" | "igb_uio" | "uio_pci_generic" | "mlx4_core" | "mlx5_core") => Ok(()),
+        Some(other) => Err(format!(
+            "the kernel's driver {other} has it: bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\""
+        )),
+        None => Err(format!("bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\"")),
+    }
+}
+
+/// Asks the kernel about an interface, or has it changed: `request` is an `ioctl` of netdevice(7).
+fn interface(iface: &CStr, request: libc::Ioctl, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<libc::ifreq> {
+    // SAFETY: all zeros is a valid ifreq.
+    let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(iface.to_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    fill(&mut ifreq);
+    // SAFETY: no preconditions.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: an ioctl that reads and writes an ifreq.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut ifreq) } {
+        0 => Ok(ifreq),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether the kernel's interface is up and has a carrier.
+fn is_running(iface: &CStr) -> bool {
+    let both = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCGIFFLAGS fills in the flags.
+    interface(iface, libc::SIOCGIFFLAGS, |_| ()).is_ok_and(|is| unsafe { is.ifr_ifru.ifru_flags } & both == both)
+}
+
+/// Sees to it that the kernel's interface has an MTU of at least `wanted`, if it can have that. Returns what it has.
+fn raise_mtu(iface: &CStr, wanted: u16) -> Result<u16, String> {
+    let get = || {
+        // SAFETY: SIOCGIFMTU fills in the MTU.
+        interface(iface, libc::SIOCGIFMTU, |_| ()).map(|is| unsafe { is.ifr_ifru.ifru_mtu })
+    };
+    let mut mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
+    if mtu < wanted.into() {
+        let _ = interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = wanted.into());
+        mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
+    }
+    Ok(mtu.clamp(0, u16::MAX.into()) as u16)
+}
+
+/// Turns DPDK's result into an error: `what` could not be done.
+fn check(what: &str, result: i32) -> Result<(), String> {
+    if result < 0 { Err(format!("{what}: {}", strerror(result))) } else { Ok(()) }
+}

@@ -1,0 +1,165 @@
+//! Receive and transmit queues of a port, as the pipeline sees them.
+
+use crate::eal;
+use crate::ethdev::Device;
+use crate::mbuf::{self, Mbuf};
+use dray_switch::burst::{BURST, CHAIN_MAX};
+use dray_switch::mem::{prefetch_read, write_frame};
+use dray_switch::{Burst, Drop, Drops, Frame, Rx, Sent, Tx};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The shortest frame sent, without FCS: Ethernet's 64 less 4 (IEEE 802.3, minFrameSize). Padded with zeros.
+pub(crate) const FRAME_MIN: usize = 60;
+
+/// A receive queue.
+pub(crate) struct RxQueue {
+    device: Arc<Device>,
+    queue: u16,
+    /// The frames of the burst, from the first, that have an mbuf of this queue until released.
+    held: u16,
+}
+
+impl RxQueue {
+    /// Queue `queue` of `device`, which is started, has it, and hands it out once.
+    pub fn new(device: Arc<Device>, queue: u16) -> RxQueue {
+        RxQueue { device, queue, held: 0 }
+    }
+}
+
+impl Rx for RxQueue {
+    fn receive(&mut self, burst: &mut Burst) {
+        eal::register_thread();
+        let mut mbufs = [Mbuf::NULL; BURST];
+        // SAFETY: the device is started as long as `self.device` is held, and this is the only handle of the queue.
+        let n = unsafe { mbuf::rx_burst(self.device.id, self.queue, &mut mbufs[..burst.room()]) };
+        let mbufs = &mbufs[..n];
+        for mbuf in mbufs {
+            // SAFETY: just received, so it is ours.
+            prefetch_read(unsafe { mbuf.data() });
+        }
+        for &mbuf in mbufs {
+            // SAFETY: just received, so it and all its segments are ours, and readable until freed: by `release`, or
+            // by whoever took it out of the frame. There is room, as no more were asked for. The chain's length is
+            // checked.
+            unsafe {
+                let segments = mbuf.segments() as usize;
+                if mbuf.pkt_len() > self.device.max_frame || segments > 1 + CHAIN_MAX {
+                    mbuf::free(&[mbuf]);
+                    burst.drops.add(Drop::RxTooBig, 1);
+                    continue;
+                }
+                burst.push(mbuf.data(), mbuf.data_len(), mbuf.addr());
+                let mut segment = mbuf;
+                for _ in 1..segments {
+                    segment = segment.next();
+                    burst.chain(segment.data(), segment.data_len());
+                }
+            }
+        }
+        self.held = burst.len() as u16;
+    }
+
+    fn release(&mut self, burst: &mut Burst) {
+        let mut mbufs = [Mbuf::NULL; BURST];
+        let mut n = 0;
+        for i in 0..std::mem::take(&mut self.held) {
+            let addr = burst.take_mbuf(i);
+            if addr != 0 {
+                mbufs[n] = Mbuf::from_addr(addr);
+                n += 1;
+            }
+        }
+        // SAFETY: put into the burst by `receive`, and not taken out by anybody else: they are ours.
+        unsafe { mbuf::free(&mbufs[..n]) }
+    }
+}
+
+/// A transmit queue, or one of several handles of it.
+pub(crate) struct TxQueue {
+    device: Arc<Device>,
+    queue: u16,
+    /// Held while sending if other handles name the same queue.
+    shared: Option<Arc<Mutex<()>>>,
+}
+
+impl TxQueue {
+    /// Queue `queue` of `device`, which is started and has it. If there is another handle of the queue, both have the
+    /// same mutex.
+    pub fn new(device: Arc<Device>, queue: u16, shared: Option<Arc<Mutex<()>>>) -> TxQueue {
+        TxQueue { device, queue, shared }
+    }
+
+    /// Sends up to [`BURST`] frames.
+    fn send_some(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops, sent: &mut Sent) {
+        let mut mbufs = [Mbuf::NULL; BURST];
+        let mbufs = &mut mbufs[..frames.len()];
+        if !self.device.pool.alloc(mbufs) {
+            drops.add(Drop::TxNoBuffer, frames.len() as u32);
+            return;
+        }
+        // The mbufs that are filled come first, `lengths` beside them; the rest are left over.
+        let mut lengths = [0u32; BURST];
+        let mut filled = 0;
+        for &i in frames {
+            let frame = burst.frame(i);
+            if frame.len() > self.device.max_frame as usize {
+                drops.add(Drop::TxTooBig, 1);
+                continue;
+            }
+            lengths[filled] = frame.len() as u32;
+            // SAFETY: the mbuf is ours and empty; its room is `max_frame` or more, which was just compared.
+            unsafe { copy_into(burst, frame, mbufs[filled]) };
+            filled += 1;
+        }
+
+        let n = {
+            let _guard = self.shared.as_ref().map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner));
+            // SAFETY: the device is started as long as `self.device` is held; this is the queue's only handle, or has
+            // its mutex. The mbufs are ours.
+            unsafe { mbuf::tx_burst(self.device.id, self.queue, &mut mbufs[..filled]) }
+        };
+        sent.packets += n as u32;
+        sent.bytes += lengths[..n].iter().map(|&len| len as u64).sum::<u64>();
+        if n < filled {
+            drops.add(Drop::TxRingFull, (filled - n) as u32);
+        }
+        // SAFETY: the driver has taken the first `n`; the others are still ours.
+        unsafe { mbuf::free(&mbufs[n..]) }
+    }
+}
+
+impl Tx for TxQueue {
+    /// Frames shorter than 60 bytes are padded with zeros to that; [`Sent::bytes`] counts them unpadded, so that what
+    /// was received adds up with what was sent.
+    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        eal::register_thread();
+        let mut sent = Sent::default();
+        for some in frames.chunks(BURST) {
+            self.send_some(burst, some, drops, &mut sent);
+        }
+        sent
+    }
+}
+
+/// Writes `frame` into an empty mbuf, head and body in one piece.
+///
+/// The way without a copy belongs beside this: an mbuf that `Frame::mbuf` names can itself go on, with the head
+/// written back before its body, if this is the last use of the frame. A flooded frame is sent to several ports, one
+/// after the other, and does not say so yet.
+///
+/// # Safety
+/// The mbuf is the caller's, fresh from its pool, with room for the frame and for [`FRAME_MIN`] bytes. The frame
+/// belongs to `burst`, which is received and not released.
+#[inline(always)]
+unsafe fn copy_into(burst: &Burst, frame: &Frame, mbuf: Mbuf) {
+    let len = frame.len();
+    // SAFETY: as above; the mbuf's buffer is nobody else's, so it is not part of the frame.
+    unsafe {
+        let data = mbuf.data();
+        write_frame(burst, frame, data);
+        if len < FRAME_MIN {
+            data.add(len).write_bytes(0, FRAME_MIN - len);
+        }
+        mbuf.set_len(len.max(FRAME_MIN) as u16);
+    }
+}
