@@ -45,7 +45,11 @@ pub fn parse_for(file_name: &str, text: &str, cpus: &[usize]) -> Result<ValidCon
         let span = error.span().unwrap_or(text.len()..text.len());
         let line_start = text.as_bytes()[..span.start.min(text.len())].iter().rposition(|b| *b == b'\n');
         if lines.insert(line_start) {
-            report.add(&span, || format!("not TOML: {}", error.message()));
+            report.add(&span, || {
+                // The only message that does not say what it is about.
+                let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
+                format!("not TOML: {}{}", error.message(), key.map_or(String::new(), |key| format!(" {key}")))
+            });
         }
     }
     report.finish(file_name, text)?;
@@ -181,7 +185,7 @@ impl Reader {
                 let role = self.string(&t, "role", |s| match s {
                     "server" => Ok(Role::Server),
                     "client" => Ok(Role::Client),
-                    _ => Err("\"server\" or \"client\"".into()),
+                    _ => Err("not a role: \"server\" or \"client\"".into()),
                 });
                 place.role_right = role.0.is_some() || !t.has("role");
                 let secret = self.string(&t, "secret", |s| match s.len() {
@@ -287,7 +291,7 @@ impl Reader {
             let ip = address(ip)?;
             match prefix.parse::<u8>() {
                 Ok(length @ 0..=32) if prefix.bytes().all(|c| c.is_ascii_digit()) => Ok((ip, length)),
-                _ => Err(format!("a prefix length is 0..=32, as in \"{ip}/24\"")),
+                _ => Err(format!("a prefix length is 0 to 32, as in \"{ip}/24\"")),
             }
         });
         let (gateway, gateway_place) = self.string(t, "gateway", address);

@@ -168,6 +168,7 @@ mod tests {
     fn port(i: usize) -> impl Strategy<Value = Port> {
         let memif = (odd_text(24), any::<bool>(), any::<bool>(), option::of(odd_text(6)), 8u32..=14, 256u32..=65536)
             .prop_map(move |(name, is_path, server, secret, ring, buffer_size)| {
+                let name = name.replace(char::is_control, "'");
                 // The number keeps sockets apart, so that roles and ids never clash.
                 let socket = if is_path {
                     SocketName::Path(format!("/{i}/{name}").into())

@@ -56,8 +56,8 @@ impl Value {
     pub fn range(&self) -> String {
         match *self {
             Value::String(words) | Value::Array(words) => words.into(),
-            Value::Integer(min, max) => format!("{min}..={max}"),
-            Value::PowerOfTwo(min, max) => format!("a power of two, {min}..={max}"),
+            Value::Integer(min, max) => format!("{min} to {max}"),
+            Value::PowerOfTwo(min, max) => format!("a power of two from {min} to {max}"),
             Value::Boolean => "`true`, `false`".into(),
         }
     }

@@ -282,7 +282,10 @@ impl FromStr for SocketName {
         };
         if name.len() > SOCKET_NAME_MAX {
             Err(format!("a socket's name has at most {SOCKET_NAME_MAX} bytes, not {}", name.len()))
-        } else if name.is_empty() || name.contains('\0') || !(abstract_name || Path::new(name).is_absolute()) {
+        } else if name.is_empty()
+            || name.contains(char::is_control)
+            || !(abstract_name || Path::new(name).is_absolute())
+        {
             Err("a socket is an absolute path, or \"@name\" in the abstract namespace".into())
         } else if abstract_name {
             Ok(SocketName::Abstract(name.into()))
@@ -328,7 +331,7 @@ impl FromStr for Member {
         match s.rsplit_once(':') {
             Some((port, vlan)) if !vlan.is_empty() && vlan.bytes().all(|c| c.is_ascii_digit()) => {
                 let vlan = vlan.parse().ok().filter(|vlan| (1..=4094).contains(vlan));
-                Ok(Member { port: port.into(), vlan: Some(vlan.ok_or("a VLAN is 1..=4094")?) })
+                Ok(Member { port: port.into(), vlan: Some(vlan.ok_or("a VLAN is 1 to 4094")?) })
             }
             _ => Ok(Member { port: s.into(), vlan: None }),
         }
