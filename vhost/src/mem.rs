@@ -1,0 +1,355 @@
+//! Memory shared with a peer: mapping it, finding addresses in it, and surviving its disappearance.
+//!
+//! A peer can truncate a file that we have mapped. Touching what is gone raises SIGBUS, which would kill the process. A
+//! region is therefore sealed against shrinking where the file allows that, and every region is known to a SIGBUS handler
+//! ([`guard`]) that puts zero pages in the place of what is gone, so that the thread goes on and the link is closed.
+#![allow(unsafe_code)]
+
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{NonNull, null_mut};
+
+/// The largest region taken, bytes: a peer can name a sparse file of any size, and addresses are finite.
+pub const REGION_MAX: u64 = 1 << 36;
+
+/// A file of a peer (or our own memfd), mapped shared and writable.
+#[derive(Debug)]
+pub struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    slot: usize,
+    sealed: bool,
+}
+
+// SAFETY: a region is an address range that stays mapped until it is dropped; it is read and written through raw
+// pointers by whoever vouches for that.
+unsafe impl Send for Region {}
+// SAFETY: as above; there are no references into it.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps `fd`, whose file has to have exactly `size` bytes. It is sealed against shrinking if it can be.
+    ///
+    /// # Errors
+    /// What is wrong with the file, for people.
+    pub fn map(fd: OwnedFd, size: u64) -> Result<Region, String> {
+        Self::map_with(&fd, size, MapFlags::empty())
+    }
+
+    /// Makes a sealed memfd of `size` bytes for a peer to map, and maps it with its pages present.
+    ///
+    /// # Errors
+    /// What the kernel refused, for people.
+    pub fn create(name: &str, size: u64) -> Result<(Region, OwnedFd), String> {
+        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(|e| format!("memfd_create: {e}"))?;
+        ftruncate(&fd, size).map_err(|e| format!("memfd of {size} bytes: {e}"))?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(|e| format!("seal a memfd: {e}"))?;
+        let populate = if size <= 1 << 28 { MapFlags::POPULATE } else { MapFlags::empty() };
+        Ok((Self::map_with(&fd, size, populate)?, fd))
+    }
+
+    fn map_with(fd: &OwnedFd, size: u64, flags: MapFlags) -> Result<Region, String> {
+        // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
+        let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
+        let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));
+        let file = fstat(fd.as_fd()).map_err(|e| format!("fstat of a region: {e}"))?.st_size;
+        if file < 0 || file as u64 != size {
+            return Err(format!("the region is said to have {size} bytes, its file has {file}"));
+        }
+        if size == 0 || size > REGION_MAX {
+            return Err(format!("a region of {size} bytes (1 to {REGION_MAX} are taken)"));
+        }
+        let len = size as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            mmap(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | flags, fd.as_fd(), 0)
+        }
+        .map_err(|e| format!("mmap of a region: {e}"))?;
+        let Some(slot) = guard::register(base as usize, len) else {
+            // SAFETY: the mapping just made, which nobody else knows.
+            let _ = unsafe { munmap(base, len) };
+            return Err("too many regions are mapped".into());
+        };
+        let base = NonNull::new(base.cast()).expect("mmap without a hint never maps address 0");
+        Ok(Region { base, len, slot, sealed })
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: an empty file is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether its file is sealed against shrinking.
+    pub fn sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Whether some of it was found gone. All of it then is private zero pages.
+    pub fn faulted(&self) -> bool {
+        guard::faulted(self.slot)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        guard::unregister(self.slot);
+        // SAFETY: the mapping made in `map_with`; whoever uses its addresses holds this region (in an `Arc`).
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The regions of one link, by index.
+#[derive(Debug, Default)]
+pub struct Regions {
+    list: Vec<Region>,
+}
+
+impl Regions {
+    /// The regions, in the order of their indices.
+    pub fn new(list: Vec<Region>) -> Regions {
+        Regions { list }
+    }
+
+    /// The regions.
+    pub fn list(&self) -> &[Region] {
+        &self.list
+    }
+
+    /// The address of `len` bytes at `offset` of `region`, or `None` if that is not all within the region. It is valid as
+    /// long as `self`.
+    #[inline(always)]
+    pub fn resolve(&self, region: u16, offset: u32, len: u32) -> Option<NonNull<u8>> {
+        let region = self.list.get(region as usize)?;
+        if u64::from(offset) + u64::from(len) > region.len as u64 {
+            return None;
+        }
+        // SAFETY: `offset` is at most the region's length (64-bit sum above, which can't overflow), so the address is in
+        // or one past the same mapping.
+        Some(unsafe { region.base.add(offset as usize) })
+    }
+
+    /// Whether a part of any region was found gone.
+    pub fn faulted(&self) -> bool {
+        self.list.iter().any(Region::faulted)
+    }
+}
+
+/// The process's SIGBUS handler and the table of regions it protects.
+pub mod guard {
+    use std::ptr::null_mut;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+
+    const SLOTS: usize = 8192;
+    /// x86-64's; the files of huge pages have whole ones, which are multiples of it.
+    const PAGE: usize = 4096;
+
+    /// A region known to the handler. `seq` is odd while `start` and `end` are being written, so that the handler, which
+    /// may run on another thread meanwhile, never mixes the bounds of two regions.
+    struct Slot {
+        used: AtomicBool,
+        seq: AtomicU32,
+        start: AtomicUsize,
+        end: AtomicUsize,
+        faulted: AtomicBool,
+    }
+
+    static TABLE: [Slot; SLOTS] = [const {
+        Slot {
+            used: AtomicBool::new(false),
+            seq: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            faulted: AtomicBool::new(false),
+        }
+    }; SLOTS];
+
+    /// How many slots from the first were ever used.
+    static USED: AtomicUsize = AtomicUsize::new(0);
+    /// How many regions were found gone since the process began.
+    static FAULTS: AtomicUsize = AtomicUsize::new(0);
+
+    /// How many regions were found gone since the process began: a queue that sees this change asks its own regions.
+    #[inline(always)]
+    pub fn faults() -> usize {
+        FAULTS.load(Ordering::Acquire)
+    }
+
+    pub(super) fn faulted(slot: usize) -> bool {
+        TABLE[slot].faulted.load(Ordering::Acquire)
+    }
+
+    fn write(slot: &Slot, start: usize, end: usize) {
+        let seq = slot.seq.load(Ordering::Relaxed);
+        slot.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        slot.start.store(start, Ordering::Relaxed);
+        slot.end.store(end, Ordering::Relaxed);
+        slot.seq.store(seq.wrapping_add(2), Ordering::Release);
+    }
+
+    pub(super) fn register(start: usize, len: usize) -> Option<usize> {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(install);
+        let i = TABLE.iter().position(|s| {
+            !s.used.load(Ordering::Relaxed)
+                && s.used.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        })?;
+        TABLE[i].faulted.store(false, Ordering::Relaxed);
+        write(&TABLE[i], start, start + len.next_multiple_of(PAGE));
+        USED.fetch_max(i + 1, Ordering::Release);
+        Some(i)
+    }
+
+    pub(super) fn unregister(slot: usize) {
+        write(&TABLE[slot], 0, 0);
+        TABLE[slot].used.store(false, Ordering::Release);
+    }
+
+    fn install() {
+        // SAFETY: `on_sigbus` has the signature that SA_SIGINFO promises and calls only what is async-signal-safe; an
+        // all-zero sigaction is a valid one (empty mask).
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, &action, null_mut());
+        }
+    }
+
+    /// Puts zero pages in the place of the region that `addr` is in. Whether there was one.
+    fn replace(addr: usize) -> bool {
+        let used = USED.load(Ordering::Acquire);
+        for slot in &TABLE[..used] {
+            let (start, end) = loop {
+                let seq = slot.seq.load(Ordering::Acquire);
+                let bounds = (slot.start.load(Ordering::Relaxed), slot.end.load(Ordering::Relaxed));
+                fence(Ordering::Acquire);
+                // A slot that is being written is not the one that is being used by the thread that faulted.
+                if seq & 1 != 0 {
+                    break (0, 0);
+                }
+                if slot.seq.load(Ordering::Relaxed) == seq {
+                    break bounds;
+                }
+            };
+            if !(start..end).contains(&addr) {
+                continue;
+            }
+            // SAFETY: the range is one of our mappings, which stays ours: the faulting thread holds its region. Zero pages
+            // at the same addresses keep every pointer into it valid. mmap is a plain system call, safe in a handler.
+            let new = unsafe {
+                libc::mmap(
+                    start as *mut libc::c_void,
+                    end - start,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                    -1,
+                    0,
+                )
+            };
+            if new == libc::MAP_FAILED {
+                return false;
+            }
+            slot.faulted.store(true, Ordering::Release);
+            FAULTS.fetch_add(1, Ordering::Release);
+            return true;
+        }
+        false
+    }
+
+    extern "C" fn on_sigbus(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+        // SAFETY: the kernel hands a valid siginfo to a SA_SIGINFO handler; errno is this thread's; the calls are
+        // async-signal-safe.
+        unsafe {
+            let errno = *libc::__errno_location();
+            let from_kernel = (*info).si_code > 0;
+            if !(from_kernel && replace((*info).si_addr() as usize)) {
+                // Not ours: the access is tried again with the default action, or the signal somebody sent is raised again.
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = libc::SIG_DFL;
+                libc::sigaction(signal, &action, null_mut());
+                if !from_kernel {
+                    libc::raise(signal);
+                }
+            }
+            *libc::__errno_location() = errno;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    fn memfd(size: u64, flags: MemfdFlags) -> OwnedFd {
+        let fd = memfd_create("test", MemfdFlags::CLOEXEC | flags).unwrap();
+        ftruncate(&fd, size).unwrap();
+        fd
+    }
+
+    #[test]
+    fn bounds_are_checked_in_64_bits() {
+        let regions = Regions::new(vec![Region::map(memfd(8192, MemfdFlags::empty()), 8192).unwrap()]);
+        assert!(regions.resolve(0, 0, 8192).is_some());
+        assert!(regions.resolve(0, 8191, 1).is_some());
+        assert!(regions.resolve(0, 8192, 0).is_some());
+        assert!(regions.resolve(0, 8191, 2).is_none());
+        assert!(regions.resolve(0, u32::MAX, 1).is_none());
+        assert!(regions.resolve(0, u32::MAX, u32::MAX).is_none());
+        assert!(regions.resolve(0, 1, u32::MAX).is_none());
+        assert!(regions.resolve(1, 0, 0).is_none());
+    }
+
+    #[test]
+    fn size_must_be_the_files() {
+        assert!(Region::map(memfd(8192, MemfdFlags::empty()), 8193).unwrap_err().contains("8192"));
+        assert!(Region::map(memfd(8192, MemfdFlags::empty()), 4096).is_err());
+        assert!(Region::map(memfd(0, MemfdFlags::empty()), 0).is_err());
+        assert!(Region::map(memfd(REGION_MAX + 4096, MemfdFlags::empty()), REGION_MAX + 4096).is_err());
+        let (_, pipe) = rustix::pipe::pipe().unwrap();
+        assert!(Region::map(pipe, 4096).is_err());
+    }
+
+    #[test]
+    fn a_file_is_sealed_where_it_can_be() {
+        let fd = memfd(4096, MemfdFlags::ALLOW_SEALING);
+        let theirs = fd.try_clone().unwrap();
+        assert!(Region::map(fd, 4096).unwrap().sealed());
+        assert!(ftruncate(&theirs, 0).is_err());
+        assert!(!Region::map(memfd(4096, MemfdFlags::empty()), 4096).unwrap().sealed());
+    }
+
+    #[test]
+    fn a_shrunk_file_becomes_zeros() {
+        let fd = memfd(3 * 4096, MemfdFlags::empty());
+        let theirs = fd.try_clone().unwrap();
+        let other = Region::map(memfd(4096, MemfdFlags::empty()), 4096).unwrap();
+        let region = Region::map(fd, 3 * 4096).unwrap();
+        let p = region.base.as_ptr();
+        // SAFETY: within the region, which is alive; the handler answers for pages that are gone.
+        unsafe {
+            p.write_volatile(7);
+            p.add(8192).write_volatile(9);
+            assert!(!region.faulted());
+            ftruncate(&theirs, 4096).unwrap();
+            assert_eq!(p.read_volatile(), 7);
+            let before = guard::faults();
+            assert_eq!(p.add(8192).read_volatile(), 0);
+            assert_eq!(p.read_volatile(), 0);
+            p.add(5000).write_volatile(1);
+            assert!(guard::faults() > before);
+        }
+        assert!(region.faulted());
+        assert!(!other.faulted());
+    }
+}

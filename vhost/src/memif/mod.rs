@@ -1,0 +1,17 @@
+//! memif, protocol 2.0 (its documents are VPP's `memif.h`, libmemif and DPDK's PMD).
+//!
+//! [`Supervisor`] keeps the links of a process's ports: it listens, connects, answers, and hands out queues when a link is up.
+//! [`Client`] is a blocking client for tools.
+
+mod client;
+pub mod proto;
+mod ring;
+mod socket;
+mod supervisor;
+
+pub use client::{Client, ClientOptions};
+pub use ring::{Peek, RawRx, RawTx, TxQueues};
+pub use supervisor::{Event, Link, LinkInfo, LinkState, PortSpec, Supervisor};
+
+/// How this implementation calls itself to peers.
+const SOFTWARE: &str = concat!("dray ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,964 @@
+//! Rings: reading and writing what is shared with a peer, at burst granularity.
+//!
+//! A ring is a header of two cache lines (cookie, flags and head in the first, tail in the second) and a power of two of
+//! descriptors. Head and tail run freely in 16 bits. The client owns all memory. On a ring from client to server (S2M) the
+//! client fills descriptors from `head` on and the server gives them back by moving `tail`. On a ring from server to client (M2S)
+//! the client offers empty buffers by moving `head` and the server fills them from `tail` on.
+//!
+//! A peer can write anything anywhere at any time. So every index and descriptor is read once, checked, and
+//! used from the private copy; a client does not read back what only it has to say (where its buffers are).
+#![allow(unsafe_code)]
+
+use super::proto::COOKIE;
+use crate::mem::{Regions, guard};
+use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
+use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_frame};
+use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Bytes before a ring's descriptors.
+pub(crate) const HEADER: usize = 128;
+/// Bytes of a descriptor.
+pub(crate) const DESC: usize = 16;
+/// The smallest ring, base-2 logarithm.
+pub(crate) const LOG2_MIN: u8 = 8;
+/// The largest ring, base-2 logarithm.
+pub(crate) const LOG2_MAX: u8 = 14;
+
+const FLAG_NEXT: u16 = 1;
+const MASK_INT: u16 = 1;
+
+/// What the queues of a link share: its memory, how long a frame may be, and whether the peer broke the rules.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub regions: Regions,
+    /// Longest frame in bytes, without FCS. It may be changed while the link is up.
+    pub max_frame: Arc<AtomicU32>,
+    /// What the peer did wrong, if it did.
+    fault: OnceLock<String>,
+    /// The supervisor's eventfd.
+    wake: Arc<OwnedFd>,
+}
+
+impl Shared {
+    pub fn new(regions: Regions, max_frame: Arc<AtomicU32>, wake: Arc<OwnedFd>) -> Shared {
+        Shared { regions, max_frame, fault: OnceLock::new(), wake }
+    }
+
+    /// What the peer did wrong, if it did.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
+    }
+
+    /// The connection is closed: no queue moves anything from now on.
+    pub fn end(&self) {
+        let _ = self.fault.set("the link is down".into());
+    }
+
+    /// Ends the link: no queue moves anything from now on, and the supervisor closes the connection.
+    #[cold]
+    fn set_fault(&self, what: String) {
+        if self.fault.set(what).is_ok() {
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A descriptor, read once.
+#[derive(Clone, Copy)]
+struct Desc {
+    flags: u16,
+    region: u16,
+    len: u32,
+    offset: u32,
+}
+
+/// A ring in shared memory. All its fields are within one region of the [`Shared`] that its queue holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Ring {
+    base: NonNull<u8>,
+    mask: u16,
+}
+
+// SAFETY: a ring is an address; the memory behind it is only touched by atomic and volatile accesses through raw pointers.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    /// The ring of `1 << log2` descriptors at `offset` of `region`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(regions: &Regions, region: u16, offset: u32, log2: u8) -> Result<Ring, String> {
+        if !(LOG2_MIN..=LOG2_MAX).contains(&log2) {
+            return Err(format!("a ring of 2^{log2} descriptors (2^{LOG2_MIN} to 2^{LOG2_MAX} are taken)"));
+        }
+        let len = (HEADER + (DESC << log2)) as u32;
+        let base = regions
+            .resolve(region, offset, len)
+            .ok_or_else(|| format!("a ring at offset {offset} of region {region} is outside the regions"))?;
+        if !base.as_ptr().addr().is_multiple_of(DESC) {
+            return Err(format!("a ring at offset {offset} is not aligned to {DESC} bytes"));
+        }
+        Ok(Ring { base, mask: ((1u32 << log2) - 1) as u16 })
+    }
+
+    /// Whether the cookie is right.
+    pub fn check_cookie(&self) -> bool {
+        // SAFETY: offset 0 of the ring, which `new` found within its region and aligned.
+        unsafe { self.base.cast::<u32>().read_volatile() == COOKIE }
+    }
+
+    /// Makes an empty ring of own memory.
+    fn init(&self) {
+        // SAFETY: as in `check_cookie`.
+        unsafe { self.base.cast::<u32>().write_volatile(COOKIE) };
+        self.flags().store(0, Ordering::Relaxed);
+        self.head().store(0, Ordering::Relaxed);
+        self.tail().store(0, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn field(&self, at: usize) -> &AtomicU16 {
+        // SAFETY: `at` is below HEADER and even; the ring is aligned, within its region (`new`), and the queue that has it
+        // holds the region.
+        unsafe { AtomicU16::from_ptr(self.base.add(at).cast().as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> &AtomicU16 {
+        self.field(4)
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &AtomicU16 {
+        self.field(6)
+    }
+
+    #[inline(always)]
+    fn tail(&self) -> &AtomicU16 {
+        self.field(64)
+    }
+
+    #[inline(always)]
+    fn desc(&self, index: u16) -> *mut u64 {
+        // SAFETY: the masked index is below the ring's size, so the descriptor is within the ring (`new`).
+        unsafe { self.base.as_ptr().add(HEADER + (index & self.mask) as usize * DESC).cast() }
+    }
+
+    #[inline(always)]
+    fn read(&self, index: u16) -> Desc {
+        let p = self.desc(index);
+        // SAFETY: `desc` is within the ring and aligned to 16 bytes.
+        let (a, b) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
+        Desc { flags: a as u16, region: (a >> 16) as u16, len: (a >> 32) as u32, offset: b as u32 }
+    }
+
+    /// Writes a descriptor's flags, region and length.
+    #[inline(always)]
+    fn write(&self, index: u16, flags: u16, region: u16, len: u32) {
+        let word = u64::from(flags) | u64::from(region) << 16 | u64::from(len) << 32;
+        // SAFETY: as in `read`.
+        unsafe { self.desc(index).write_volatile(word) }
+    }
+
+    /// Writes a descriptor's offset, and 0 to its metadata.
+    #[inline(always)]
+    fn write_offset(&self, index: u16, offset: u32) {
+        // SAFETY: as in `read`.
+        unsafe { self.desc(index).add(1).write_volatile(offset.into()) }
+    }
+}
+
+/// The buffers of a client's ring: one per descriptor, at equal distances in region 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Buffers {
+    base: NonNull<u8>,
+    offset: u32,
+    /// Bytes from one buffer to the next.
+    stride: u32,
+    /// Bytes of a buffer.
+    size: u32,
+}
+
+// SAFETY: as for `Ring`.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    #[inline(always)]
+    fn at(&self, slot: u16) -> NonNull<u8> {
+        // SAFETY: `slot` is a masked index; `Layout::client` resolved stride times ring size bytes at `base`.
+        unsafe { self.base.add(slot as usize * self.stride as usize) }
+    }
+}
+
+/// How a client lays out its one region: all rings, then the buffers of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub s2m: u16,
+    pub m2s: u16,
+    pub log2: u8,
+    pub buffer_size: u32,
+}
+
+impl Layout {
+    fn ring_bytes(&self) -> u64 {
+        (HEADER + (DESC << self.log2)) as u64
+    }
+
+    fn stride(&self) -> u32 {
+        self.buffer_size.next_multiple_of(64)
+    }
+
+    fn rings(&self) -> u64 {
+        u64::from(self.s2m) + u64::from(self.m2s)
+    }
+
+    /// Where ring `i` is; the S2M rings come first.
+    pub fn ring_offset(&self, i: u16) -> u32 {
+        (u64::from(i) * self.ring_bytes()) as u32
+    }
+
+    fn buffers_offset(&self, i: u16) -> u64 {
+        let area = u64::from(self.stride()) << self.log2;
+        (self.rings() * self.ring_bytes()).next_multiple_of(4096) + u64::from(i) * area
+    }
+
+    /// Size of the region in bytes.
+    ///
+    /// # Errors
+    /// If it does not fit the protocol's 32-bit offsets.
+    pub fn size(&self) -> Result<u64, String> {
+        let size = self.buffers_offset(0) + self.rings() * (u64::from(self.stride()) << self.log2);
+        if size > u64::from(u32::MAX) {
+            return Err(format!("rings and buffers need {size} bytes, more than 4 GiB: take fewer or smaller ones"));
+        }
+        Ok(size)
+    }
+
+    /// Ring `i` with its buffers, made empty, in own memory that was made for this layout.
+    fn client(&self, regions: &Regions, i: u16) -> (Ring, Buffers) {
+        let ring = Ring::new(regions, 0, self.ring_offset(i), self.log2).expect("own memory holds its rings");
+        ring.init();
+        let offset = self.buffers_offset(i) as u32;
+        let base = regions.resolve(0, offset, self.stride() << self.log2).expect("own memory holds its buffers");
+        let buffers = Buffers { base, offset, stride: self.stride(), size: self.buffer_size };
+        for slot in 0..ring.size() {
+            ring.write(slot, 0, 0, buffers.size);
+            ring.write_offset(slot, buffers.offset + u32::from(slot) * buffers.stride);
+        }
+        (ring, buffers)
+    }
+}
+
+/// A piece of a frame or an empty buffer: a descriptor that was checked.
+#[derive(Clone, Copy)]
+struct Slot {
+    ptr: NonNull<u8>,
+    len: u32,
+    flags: u16,
+    region: u16,
+}
+
+impl Slot {
+    const EMPTY: Slot = Slot { ptr: NonNull::dangling(), len: 0, flags: 0, region: 0 };
+}
+
+/// What receive and transmit queues have in common.
+pub(crate) struct Queue {
+    ring: Ring,
+    shared: Arc<Shared>,
+    /// A client's own buffers; a server has none.
+    own: Option<Buffers>,
+    /// The ring's eventfd, by which a consumer that sleeps is woken.
+    event: OwnedFd,
+    /// Index of the next descriptor to use.
+    next: u16,
+    /// The peer's index as last read.
+    peer: u16,
+    /// A receiving client's own index: buffers up to here were offered.
+    offered: u16,
+    /// [`guard::faults`] as last seen.
+    faults: usize,
+    slots: [Slot; BURST],
+    name: String,
+}
+
+// SAFETY: the addresses in a queue are of memory that it holds through `shared`; nothing in it is tied to a thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    fn new(ring: Ring, shared: &Arc<Shared>, own: Option<Buffers>, event: OwnedFd, name: String) -> Queue {
+        let faults = guard::faults();
+        let slots = [Slot::EMPTY; BURST];
+        Queue { ring, shared: shared.clone(), own, event, next: 0, peer: 0, offered: 0, faults, slots, name }
+    }
+
+    #[cold]
+    fn fault(&self, what: &str) {
+        self.shared.set_fault(format!("{}: {what}", self.name));
+    }
+
+    /// Whether the link is still good. Once a burst.
+    #[inline(always)]
+    fn good(&mut self) -> bool {
+        let faults = guard::faults();
+        if faults != self.faults {
+            self.faults = faults;
+            if self.shared.regions.faulted() {
+                self.fault("a region's file was shrunk");
+            }
+        }
+        self.shared.fault.get().is_none()
+    }
+
+    /// Reads and checks descriptor `index`: a piece of a received frame, or an empty buffer to fill.
+    #[inline(always)]
+    fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
+        if CLIENT {
+            let own = self.own.as_ref()?;
+            let ptr = own.at(index & self.ring.mask);
+            if !RX {
+                return Some(Slot { ptr, len: own.size, flags: 0, region: 0 });
+            }
+            let d = self.ring.read(index);
+            (d.len <= own.size).then_some(Slot { ptr, len: d.len, flags: d.flags, region: 0 })
+        } else {
+            let d = self.ring.read(index);
+            let ptr = self.shared.regions.resolve(d.region, d.offset, d.len)?;
+            Some(Slot { ptr, len: d.len, flags: d.flags, region: d.region })
+        }
+    }
+
+    /// Offers the buffers of a receiving client that are not with the peer.
+    #[inline(always)]
+    fn offer(&mut self) {
+        let Some(own) = &self.own else { return };
+        let head = self.next.wrapping_add(self.ring.size());
+        while self.offered != head {
+            let slot = self.offered & self.ring.mask;
+            self.ring.write(slot, 0, 0, own.size);
+            self.ring.write_offset(slot, own.offset + u32::from(slot) * own.stride);
+            self.offered = self.offered.wrapping_add(1);
+        }
+        self.ring.head().store(head, Ordering::Release);
+    }
+
+    /// Wakes the peer if it sleeps.
+    #[inline(always)]
+    fn kick(&self) {
+        // The order of "index written, flags read" against the peer's "flags written, index read" needs a full fence, or both
+        // could miss each other and the peer sleep on. Once a burst.
+        fence(Ordering::SeqCst);
+        if self.ring.flags().load(Ordering::Relaxed) & MASK_INT == 0 {
+            self.kick_now();
+        }
+    }
+
+    #[cold]
+    fn kick_now(&self) {
+        // A full counter (EAGAIN) already says all there is to say.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+}
+
+/// A receive queue; `CLIENT`: of the side that owns the memory.
+struct RxQueue<const CLIENT: bool>(Queue);
+
+/// A transmit queue; `CLIENT`: of the side that owns the memory.
+struct TxQueue<const CLIENT: bool>(Queue);
+
+/// Prefetches the beginning of a frame of `len` bytes that is about to be read: what its head takes, and enough of a long body for
+/// the hardware to see the stream.
+#[inline(always)]
+fn prefetch_frame(ptr: NonNull<u8>, len: u32) {
+    let p = ptr.as_ptr().cast_const();
+    prefetch_read(p);
+    if len > 64 {
+        prefetch_read(p.wrapping_add(64));
+    }
+}
+
+impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
+    fn receive(&mut self, burst: &mut Burst) {
+        let q = &mut self.0;
+        if !q.good() {
+            return;
+        }
+        let ring = q.ring;
+        q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
+        let available = q.peer.wrapping_sub(q.next);
+        if available == 0 {
+            return;
+        }
+        if available > ring.size() {
+            burst.drops.add(Reason::RxBadDescriptor, 1);
+            return q.fault("the ring's index jumped");
+        }
+        let max = q.shared.max_frame.load(Ordering::Relaxed);
+
+        // First all descriptors, so that the fetching of the frames' bytes overlaps.
+        let mut n = (available as usize).min(burst.room());
+        let mut bad = false;
+        let mut flags = 0;
+        for i in 0..n {
+            let Some(slot) = q.read::<CLIENT, true>(q.next.wrapping_add(i as u16)) else {
+                (n, bad) = (i, true);
+                break;
+            };
+            prefetch_frame(slot.ptr, slot.len);
+            flags |= slot.flags;
+            q.slots[i] = slot;
+        }
+
+        if flags & FLAG_NEXT == 0 {
+            for slot in &q.slots[..n] {
+                if slot.len == 0 {
+                    burst.drops.add(Reason::RxBadDescriptor, 1);
+                } else if slot.len > max {
+                    burst.drops.add(Reason::RxTooBig, 1);
+                } else {
+                    // SAFETY: `read` found the piece within a region that `shared` keeps mapped; there is room, as `n` is
+                    // at most `burst.room()`.
+                    unsafe { burst.push(slot.ptr.as_ptr(), slot.len, 0) };
+                }
+            }
+            q.next = q.next.wrapping_add(n as u16);
+        } else {
+            bad |= !receive_chains::<CLIENT>(q, burst, n, available, max);
+        }
+        if bad {
+            burst.drops.add(Reason::RxBadDescriptor, 1);
+            q.fault("a bad descriptor");
+        }
+    }
+
+    fn release(&mut self, _burst: &mut Burst) {
+        if CLIENT { self.0.offer() } else { self.0.ring.tail().store(self.0.next, Ordering::Release) }
+    }
+}
+
+/// Receives when some of the `n` descriptors in `q.slots` have a successor. Whether all were in order.
+#[cold]
+fn receive_chains<const CLIENT: bool>(q: &mut Queue, burst: &mut Burst, n: usize, available: u16, max: u32) -> bool {
+    let base = q.next;
+    let mut i = 0;
+    let mut parts = [Slot::EMPTY; CHAIN_MAX + 1];
+    while i < n {
+        let (mut count, mut len) = (0, 0);
+        loop {
+            // A producer publishes whole frames, so a chain that leaves what is published is broken.
+            if i >= available as usize || count > CHAIN_MAX {
+                return false;
+            }
+            let slot = if i < n { Some(q.slots[i]) } else { q.read::<CLIENT, true>(base.wrapping_add(i as u16)) };
+            let Some(slot) = slot else { return false };
+            parts[count] = slot;
+            count += 1;
+            i += 1;
+            len += u64::from(slot.len);
+            if slot.flags & FLAG_NEXT == 0 {
+                break;
+            }
+        }
+        q.next = base.wrapping_add(i as u16);
+        if len == 0 {
+            burst.drops.add(Reason::RxBadDescriptor, 1);
+        } else if len > max.into() {
+            burst.drops.add(Reason::RxTooBig, 1);
+        } else {
+            // SAFETY: as in `receive`: the parts are within regions; frames are at most `n`.
+            unsafe {
+                burst.push(parts[0].ptr.as_ptr(), parts[0].len, 0);
+                for part in &parts[1..count] {
+                    burst.chain(part.ptr.as_ptr(), part.len);
+                }
+            }
+        }
+    }
+    true
+}
+
+impl<const CLIENT: bool> TxQueue<CLIENT> {
+    /// How many descriptors can be filled, by the peer's index as last read.
+    #[inline(always)]
+    fn seen(&self) -> usize {
+        let q = &self.0;
+        let n =
+            if CLIENT { q.ring.size().wrapping_sub(q.next.wrapping_sub(q.peer)) } else { q.peer.wrapping_sub(q.next) };
+        n.into()
+    }
+
+    /// Reads the peer's index; how many descriptors can be filled.
+    #[inline(always)]
+    fn free(&mut self) -> Result<usize, &'static str> {
+        let q = &mut self.0;
+        q.peer = if CLIENT { q.ring.tail() } else { q.ring.head() }.load(Ordering::Acquire);
+        let free = self.seen();
+        if free > self.0.ring.size().into() { Err("the ring's index jumped") } else { Ok(free) }
+    }
+
+    /// As [`Tx::send`] for at most [`BURST`] frames. Whether the peer kept the rules.
+    #[inline(always)]
+    fn send_some(
+        &mut self,
+        burst: &Burst,
+        frames: &[u16],
+        drops: &mut Drops,
+        sent: &mut Sent,
+    ) -> Result<(), &'static str> {
+        // What was free when last asked still is: only we use it up.
+        let mut free = self.seen();
+        if free < frames.len() {
+            free = self.free()?;
+        }
+        let max = self.0.shared.max_frame.load(Ordering::Relaxed) as usize;
+        let base = self.0.next;
+        let q = &mut self.0;
+
+        let ready = free.min(frames.len());
+        for i in 0..ready {
+            let slot = q.read::<CLIENT, false>(base.wrapping_add(i as u16)).ok_or("a bad descriptor")?;
+            prefetch_write(slot.ptr.as_ptr());
+            q.slots[i] = slot;
+        }
+
+        let mut used = 0;
+        let mut asked = false;
+        for &i in frames {
+            let frame = burst.frame(i);
+            let len = frame.len();
+            if len > max {
+                drops.add(Reason::TxTooBig, 1);
+                continue;
+            }
+            let q = &mut self.0;
+            if used < ready && len <= q.slots[used].len as usize {
+                let slot = q.slots[used];
+                // SAFETY: `read` found `slot.len` bytes within a region that `shared` keeps mapped, and the frame has no
+                // more; its pieces are in other buffers than those the peer offered to be filled, or the peer's frame is
+                // the peer's loss.
+                unsafe { write_frame(burst, frame, slot.ptr.as_ptr()) };
+                q.ring.write(base.wrapping_add(used as u16), 0, slot.region, len as u32);
+                used += 1;
+            } else {
+                // The room may not do after all, for there are frames that need several buffers: looks again, once a burst.
+                if !asked {
+                    asked = true;
+                    free = self.free()?;
+                }
+                if used >= free {
+                    drops.add(Reason::TxRingFull, 1);
+                    continue;
+                }
+                match self.0.send_chained::<CLIENT>(burst, frame, base, used, ready, free)? {
+                    Ok(n) => used += n,
+                    Err(reason) => {
+                        drops.add(reason, 1);
+                        continue;
+                    }
+                }
+            }
+            sent.packets += 1;
+            sent.bytes += len as u64;
+        }
+
+        let q = &mut self.0;
+        if used != 0 {
+            q.next = base.wrapping_add(used as u16);
+            if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
+            q.kick();
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Writes a frame that needs several buffers, or for which none was prepared, to those from `used` on. How many it took,
+    /// or why it was dropped.
+    #[cold]
+    fn send_chained<const CLIENT: bool>(
+        &mut self,
+        burst: &Burst,
+        frame: &Frame,
+        base: u16,
+        used: usize,
+        ready: usize,
+        free: usize,
+    ) -> Result<Result<usize, Reason>, &'static str> {
+        let mut parts = [Slot::EMPTY; CHAIN_MAX + 1];
+        let (mut n, mut room) = (0, 0);
+        while n == 0 || room < frame.len() {
+            let i = used + n;
+            if n > CHAIN_MAX {
+                return Ok(Err(Reason::TxTooBig));
+            }
+            if i >= free {
+                return Ok(Err(Reason::TxRingFull));
+            }
+            let slot = if i < ready {
+                self.slots[i]
+            } else {
+                self.read::<CLIENT, false>(base.wrapping_add(i as u16)).ok_or("a bad descriptor")?
+            };
+            if slot.len == 0 {
+                return Err("a buffer of no length");
+            }
+            parts[n] = slot;
+            n += 1;
+            room += slot.len as usize;
+        }
+        let parts = &mut parts[..n];
+        // SAFETY: the parts are within regions (`read`) and have room for the whole frame; else as in `send_some`.
+        unsafe { scatter_frame(burst, frame, parts) };
+        for (i, part) in parts.iter().enumerate() {
+            let flags = if i + 1 < n { FLAG_NEXT } else { 0 };
+            self.ring.write(base.wrapping_add((used + i) as u16), flags, part.region, part.len);
+        }
+        Ok(Ok(n))
+    }
+}
+
+/// Writes the whole of `frame` to `parts`, filling one after the other, and sets their lengths to what is in them.
+///
+/// # Safety
+/// As [`write_frame`], for the parts' bytes together.
+unsafe fn scatter_frame(burst: &Burst, frame: &Frame, parts: &mut [Slot]) {
+    let head = frame.head();
+    let pieces = burst.segments(frame).map(|s| (s.as_ptr(), s.len() as usize));
+    let (mut part, mut filled) = (0, 0);
+    for (mut src, mut left) in std::iter::once((head.as_ptr(), head.len())).chain(pieces) {
+        while left != 0 {
+            let room = parts[part].len as usize - filled;
+            if room == 0 {
+                (part, filled) = (part + 1, 0);
+                continue;
+            }
+            let n = left.min(room);
+            // SAFETY: `n` bytes are left of this piece and free in this part (the caller vouches for both).
+            unsafe {
+                copy(src, parts[part].ptr.as_ptr().add(filled), n);
+                src = src.add(n);
+            }
+            left -= n;
+            filled += n;
+        }
+    }
+    parts[part].len = filled as u32;
+}
+
+impl<const CLIENT: bool> Tx for TxQueue<CLIENT> {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        let mut sent = Sent::default();
+        for frames in frames.chunks(BURST) {
+            if !self.0.good() {
+                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                continue;
+            }
+            let before = (sent, drops.total());
+            if let Err(what) = self.send_some(burst, frames, drops, &mut sent) {
+                // Nothing of this burst was published.
+                self.0.fault(what);
+                sent = before.0;
+                drops.add(Reason::TxBadDescriptor, (frames.len() as u32) - (drops.total() - before.1));
+            }
+        }
+        sent
+    }
+}
+
+/// A transmit queue that several workers share.
+struct SharedTx(Arc<Mutex<Box<dyn Tx>>>);
+
+impl Tx for SharedTx {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        match self.0.lock() {
+            Ok(mut tx) => tx.send(burst, frames, drops),
+            Err(_) => {
+                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                Sent::default()
+            }
+        }
+    }
+}
+
+/// All transmit queues of a link.
+pub struct TxQueues(Vec<Box<dyn Tx>>);
+
+impl TxQueues {
+    /// How many rings there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none. A link has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One handle for each of `n` workers. With fewer rings than workers, workers share rings behind a lock.
+    pub fn handles(self, n: usize) -> Vec<Box<dyn Tx>> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        if self.0.len() >= n {
+            return self.0.into_iter().take(n).collect();
+        }
+        let shared: Vec<_> = self.0.into_iter().map(|tx| Arc::new(Mutex::new(tx))).collect();
+        (0..n).map(|i| Box::new(SharedTx(shared[i % shared.len()].clone())) as Box<dyn Tx>).collect()
+    }
+}
+
+/// A ring as its `ADD_RING` message tells it.
+pub(crate) struct RingSpec {
+    pub region: u16,
+    pub offset: u32,
+    pub log2: u8,
+    pub event: OwnedFd,
+}
+
+/// The queues of one side of a link.
+pub(crate) type Queues = (Vec<Box<dyn Rx>>, TxQueues);
+
+/// A server's queues on the rings that its client described.
+///
+/// # Errors
+/// What is wrong with a ring.
+pub(crate) fn server_queues(shared: &Arc<Shared>, s2m: Vec<RingSpec>, m2s: Vec<RingSpec>) -> Result<Queues, String> {
+    let open = |spec: RingSpec, name: String| -> Result<Queue, String> {
+        let ring =
+            Ring::new(&shared.regions, spec.region, spec.offset, spec.log2).map_err(|e| format!("{name}: {e}"))?;
+        if !ring.check_cookie() {
+            return Err(format!("{name}: wrong cookie"));
+        }
+        Ok(Queue::new(ring, shared, None, spec.event, name))
+    };
+    let mut rx: Vec<Box<dyn Rx>> = Vec::new();
+    for (i, spec) in s2m.into_iter().enumerate() {
+        let queue = open(spec, format!("ring s2m {i}"))?;
+        queue.ring.flags().store(MASK_INT, Ordering::Release);
+        rx.push(Box::new(RxQueue::<false>(queue)));
+    }
+    let mut tx: Vec<Box<dyn Tx>> = Vec::new();
+    for (i, spec) in m2s.into_iter().enumerate() {
+        tx.push(Box::new(TxQueue::<false>(open(spec, format!("ring m2s {i}"))?)));
+    }
+    Ok((rx, TxQueues(tx)))
+}
+
+/// A client's queues on its rings.
+pub(crate) fn client_queues(rings: ClientRings) -> Queues {
+    let rx = rings.m2s.into_iter().map(|q| Box::new(RxQueue::<true>(q)) as Box<dyn Rx>);
+    let tx = rings.s2m.into_iter().map(|q| Box::new(TxQueue::<true>(q)) as Box<dyn Tx>);
+    (rx.collect(), TxQueues(tx.collect()))
+}
+
+/// A client's rings.
+pub(crate) struct ClientRings {
+    s2m: Vec<Queue>,
+    m2s: Vec<Queue>,
+}
+
+/// Makes a client's rings in its own memory, which was made for `layout`: S2M empty, M2S with all buffers on offer and interrupts
+/// masked. `events` are their eventfds, S2M first.
+pub(crate) fn client_rings(shared: &Arc<Shared>, layout: Layout, events: Vec<OwnedFd>) -> ClientRings {
+    let mut rings = ClientRings { s2m: Vec::new(), m2s: Vec::new() };
+    for (i, event) in (0..layout.s2m + layout.m2s).zip(events) {
+        let (ring, buffers) = layout.client(&shared.regions, i);
+        if i < layout.s2m {
+            rings.s2m.push(Queue::new(ring, shared, Some(buffers), event, format!("ring s2m {i}")));
+        } else {
+            let name = format!("ring m2s {}", i - layout.s2m);
+            let mut queue = Queue::new(ring, shared, Some(buffers), event, name);
+            ring.flags().store(MASK_INT, Ordering::Release);
+            queue.offer();
+            rings.m2s.push(queue);
+        }
+    }
+    rings
+}
+
+/// A client's transmit ring for tools: frames are prepared in its buffers and published without touching them again.
+pub struct RawTx(Queue);
+
+/// A client's receive ring for tools: frames are looked at where they arrived.
+pub struct RawRx(Queue);
+
+/// A client's raw rings.
+pub(crate) fn raw_queues(rings: ClientRings) -> (Vec<RawTx>, Vec<RawRx>) {
+    (rings.s2m.into_iter().map(RawTx).collect(), rings.m2s.into_iter().map(RawRx).collect())
+}
+
+impl RawTx {
+    /// Descriptors, and buffers.
+    pub fn size(&self) -> u16 {
+        self.0.ring.size()
+    }
+
+    /// Bytes of a buffer.
+    pub fn buffer_size(&self) -> usize {
+        self.0.own.map_or(0, |own| own.size as usize)
+    }
+
+    /// The slot (index of a buffer) that is published next.
+    #[inline]
+    pub fn next(&self) -> u16 {
+        self.0.next & self.0.ring.mask
+    }
+
+    /// How many slots are free. 0 when the peer broke the ring.
+    #[inline]
+    pub fn free(&mut self) -> u16 {
+        self.0.peer = self.0.ring.tail().load(Ordering::Acquire);
+        let busy = self.0.next.wrapping_sub(self.0.peer);
+        self.0.ring.size().saturating_sub(busy)
+    }
+
+    /// Copies `frame` into the buffer of `slot` (modulo the ring's size) at byte `at`, and as much as fits.
+    #[inline]
+    pub fn write(&mut self, slot: u16, at: usize, frame: &[u8]) {
+        let Some(own) = &self.0.own else { return };
+        let at = at.min(own.size as usize);
+        let n = frame.len().min(own.size as usize - at);
+        // SAFETY: `at + n` is at most the buffer's size; `frame` is private memory.
+        unsafe { copy(frame.as_ptr(), own.at(slot & self.0.ring.mask).as_ptr().add(at), n) }
+    }
+
+    /// Makes the frame in `slot` `len` bytes long; `more`: it goes on in the next slot. This stays so until it is set again.
+    #[inline]
+    pub fn set_len(&mut self, slot: u16, len: u32, more: bool) {
+        self.0.ring.write(slot, u16::from(more) & FLAG_NEXT, 0, len);
+    }
+
+    /// Hands the next `n` slots (at most [`RawTx::free`]) to the peer.
+    #[inline]
+    pub fn publish(&mut self, n: u16) {
+        self.0.next = self.0.next.wrapping_add(n);
+        self.0.ring.head().store(self.0.next, Ordering::Release);
+        self.0.kick();
+    }
+
+    /// Sends a copy of `frame`, over several buffers if need be. `false` if there is no room (now, or ever if it is longer than all
+    /// buffers together).
+    pub fn send(&mut self, frame: &[u8]) -> bool {
+        let size = self.buffer_size();
+        let n = frame.len().div_ceil(size).max(1);
+        if n > self.free() as usize {
+            return false;
+        }
+        for (i, part) in frame.chunks(size).enumerate() {
+            let slot = self.next().wrapping_add(i as u16);
+            self.write(slot, 0, part);
+            self.set_len(slot, part.len() as u32, i + 1 < n);
+        }
+        self.publish(n as u16);
+        true
+    }
+
+    /// Writes whatever it is given into a descriptor, for tests of the other side.
+    #[doc(hidden)]
+    pub fn set_raw(&mut self, slot: u16, words: [u64; 2]) {
+        let p = self.0.ring.desc(slot);
+        // SAFETY: `desc` is within the ring and aligned to 16 bytes.
+        unsafe {
+            p.write_volatile(words[0]);
+            p.add(1).write_volatile(words[1]);
+        }
+    }
+
+    /// Writes whatever it is given as head, for tests of the other side.
+    #[doc(hidden)]
+    pub fn set_head(&mut self, head: u16) {
+        self.0.next = head;
+        self.0.ring.head().store(head, Ordering::Release);
+    }
+}
+
+/// A received piece, where it arrived. The peer can still change it.
+pub struct Peek<'a> {
+    slot: Slot,
+    queue: std::marker::PhantomData<&'a RawRx>,
+}
+
+impl Peek<'_> {
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.slot.len as usize
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.slot.len == 0
+    }
+
+    /// Whether the frame goes on in the next slot.
+    #[inline]
+    pub fn more(&self) -> bool {
+        self.slot.flags & FLAG_NEXT != 0
+    }
+
+    /// Copies the bytes from `at` on to `to`; how many there were.
+    #[inline]
+    pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
+        let at = at.min(self.len());
+        let n = to.len().min(self.len() - at);
+        // SAFETY: `at + n` is at most the piece's length, which was found within its buffer; the queue, and so the memory,
+        // is borrowed; `to` is private memory.
+        unsafe { copy(self.slot.ptr.as_ptr().add(at), to.as_mut_ptr(), n) };
+        n
+    }
+}
+
+impl RawRx {
+    /// Descriptors, and buffers.
+    pub fn size(&self) -> u16 {
+        self.0.ring.size()
+    }
+
+    /// How many slots have arrived and were not given back. 0 when the peer broke the ring.
+    #[inline]
+    pub fn available(&mut self) -> u16 {
+        self.0.peer = self.0.ring.tail().load(Ordering::Acquire);
+        let n = self.0.peer.wrapping_sub(self.0.next);
+        if n > self.0.ring.size() { 0 } else { n }
+    }
+
+    /// The `i`th slot that was not given back; a length beyond the buffer's reads as 0.
+    #[inline]
+    pub fn peek(&self, i: u16) -> Peek<'_> {
+        let slot = self.0.read::<true, true>(self.0.next.wrapping_add(i)).unwrap_or(Slot::EMPTY);
+        Peek { slot, queue: std::marker::PhantomData }
+    }
+
+    /// Gives the first `n` slots (at most [`RawRx::available`]) back to the peer, to be filled again.
+    #[inline]
+    pub fn give_back(&mut self, n: u16) {
+        self.0.next = self.0.next.wrapping_add(n);
+        self.0.offer();
+    }
+
+    /// Receives a frame into `to`, cut if it is longer; its length, if there was one.
+    pub fn recv(&mut self, to: &mut [u8]) -> Option<usize> {
+        let available = self.available();
+        let (mut n, mut len) = (0, 0);
+        while n < available {
+            let piece = self.peek(n);
+            len += piece.read(0, &mut to[len..]);
+            let more = piece.more();
+            n += 1;
+            if !more {
+                break;
+            }
+        }
+        self.give_back(n);
+        (n != 0).then_some(len)
+    }
+}

@@ -1,0 +1,673 @@
+//! The control channels of all memif ports of a process, on one thread.
+
+use super::SOFTWARE;
+use super::client::{ClientOptions, Offer, event};
+use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
+use super::ring::{LOG2_MAX, RingSpec, Shared, TxQueues, client_queues, server_queues};
+use super::socket::{
+    Listening, Received, check_event, dial, hung_up, reason, receive, send, send_disconnect, show, text,
+};
+use crate::mem::{REGION_MAX, Region, Regions};
+use dray_config::{Memif, Role, SocketName};
+use dray_switch::Rx;
+use rustix::event::{Timespec, epoll};
+use rustix::net::{SocketFlags, accept_with};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections of one socket that have not finished their handshake.
+const HALF_OPEN: usize = 64;
+/// Rings of one direction.
+const RINGS: usize = 16;
+/// Regions of a link.
+const REGIONS: usize = 256;
+/// Between a client's attempts to connect.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Messages of one connection that are read before the others get their turn.
+const TURN: usize = 64;
+
+/// A port to be kept.
+#[derive(Clone, Debug)]
+pub struct PortSpec {
+    /// Unique name, told to the peer.
+    pub name: String,
+    /// Socket, id, role and sizes.
+    pub memif: Memif,
+    /// Longest frame in bytes, without FCS; at most [`dray_switch::burst::FRAME_MAX`].
+    pub max_frame: u32,
+}
+
+/// What there is to tell about a link that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The peer's software.
+    pub peer: String,
+    /// The peer's name of the interface.
+    pub interface: String,
+    /// Rings we receive on.
+    pub rx_rings: u16,
+    /// Rings we send on.
+    pub tx_rings: u16,
+    /// Descriptors of the largest ring.
+    pub ring_size: u32,
+    /// Bytes of our buffers if we are the client; 0: the peer's, which may all differ.
+    pub buffer_size: u32,
+    /// Regions of shared memory.
+    pub regions: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether none of them can shrink.
+    pub sealed: bool,
+}
+
+/// A link that has come up: its queues, to be polled by workers.
+pub struct Link {
+    /// Receive queues. All are to be polled: a peer sends on whichever it likes.
+    pub rx: Vec<Box<dyn Rx>>,
+    /// Transmit queues.
+    pub tx: TxQueues,
+    /// What there is to tell about it.
+    pub info: LinkInfo,
+}
+
+/// What happened to a port.
+pub enum Event {
+    /// The peer is there.
+    Up {
+        /// The port's name.
+        port: String,
+        /// Its queues.
+        link: Link,
+    },
+    /// The peer is gone, or (a client's port) can't be reached, or for another reason than before. The queues of the link
+    /// move nothing from now on and are to be dropped.
+    Down {
+        /// The port's name.
+        port: String,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// State of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Connected.
+    Up(LinkInfo),
+    /// Not connected, and why.
+    Down(String),
+}
+
+type States = Arc<Mutex<HashMap<String, LinkState>>>;
+
+fn lock(states: &States) -> MutexGuard<'_, HashMap<String, LinkState>> {
+    states.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Command {
+    Add(PortSpec, Sender<Result<(), String>>),
+    Remove(String, Sender<bool>),
+    MaxFrame(String, u32),
+    Shutdown,
+}
+
+/// Keeps the links of a process's memif ports. Dropping it disconnects all.
+pub struct Supervisor {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    states: States,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Starts the thread. `events` is called on it, and must not call back into the supervisor (but for [`Supervisor::state`]).
+    ///
+    /// # Errors
+    /// If the kernel gives no epoll, eventfd or thread.
+    pub fn start(events: impl FnMut(Event) + Send + 'static) -> Result<Supervisor, String> {
+        let (commands, receiver) = channel();
+        let wake = Arc::new(event()?);
+        let states = States::default();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(text)?;
+        let mut inner = Inner {
+            epoll,
+            wake: wake.clone(),
+            commands: receiver,
+            events: Box::new(events),
+            states: states.clone(),
+            ports: HashMap::new(),
+            listeners: HashMap::new(),
+            conns: HashMap::new(),
+            token: 0,
+        };
+        inner.watch(&wake, 0)?;
+        let thread = std::thread::Builder::new().name("memif".into()).spawn(move || inner.run()).map_err(text)?;
+        Ok(Supervisor { commands, wake, states, thread: Some(thread) })
+    }
+
+    fn command(&self, command: Command) {
+        // The thread ends only when it is told to; a command after that has no effect.
+        let _ = self.commands.send(command);
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Begins to keep a port. A server listens when this returns.
+    ///
+    /// # Errors
+    /// If the name or the id on the socket is taken, or the socket can't be listened on.
+    pub fn add(&self, spec: PortSpec) -> Result<(), String> {
+        let (reply, result) = channel();
+        self.command(Command::Add(spec, reply));
+        result.recv().unwrap_or_else(|_| Err("the memif thread has ended".into()))
+    }
+
+    /// Disconnects a port's peer and forgets the port; its socket is closed with the last port on it. No event
+    /// follows. Whether there was such a port.
+    pub fn remove(&self, port: &str) -> bool {
+        let (reply, result) = channel();
+        self.command(Command::Remove(port.to_owned(), reply));
+        result.recv().unwrap_or(false)
+    }
+
+    /// Changes the longest frame of a port, in bytes without FCS. The link stays up.
+    pub fn set_max_frame(&self, port: &str, max_frame: u32) {
+        self.command(Command::MaxFrame(port.to_owned(), max_frame));
+    }
+
+    /// State of a port, if there is such a port.
+    pub fn state(&self, port: &str) -> Option<LinkState> {
+        lock(&self.states).get(port).cloned()
+    }
+
+    /// Disconnects all peers, removes all sockets and ends the thread.
+    pub fn shutdown(self) {}
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.command(Command::Shutdown);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Port {
+    spec: PortSpec,
+    max_frame: Arc<AtomicU32>,
+    /// Its connection, from INIT (server) or connect (client) on.
+    conn: Option<u64>,
+    /// A client's next attempt, and the pause before the one after that.
+    retry: Option<Instant>,
+    pause: Duration,
+}
+
+struct Listener {
+    socket: Listening,
+    token: u64,
+    /// Out of descriptors: accepts again at this time.
+    paused: Option<Instant>,
+}
+
+/// What a client has described so far.
+#[derive(Default)]
+struct Described {
+    peer: String,
+    regions: Vec<Region>,
+    bytes: u64,
+    s2m: Vec<RingSpec>,
+    m2s: Vec<RingSpec>,
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// Server: waits for INIT.
+    Accepted,
+    /// Server: the client describes its memory.
+    Describing(Described),
+    /// Client: waits for HELLO.
+    Dialled,
+    /// Client: waits for CONNECTED.
+    Offered(Box<Offer>),
+    /// Either.
+    Up(Arc<Shared>),
+}
+
+struct Conn {
+    fd: OwnedFd,
+    socket: SocketName,
+    /// The port it is for, once known.
+    port: Option<String>,
+    stage: Stage,
+    deadline: Instant,
+}
+
+struct Inner {
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    events: Box<dyn FnMut(Event) + Send>,
+    states: States,
+    ports: HashMap<String, Port>,
+    listeners: HashMap<SocketName, Listener>,
+    conns: HashMap<u64, Conn>,
+    /// The last epoll token given out; 0 is `wake`.
+    token: u64,
+}
+
+impl Inner {
+    fn watch(&self, fd: &impl AsFd, token: u64) -> Result<(), String> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN).map_err(text)
+    }
+
+    fn run(&mut self) {
+        let mut ready = Vec::with_capacity(64);
+        loop {
+            let timeout = self.next_time().map(|at| {
+                let left = at.saturating_duration_since(Instant::now());
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+            });
+            ready.clear();
+            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), timeout.as_ref());
+            for event in &ready {
+                let token = event.data.u64();
+                if token == 0 {
+                    let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+                } else if let Some(socket) =
+                    self.listeners.iter().find(|(_, l)| l.token == token).map(|(name, _)| name.clone())
+                {
+                    self.accept(&socket);
+                } else {
+                    self.read(token);
+                }
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                match command {
+                    Command::Add(spec, reply) => {
+                        let _ = reply.send(self.add(spec));
+                    }
+                    Command::Remove(port, reply) => {
+                        let _ = reply.send(self.remove(&port));
+                    }
+                    Command::MaxFrame(port, max) => {
+                        if let Some(port) = self.ports.get(&port) {
+                            port.max_frame.store(max, Ordering::Relaxed);
+                        }
+                    }
+                    Command::Shutdown => {
+                        for (_, conn) in self.conns.drain() {
+                            send_disconnect(conn.fd.as_fd(), "the switch shuts down");
+                        }
+                        self.listeners.clear();
+                        return;
+                    }
+                }
+            }
+            self.check_faults();
+            self.check_times();
+        }
+    }
+
+    /// When something is due at the latest.
+    fn next_time(&self) -> Option<Instant> {
+        let conns = self.conns.values().filter(|c| !matches!(c.stage, Stage::Up(_))).map(|c| c.deadline);
+        let ports = self.ports.values().filter(|p| p.conn.is_none()).filter_map(|p| p.retry);
+        conns.chain(ports).chain(self.listeners.values().filter_map(|l| l.paused)).min()
+    }
+
+    /// Closes the links whose peers broke the rules of the rings.
+    fn check_faults(&mut self) {
+        let fault = |(&token, conn): (&u64, &Conn)| match &conn.stage {
+            Stage::Up(shared) => shared.fault().map(|f| (token, f.to_owned())),
+            _ => None,
+        };
+        for (token, what) in self.conns.iter().filter_map(fault).collect::<Vec<_>>() {
+            self.close(token, &what, true);
+        }
+    }
+
+    /// Does what is due.
+    fn check_times(&mut self) {
+        let now = Instant::now();
+        let late = |c: &Conn| !matches!(c.stage, Stage::Up(_)) && c.deadline <= now;
+        for token in self.conns.iter().filter(|(_, c)| late(c)).map(|(&t, _)| t).collect::<Vec<_>>() {
+            self.close(token, "the handshake takes too long", true);
+        }
+        let due = |p: &Port| p.conn.is_none() && p.retry.is_some_and(|at| at <= now);
+        for port in self.ports.iter().filter(|(_, p)| due(p)).map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.dial(&port);
+        }
+        for listener in self.listeners.values_mut() {
+            if listener.paused.is_some_and(|at| at <= now) {
+                listener.paused = None;
+                let data = epoll::EventData::new_u64(listener.token);
+                let _ = epoll::modify(&self.epoll, &listener.socket.fd, data, epoll::EventFlags::IN);
+            }
+        }
+    }
+
+    fn add(&mut self, spec: PortSpec) -> Result<(), String> {
+        let name = spec.name.clone();
+        if self.ports.contains_key(&name) {
+            return Err(format!("port {name:?} is there already"));
+        }
+        let server = spec.memif.role == Role::Server;
+        if server {
+            if let Some(other) = self.server_port(&spec.memif.socket, spec.memif.id) {
+                let socket = show(&spec.memif.socket);
+                return Err(format!("id {} of {socket} is port {other:?}'s already", spec.memif.id));
+            }
+            if !self.listeners.contains_key(&spec.memif.socket) {
+                let socket = Listening::new(&spec.memif.socket)?;
+                self.token += 1;
+                self.watch(&socket.fd, self.token)?;
+                let listener = Listener { socket, token: self.token, paused: None };
+                self.listeners.insert(spec.memif.socket.clone(), listener);
+            }
+        }
+        let reason = if server { "no peer has connected" } else { "not connected yet" };
+        lock(&self.states).insert(name.clone(), LinkState::Down(reason.into()));
+        let port = Port {
+            max_frame: Arc::new(AtomicU32::new(spec.max_frame)),
+            conn: None,
+            retry: (!server).then(Instant::now),
+            pause: RETRY.0,
+            spec,
+        };
+        self.ports.insert(name, port);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        let Some(port) = self.ports.remove(name) else { return false };
+        lock(&self.states).remove(name);
+        if let Some(token) = port.conn {
+            self.close(token, "the port is removed", true);
+        }
+        let socket = port.spec.memif.socket;
+        if !self.ports.values().any(|p| p.spec.memif.role == Role::Server && p.spec.memif.socket == socket) {
+            self.listeners.remove(&socket);
+            // Those that have not said yet which id they want.
+            let orphans = self.conns.iter().filter(|(_, c)| c.socket == socket && matches!(c.stage, Stage::Accepted));
+            for token in orphans.map(|(&t, _)| t).collect::<Vec<_>>() {
+                self.close(token, "the port is removed", true);
+            }
+        }
+        true
+    }
+
+    fn server_port(&self, socket: &SocketName, id: u32) -> Option<&str> {
+        let is = |m: &Memif| m.role == Role::Server && m.id == id && m.socket == *socket;
+        self.ports.iter().find(|(_, p)| is(&p.spec.memif)).map(|(name, _)| name.as_str())
+    }
+
+    fn insert(&mut self, fd: OwnedFd, socket: SocketName, port: Option<String>, stage: Stage) -> Result<u64, String> {
+        self.token += 1;
+        self.watch(&fd, self.token)?;
+        self.conns.insert(self.token, Conn { fd, socket, port, stage, deadline: Instant::now() + HANDSHAKE });
+        Ok(self.token)
+    }
+
+    fn accept(&mut self, name: &SocketName) {
+        let Some(listener) = self.listeners.get_mut(name) else { return };
+        let fd = match accept_with(&listener.socket.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => return,
+            Err(_) => {
+                // No descriptors: they come back, and asking again at once would only burn the CPU.
+                listener.paused = Some(Instant::now() + Duration::from_millis(100));
+                let data = epoll::EventData::new_u64(listener.token);
+                let _ = epoll::modify(&self.epoll, &listener.socket.fd, data, epoll::EventFlags::empty());
+                return;
+            }
+        };
+        let half_open = |c: &&Conn| c.socket == *name && matches!(c.stage, Stage::Accepted | Stage::Describing(_));
+        if self.conns.values().filter(half_open).count() >= HALF_OPEN {
+            return send_disconnect(fd.as_fd(), "too many connections");
+        }
+        // Which port it is for is not known yet: what any port on this socket takes.
+        let sizes = self.ports.values().map(|p| &p.spec.memif).filter(|m| m.socket == *name).map(|m| m.ring_size);
+        let hello = Message::Hello {
+            name: SOFTWARE.into(),
+            min_version: VERSION,
+            max_version: VERSION,
+            max_region: REGIONS as u16 - 1,
+            max_m2s_ring: RINGS as u16 - 1,
+            max_s2m_ring: RINGS as u16 - 1,
+            max_log2_ring_size: sizes.max().unwrap_or(1024).max(1).ilog2().min(LOG2_MAX.into()) as u8,
+        };
+        if send(fd.as_fd(), &hello, None).is_ok() {
+            let _ = self.insert(fd, name.clone(), None, Stage::Accepted);
+        }
+    }
+
+    /// Tries to connect a client's port.
+    fn dial(&mut self, name: &str) {
+        let Some(port) = self.ports.get_mut(name) else { return };
+        port.retry = None;
+        let socket = port.spec.memif.socket.clone();
+        let result = dial(&socket).and_then(|fd| self.insert(fd, socket, Some(name.to_owned()), Stage::Dialled));
+        match result {
+            Ok(token) => {
+                if let Some(port) = self.ports.get_mut(name) {
+                    port.conn = Some(token);
+                }
+            }
+            Err(why) => self.down(name, &why),
+        }
+    }
+
+    /// Reads what a peer sent.
+    fn read(&mut self, token: u64) {
+        for _ in 0..TURN {
+            let Some(conn) = self.conns.get(&token) else { return };
+            let result = match receive(conn.fd.as_fd()) {
+                Received::Nothing => return,
+                Received::Closed => return self.close(token, "the peer closed the connection", false),
+                Received::Bad(what) => Err(what),
+                Received::Message(Message::Disconnect { reason, .. }, _) => {
+                    return self.close(token, &format!("the peer disconnected: {reason}"), false);
+                }
+                Received::Message(message, fd) => self.message(token, message, fd),
+            };
+            if let Err(what) = result {
+                let heard = self.conns.get(&token).and_then(|c| reason(c.fd.as_fd()));
+                return match heard {
+                    Some(reason) => self.close(token, &format!("the peer disconnected: {reason}"), false),
+                    None => self.close(token, &what, true),
+                };
+            }
+        }
+    }
+
+    fn message(&mut self, token: u64, message: Message, fd: Option<OwnedFd>) -> Result<(), String> {
+        if let (Message::Init { id, .. }, Some(conn)) = (&message, self.conns.get(&token))
+            && let Some(other) = self.server_port(&conn.socket, *id).and_then(|p| self.ports.get(p)?.conn)
+            && other != token
+            && self.conns.get(&other).is_some_and(|c| hung_up(c.fd.as_fd()))
+        {
+            // The old connection of a peer that comes back at once.
+            self.close(other, "the peer closed the connection", false);
+        }
+        let Some(conn) = self.conns.get_mut(&token) else { return Ok(()) };
+        match (&mut conn.stage, message) {
+            (Stage::Accepted, Message::Init { version, id, mode, secret, name }) => {
+                let socket = conn.socket.clone();
+                let port = self.init(token, &socket, version, id, mode, secret)?;
+                let conn = self.conns.get_mut(&token).ok_or("the connection is gone")?;
+                conn.port = Some(port);
+                conn.stage = Stage::Describing(Described { peer: name, ..Default::default() });
+                send(conn.fd.as_fd(), &Message::Ack, None)
+            }
+            (Stage::Describing(d), Message::AddRegion { index, size }) => {
+                let fd = fd.ok_or("ADD_REGION without a file descriptor")?;
+                if index as usize != d.regions.len() || d.regions.len() >= REGIONS {
+                    return Err(format!("unexpected region index {index}"));
+                }
+                d.bytes = d.bytes.saturating_add(size);
+                if d.bytes > REGION_MAX {
+                    return Err(format!("regions of more than {REGION_MAX} bytes"));
+                }
+                d.regions.push(Region::map(fd, size)?);
+                send(conn.fd.as_fd(), &Message::Ack, None)
+            }
+            (Stage::Describing(d), Message::AddRing { s2m, index, region, offset, log2_size, private_header }) => {
+                let event = fd.ok_or("ADD_RING without a file descriptor")?;
+                check_event(&event)?;
+                let rings = if s2m { &mut d.s2m } else { &mut d.m2s };
+                if index as usize != rings.len() || rings.len() >= RINGS {
+                    return Err(format!("unexpected ring index {index}"));
+                }
+                if private_header != 0 {
+                    return Err("private headers are not supported".into());
+                }
+                rings.push(RingSpec { region, offset, log2: log2_size, event });
+                send(conn.fd.as_fd(), &Message::Ack, None)
+            }
+            (Stage::Describing(d), Message::Connect { interface }) => {
+                let described = std::mem::take(d);
+                self.serve(token, described, interface)
+            }
+            (Stage::Dialled, hello @ Message::Hello { .. }) => {
+                let port = conn.port.as_ref().and_then(|p| self.ports.get(p)).ok_or("the port is gone")?;
+                let memif = &port.spec.memif;
+                let options = ClientOptions {
+                    ring_size: memif.ring_size,
+                    buffer_size: memif.buffer_size,
+                    queues: memif.queues,
+                    secret: memif.secret.clone(),
+                    name: port.spec.name.clone(),
+                    timeout: HANDSHAKE,
+                };
+                let (max_frame, wake) = (port.max_frame.clone(), self.wake.clone());
+                let offer = Offer::send(conn.fd.as_fd(), hello, memif.id, &options, max_frame, wake)?;
+                conn.stage = Stage::Offered(Box::new(offer));
+                Ok(())
+            }
+            (Stage::Offered(_) | Stage::Up(_), Message::Ack) => Ok(()),
+            (Stage::Offered(_), Message::Connected { interface }) => {
+                let Stage::Offered(offer) = std::mem::replace(&mut conn.stage, Stage::Dialled) else {
+                    return Ok(());
+                };
+                let info = offer.info(interface);
+                let (rx, tx) = client_queues(offer.rings);
+                let shared = offer.shared;
+                self.up(token, shared, Link { rx, tx, info });
+                Ok(())
+            }
+            (_, message) => {
+                let message = format!("{message:?}");
+                Err(format!("unexpected message {}", message.split(' ').next().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Checks INIT; the name of the port it is for, which is taken by this connection now.
+    fn init(
+        &mut self,
+        token: u64,
+        socket: &SocketName,
+        version: u16,
+        id: u32,
+        mode: u8,
+        given: [u8; super::proto::SECRET_SIZE],
+    ) -> Result<String, String> {
+        if version != VERSION {
+            return Err(format!("version {version:#x} is not 2.0"));
+        }
+        let name = self.server_port(socket, id).ok_or_else(|| format!("id {id} is not served here"))?.to_owned();
+        if mode != MODE_ETHERNET {
+            return Err(format!("mode {mode} is not Ethernet"));
+        }
+        let port = self.ports.get_mut(&name).ok_or("the port is gone")?;
+        if let Some(wanted) = &port.spec.memif.secret {
+            // All bytes are compared, whatever the first difference: time tells nothing.
+            let wanted = secret(Some(wanted));
+            if wanted.iter().zip(&given).fold(0, |diff, (a, b)| diff | (a ^ b)) != 0 {
+                return Err("secret does not match".into());
+            }
+        }
+        if port.conn.is_some_and(|other| other != token) {
+            return Err(format!("id {id} is already connected"));
+        }
+        port.conn = Some(token);
+        Ok(name)
+    }
+
+    /// The client has described everything: makes the queues.
+    fn serve(&mut self, token: u64, described: Described, interface: String) -> Result<(), String> {
+        let Described { peer, regions, bytes, s2m, m2s } = described;
+        if s2m.is_empty() || m2s.is_empty() {
+            return Err("a link needs a ring in each direction".into());
+        }
+        let conn = self.conns.get(&token).ok_or("the connection is gone")?;
+        let (name, port) = conn.port.as_ref().and_then(|p| self.ports.get_key_value(p)).ok_or("the port is gone")?;
+        let info = LinkInfo {
+            peer,
+            interface,
+            rx_rings: s2m.len() as u16,
+            tx_rings: m2s.len() as u16,
+            ring_size: 1 << s2m.iter().chain(&m2s).map(|r| r.log2.min(LOG2_MAX)).max().unwrap_or(0),
+            buffer_size: 0,
+            regions: regions.len(),
+            bytes,
+            sealed: regions.iter().all(Region::sealed),
+        };
+        let shared = Arc::new(Shared::new(Regions::new(regions), port.max_frame.clone(), self.wake.clone()));
+        let (rx, tx) = server_queues(&shared, s2m, m2s)?;
+        send(conn.fd.as_fd(), &Message::Connected { interface: name.clone() }, None)?;
+        self.up(token, shared, Link { rx, tx, info });
+        Ok(())
+    }
+
+    fn up(&mut self, token: u64, shared: Arc<Shared>, link: Link) {
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        conn.stage = Stage::Up(shared);
+        let Some((name, port)) = conn.port.as_ref().and_then(|n| Some((n.clone(), self.ports.get_mut(n)?))) else {
+            return;
+        };
+        port.pause = RETRY.0;
+        lock(&self.states).insert(name.clone(), LinkState::Up(link.info.clone()));
+        (self.events)(Event::Up { port: name, link });
+    }
+
+    /// Ends a connection; `tell`: the peer hears why.
+    fn close(&mut self, token: u64, reason: &str, tell: bool) {
+        let Some(conn) = self.conns.remove(&token) else { return };
+        if tell {
+            send_disconnect(conn.fd.as_fd(), reason);
+        }
+        let _ = epoll::delete(&self.epoll, &conn.fd);
+        if let Stage::Up(shared) = &conn.stage {
+            shared.end();
+        }
+        let Some(name) = conn.port else { return };
+        if let Some(port) = self.ports.get_mut(&name)
+            && port.conn == Some(token)
+        {
+            port.conn = None;
+            self.down(&name, reason);
+        }
+    }
+
+    /// A port is not connected: says so, if that is new, and has a client try again.
+    fn down(&mut self, name: &str, reason: &str) {
+        let Some(port) = self.ports.get_mut(name) else { return };
+        if port.spec.memif.role == Role::Client {
+            port.retry = Some(Instant::now() + port.pause);
+            port.pause = (port.pause * 2).min(RETRY.1);
+        }
+        let state = LinkState::Down(reason.to_owned());
+        let before = lock(&self.states).insert(name.to_owned(), state.clone());
+        if before.as_ref() != Some(&state) {
+            (self.events)(Event::Down { port: name.to_owned(), reason: reason.to_owned() });
+        }
+    }
+}
