@@ -1,0 +1,63 @@
+# What a person runs is what CI runs. `make` alone says what there is.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+SYSTEMD_UNITS ?= $(PREFIX)/lib/systemd/system
+# Everything that checks and tests is built with one profile, so that nothing is compiled twice.
+PROFILE := fast
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: demo
+demo: ## Three hosts, an overlay, traffic: a minute on this machine (needs root)
+	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: run it as root" >&2; exit 1; }
+	@.ci/deps build run
+	$(CARGO) build --release --locked
+	$(RELEASE)/dray-demo
+
+.PHONY: test
+test: deps test-deps check ## Check and test everything (without root, all but what needs it)
+	@test "$$(id -u)" = 0 || echo "SKIPPED: not root, so the tests with peers, namespaces and packet sockets do nothing"
+	$(CARGO) test --workspace --locked --profile $(PROFILE)
+
+.PHONY: bench
+bench: ## Compare with testpmd, side by side
+	@.ci/deps build test
+	$(CARGO) build --release --locked
+	$(RELEASE)/dray-perf bench
+
+.PHONY: check
+check: ## Format, lints, licences, generated documents
+	$(CARGO) fmt --all --check
+	.ci/licences
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) deny --offline check licenses bans sources && \
+	    if ls -d "$${CARGO_HOME:-$$HOME/.cargo}"/advisory-dbs/*/ >/dev/null 2>&1; then \
+	        $(CARGO) deny --offline check --disable-fetch advisories; \
+	    else \
+	        echo "SKIPPED: advisories, no copy of the RustSec database here (cargo deny fetch gets one)"; \
+	    fi; \
+	else \
+	    echo "SKIPPED: advisories, cargo-deny is not installed"; \
+	fi
+	$(CARGO) clippy --workspace --all-targets --locked --profile $(PROFILE) -- -D warnings
+	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-config --example reference | diff docs/configuration.md -
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --profile $(PROFILE) --quiet
+
+.PHONY: deps
+deps: ## Install the Debian packages that the build needs
+	@.ci/deps build
+
+.PHONY: test-deps
+test-deps: ## Install the peers that the tests need
+	@.ci/deps test
+
+.PHONY: install
+install: ## Install below PREFIX (/usr/local)
+	@.ci/deps build
+	$(CARGO) build --release --locked
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(RELEASE)/drayd $(RELEASE)/dray $(RELEASE)/dray-perf
+	install -D -m 644 -t $(DESTDIR)$(SYSTEMD_UNITS) control/dray.service
