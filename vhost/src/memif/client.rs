@@ -7,6 +7,7 @@ use super::{LinkInfo, SOFTWARE};
 use crate::mem::{Region, Regions};
 use dray_config::SocketName;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::fstat;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -32,6 +33,8 @@ pub struct ClientOptions {
     pub name: String,
     /// How long to try.
     pub timeout: Duration,
+    /// A file that the server gets to map as region 1, with frames for [`RawTx::fill`](super::RawTx::fill).
+    pub frames: Option<Arc<OwnedFd>>,
 }
 
 impl Default for ClientOptions {
@@ -43,6 +46,7 @@ impl Default for ClientOptions {
             secret: None,
             name: "client".into(),
             timeout: Duration::from_secs(5),
+            frames: None,
         }
     }
 }
@@ -103,6 +107,10 @@ impl Offer {
         };
         send(fd, &init, None)?;
         send(fd, &Message::AddRegion { index: 0, size }, Some(memory.as_fd()))?;
+        if let Some(frames) = &options.frames {
+            let size = fstat(frames).map_err(text)?.st_size as u64;
+            send(fd, &Message::AddRegion { index: 1, size }, Some(frames.as_fd()))?;
+        }
         for (i, event) in (0..).zip(&passed) {
             let s2m = i < layout.s2m;
             let ring = Message::AddRing {

@@ -10,7 +10,7 @@ mod socket;
 mod supervisor;
 
 pub use client::{Client, ClientOptions};
-pub use ring::{Peek, RawRx, RawTx, TxQueues};
+pub use ring::{NullSwitch, Peek, RawRx, RawTx, TxQueues};
 pub use supervisor::{Event, Link, LinkInfo, LinkState, PortSpec, Supervisor};
 
 /// How this implementation calls itself to peers.

@@ -9,6 +9,10 @@
 //! used from the private copy; a client does not read back what only it has to say (where its buffers are).
 #![allow(unsafe_code)]
 
+mod raw;
+
+pub use raw::NullSwitch;
+
 use super::proto::COOKIE;
 use crate::mem::{Regions, guard};
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
@@ -690,6 +694,7 @@ impl Tx for SharedTx {
 }
 
 /// All transmit queues of a link.
+#[derive(Default)]
 pub struct TxQueues(Vec<Box<dyn Tx>>);
 
 impl TxQueues {
@@ -755,6 +760,7 @@ pub(crate) fn server_queues(shared: &Arc<Shared>, s2m: Vec<RingSpec>, m2s: Vec<R
 
 /// A client's queues on its rings.
 pub(crate) fn client_queues(rings: ClientRings) -> Queues {
+    rings.offer_again();
     let rx = rings.m2s.into_iter().map(|q| Box::new(RxQueue::<true>(q)) as Box<dyn Rx>);
     let tx = rings.s2m.into_iter().map(|q| Box::new(TxQueue::<true>(q)) as Box<dyn Tx>);
     (rx.collect(), TxQueues(tx.collect()))
@@ -764,6 +770,15 @@ pub(crate) fn client_queues(rings: ClientRings) -> Queues {
 pub(crate) struct ClientRings {
     s2m: Vec<Queue>,
     m2s: Vec<Queue>,
+}
+
+impl ClientRings {
+    /// Writes the indices once more, when the server is connected: DPDK's zeroes them as it connects.
+    fn offer_again(&self) {
+        for q in &self.m2s {
+            q.ring.head().store(q.offered, Ordering::Release);
+        }
+    }
 }
 
 /// Makes a client's rings in its own memory, which was made for `layout`: S2M empty, M2S with all buffers on offer and interrupts
@@ -793,6 +808,7 @@ pub struct RawRx(Queue);
 
 /// A client's raw rings.
 pub(crate) fn raw_queues(rings: ClientRings) -> (Vec<RawTx>, Vec<RawRx>) {
+    rings.offer_again();
     (rings.s2m.into_iter().map(RawTx).collect(), rings.m2s.into_iter().map(RawRx).collect())
 }
 

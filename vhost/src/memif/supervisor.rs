@@ -545,6 +545,7 @@ impl Inner {
                     secret: memif.secret.clone(),
                     name: port.spec.name.clone(),
                     timeout: HANDSHAKE,
+                    frames: None,
                 };
                 let (max_frame, wake) = (port.max_frame.clone(), self.wake.clone());
                 let offer = Offer::send(conn.fd.as_fd(), hello, memif.id, &options, max_frame, wake)?;
