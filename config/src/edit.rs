@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn ports() {
         let bridges = vec!["blue".into(), "local:7".into()];
-        let request = Request::Port(PortRequest::Add(PortAdd { bridges, ..add() }));
+        let request = Request::Port(PortRequest::Add(Box::new(PortAdd { bridges, ..add() })));
         assert_eq!(
             changes(request),
             Ok(vec![
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn wrong_ports_are_refused_with_the_files_messages() {
-        let request = |port| changes(Request::Port(PortRequest::Add(port))).unwrap_err();
+        let request = |port| changes(Request::Port(PortRequest::Add(Box::new(port)))).unwrap_err();
         assert_eq!(
             request(PortAdd { mtu: Some(10), mac: Some("x".into()), ..add() }),
             "mac = \"x\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\"\n\

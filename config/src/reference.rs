@@ -75,7 +75,8 @@ mod tests {
         let page = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             page == reference(),
-            "docs/configuration.md differs from the schema: cargo run -p dray-config --example reference > docs/configuration.md"
+            "docs/configuration.md differs from the schema: \
+             cargo run -p dray-config --example reference > docs/configuration.md"
         );
     }
 

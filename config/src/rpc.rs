@@ -74,7 +74,7 @@ pub enum PortRequest {
         connect: bool,
     },
     /// Add a port; the flags are the keys of the configuration file
-    Add(PortAdd),
+    Add(Box<PortAdd>),
     /// Delete a port, and take it out of its bridges
     Del {
         /// Its name
@@ -751,8 +751,11 @@ mod tests {
     fn optional_parameters_may_be_left_out() {
         let show = Request::Port(PortRequest::Show { name: None, connect: false });
         assert_eq!(Request::decode(br#"{"jsonrpc":"2.0","id":"a","method":"port.show"}"#), (json!("a"), Ok(show)));
-        let add =
-            Request::Port(PortRequest::Add(PortAdd { name: "a".into(), kind: "eth".into(), ..PortAdd::default() }));
+        let add = Request::Port(PortRequest::Add(Box::new(PortAdd {
+            name: "a".into(),
+            kind: "eth".into(),
+            ..PortAdd::default()
+        })));
         let line = br#"{"jsonrpc":"2.0","id":2,"method":"port.add","params":{"name":"a","kind":"eth"}}"#;
         assert_eq!(Request::decode(line), (json!(2), Ok(add)));
     }
