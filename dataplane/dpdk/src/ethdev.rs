@@ -1,23 +1,23 @@
 //! Ports: NICs and DPDK's virtual devices.
 
+use crate::devargs::Wanted;
 use crate::eal;
 use crate::error::{Error, strerror};
+use crate::iface;
 use crate::mempool::{CACHE, Mempool};
 use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::mem;
 use std::sync::{Arc, Mutex};
-use std::{fs, io, mem};
 
 /// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
-const OVERHEAD: u32 = 18;
+pub(crate) const OVERHEAD: u32 = 18;
 
 /// Every buffer has room for this at least: many NICs can't be given less than 2 KiB.
-const ROOM_MIN: u32 = 2048;
+pub(crate) const ROOM_MIN: u32 = 2048;
 const _: () = assert!(ROOM_MIN as usize >= FRAME_MIN);
 
 /// What is asked of a port. A device may give less: see [`EthInfo`].
@@ -129,12 +129,21 @@ impl EthPort {
         let named = |what: String| Error::new(format!("device {device:?}: {what}"));
         let wanted = Wanted::parse(device, options).map_err(named)?;
         let user = eal::User::new()?;
+        let hugepages = eal::init()?.hugepages;
+        let pci = wanted.bus == c"pci";
         wanted.check().map_err(named)?;
         let options = options.clone();
         eal::run(move || {
             // What was printed before is not about this device.
             eal::take_log();
             open(wanted, &options, user).map_err(|what| eal::with_log(what, &eal::take_log()))
+        })
+        .map_err(|what| {
+            if pci && !hugepages {
+                format!("{what}; a NIC wants hugepages: reserve some (/proc/sys/vm/nr_hugepages) and restart")
+            } else {
+                what
+            }
         })
         .map_err(named)
     }
@@ -175,7 +184,7 @@ impl EthPort {
         // SAFETY: the port is there as long as `self.device`.
         unsafe { sys::dray_eth_link(self.device.id, &mut mbps, &mut up) };
         // The drivers over a kernel interface say "up" whatever it does.
-        let running = self.device.iface.as_deref().is_none_or(is_running);
+        let running = self.device.iface.as_deref().is_none_or(iface::is_running);
         Link { up: up != 0 && running, speed_mbps: (mbps != 0 && mbps != u32::MAX).then_some(mbps) }
     }
 
@@ -232,8 +241,8 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     // What DPDK lets us say, and what is true: af_packet says 1500 and takes what the interface takes.
     let dpdk_mtu = options.mtu.min(max_mtu(&dev)).max(dev.min_mtu);
     let mtu = match &iface {
-        Some(iface) if driver == "net_af_packet" => options.mtu.min(raise_mtu(iface, options.mtu)?),
-        Some(iface) => dpdk_mtu.min(raise_mtu(iface, dpdk_mtu)?),
+        Some(iface) if driver == "net_af_packet" => options.mtu.min(iface::raise_mtu(iface, options.mtu)?),
+        Some(iface) => dpdk_mtu.min(iface::raise_mtu(iface, dpdk_mtu)?),
         None => dpdk_mtu,
     };
 
@@ -377,185 +386,6 @@ fn set_mac(id: u16, wanted: Option<[u8; 6]>, notes: &mut Vec<String>) -> [u8; 6]
     let hex = own.addr_bytes.map(|byte| format!("{byte:02x}")).join(":");
     notes.push(format!("keeps its own address {hex} ({})", strerror(result)));
     own.addr_bytes
-}
-
-/// A device string, taken apart.
-struct Wanted {
-    bus: &'static CStr,
-    name: String,
-    args: String,
-    /// The kernel's interface that the device is made of, if it is.
-    iface: Option<CString>,
-    /// The driver, of a virtual device.
-    driver: String,
-    /// Bytes that a buffer must have at least.
-    room: u32,
-}
-
-impl Wanted {
-    /// Takes `device` apart, and adds to the arguments what `options` say and the driver wants to know there.
-    fn parse(device: &str, options: &EthOptions) -> Result<Wanted, String> {
-        if device.contains('\0') {
-            return Err("has a NUL in it".into());
-        }
-        let (name, args) = device.split_once(',').unwrap_or((device, ""));
-        if let Some(address) = pci_address(name) {
-            return Ok(Wanted {
-                bus: c"pci",
-                name: address,
-                args: args.into(),
-                iface: None,
-                driver: String::new(),
-                room: ROOM_MIN,
-            });
-        }
-        let driver = name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-        if !driver.starts_with("net_") || name.contains(char::is_whitespace) {
-            return Err("is neither a PCI address (\"0000:3b:00.0\") nor a virtual device of DPDK \
-                        (\"net_af_packet0,iface=eth1\")"
-                .into());
-        }
-        let value = |key: &str| args.split(',').find_map(|arg| arg.strip_prefix(key)?.strip_prefix('='));
-        let mut with = args.to_owned();
-        // Adds an argument that follows from an option; it may be there already, but must not contradict.
-        let mut add = |key: &str, wanted: usize, option: &str| match value(key) {
-            Some(given) if given.parse() != Ok(wanted) => {
-                Err(format!("leave \"{key}\" out: it follows from {option} and is {wanted}"))
-            }
-            Some(_) => Ok(()),
-            None => {
-                with = format!("{with}{}{key}={wanted}", if with.is_empty() { "" } else { "," });
-                Ok(())
-            }
-        };
-        let queues = options.queues as usize;
-        let mut room = ROOM_MIN;
-        match driver.as_str() {
-            "net_af_packet" => {
-                // A frame that does not fit its slot is cut; that it was too long must be seen all the same, so the
-                // slot has the kernel's header (80 bytes) and room to spare. Slots fill blocks, which are pages,
-                // without a gap; and the driver wants buffers as large.
-                let slot = options.mtu as u32 + OVERHEAD + 128;
-                let slot = if slot <= 2048 { 2048 } else { slot.next_multiple_of(4096) };
-                room = slot;
-                // The kernel spreads frames over all pairs, so there must not be more than are polled.
-                add("qpairs", queues, "queues")?;
-                add("framesz", slot as usize, "mtu")?;
-                add("blocksz", slot.max(4096) as usize, "mtu")?;
-                add("framecnt", options.ring_size as usize, "ring-size")?;
-            }
-            "net_af_xdp" if queues > 1 => add("queue_count", queues, "queues")?,
-            _ => {}
-        }
-        let iface = value("iface").map(|iface| CString::new(iface).expect("no NUL in it"));
-        if iface.is_none() && matches!(driver.as_str(), "net_af_packet" | "net_af_xdp") {
-            return Err(format!("says no interface: \"{name},iface=eth1\""));
-        }
-        Ok(Wanted { bus: c"vdev", name: name.into(), args: with, iface, driver, room })
-    }
-
-    /// Finds out beforehand what DPDK would only print, or not even that.
-    fn check(&self) -> Result<(), String> {
-        if self.bus == c"pci" {
-            return check_pci(&self.name);
-        }
-        if let Some(iface) = &self.iface {
-            // SAFETY: a C string.
-            if unsafe { libc::if_nametoindex(iface.as_ptr()) } == 0 {
-                return Err(format!("there is no interface \"{}\": see \"ip link\"", iface.to_string_lossy()));
-            }
-        }
-        let folder = CStr::from_bytes_with_nul(sys::RTE_EAL_PMD_PATH).expect("a C string").to_string_lossy();
-        let plugin = format!("{folder}/librte_{}.so", self.driver);
-        // The plain name is a link; the file that EAL needs may have only the name with a version.
-        let installed = fs::read_dir(&*folder).is_ok_and(|files| {
-            let start = format!("librte_{}.so", self.driver);
-            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(&start))
-        });
-        // A DPDK built with its drivers inside has an empty folder name.
-        if !folder.is_empty() && !installed {
-            return Err(format!(
-                "the driver {} is not installed ({plugin}): on Debian, \"apt install 'librte-{}*'\"",
-                self.driver,
-                self.driver.replace('_', "-")
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// `name` as a full PCI address, if it is one: `[domain:]bus:device.function`.
-fn pci_address(name: &str) -> Option<String> {
-    let hex = |s: &str, len: std::ops::RangeInclusive<usize>| {
-        len.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_hexdigit())
-    };
-    let (rest, function) = name.rsplit_once('.')?;
-    let mut parts = rest.rsplit(':');
-    let (device, bus) = (parts.next()?, parts.next()?);
-    let domain = parts.next().unwrap_or("0000");
-    (parts.next().is_none() && hex(domain, 4..=8) && hex(bus, 2..=2) && hex(device, 2..=2) && hex(function, 1..=1))
-        .then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
-}
-
-/// Whether the PCI device is there, and with a kernel driver that DPDK can work through.
-fn check_pci(address: &str) -> Result<(), String> {
-    let device = Path::new("/sys/bus/pci/devices").join(address);
-    if !device.exists() {
-        return Err("there is no such PCI device: see \"dpdk-devbind.py --status\"".into());
-    }
-    let driver = fs::read_link(device.join("driver")).ok();
-    let driver = driver.as_ref().and_then(|path| path.file_name()?.to_str());
-    match driver {
-        // Mellanox' drivers share the device with the kernel's.
-        Some("vfio-pci" | "igb_uio" | "uio_pci_generic" | "mlx4_core" | "mlx5_core") => Ok(()),
-        Some(other) => Err(format!(
-            "the kernel's driver {other} has it: bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\""
-        )),
-        None => Err(format!("bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\"")),
-    }
-}
-
-/// Asks the kernel about an interface, or has it changed: `request` is an `ioctl` of netdevice(7).
-fn interface(iface: &CStr, request: libc::Ioctl, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<libc::ifreq> {
-    // SAFETY: all zeros is a valid ifreq.
-    let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
-    for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(iface.to_bytes()) {
-        *to = *from as libc::c_char;
-    }
-    fill(&mut ifreq);
-    // SAFETY: no preconditions.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just made, and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // SAFETY: an ioctl that reads and writes an ifreq.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut ifreq) } {
-        0 => Ok(ifreq),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Whether the kernel's interface is up and has a carrier.
-fn is_running(iface: &CStr) -> bool {
-    let both = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCGIFFLAGS fills in the flags.
-    interface(iface, libc::SIOCGIFFLAGS, |_| ()).is_ok_and(|is| unsafe { is.ifr_ifru.ifru_flags } & both == both)
-}
-
-/// Sees to it that the kernel's interface has an MTU of at least `wanted`, if it can have that. Returns what it has.
-fn raise_mtu(iface: &CStr, wanted: u16) -> Result<u16, String> {
-    let get = || {
-        // SAFETY: SIOCGIFMTU fills in the MTU.
-        interface(iface, libc::SIOCGIFMTU, |_| ()).map(|is| unsafe { is.ifr_ifru.ifru_mtu })
-    };
-    let mut mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
-    if mtu < wanted.into() {
-        let _ = interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = wanted.into());
-        mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
-    }
-    Ok(mtu.clamp(0, u16::MAX.into()) as u16)
 }
 
 /// Turns DPDK's result into an error: `what` could not be done.

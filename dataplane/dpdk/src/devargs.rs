@@ -1,0 +1,196 @@
+//! Device strings: taking them apart, and finding out beforehand what DPDK would only print, or not even that.
+
+use crate::ethdev::{EthOptions, OVERHEAD, ROOM_MIN};
+use crate::iface;
+use dray_dpdk_sys as sys;
+use dray_switch::burst::FRAME_MAX;
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::path::Path;
+
+/// A device string, taken apart.
+pub(crate) struct Wanted {
+    pub bus: &'static CStr,
+    pub name: String,
+    pub args: String,
+    /// The kernel's interface that the device is made of, if it is.
+    pub iface: Option<CString>,
+    /// The driver, of a virtual device.
+    pub driver: String,
+    /// Bytes that a buffer must have at least.
+    pub room: u32,
+}
+
+impl Wanted {
+    /// Takes `device` apart, and adds to the arguments what `options` say and the driver wants to know there.
+    pub fn parse(device: &str, options: &EthOptions) -> Result<Wanted, String> {
+        if device.contains('\0') {
+            return Err("has a NUL in it".into());
+        }
+        let mtu_max = (FRAME_MAX - OVERHEAD as usize) as u16;
+        if !(68..=mtu_max).contains(&options.mtu) {
+            return Err(format!("an MTU of {} can't be: 68 to {mtu_max} can", options.mtu));
+        }
+        let (name, args) = device.split_once(',').unwrap_or((device, ""));
+        if let Some(address) = pci_address(name) {
+            return Ok(Wanted {
+                bus: c"pci",
+                name: address,
+                args: args.into(),
+                iface: None,
+                driver: String::new(),
+                room: ROOM_MIN,
+            });
+        }
+        let driver = name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        if !driver.starts_with("net_") || name.contains(char::is_whitespace) {
+            return Err("is neither a PCI address (\"0000:3b:00.0\") nor a virtual device of DPDK \
+                        (\"net_af_packet0,iface=eth1\")"
+                .into());
+        }
+        let value = |key: &str| args.split(',').find_map(|arg| arg.strip_prefix(key)?.strip_prefix('='));
+        let mut with = args.to_owned();
+        // Adds an argument that follows from an option; it may be there already, but must not contradict.
+        let mut add = |key: &str, wanted: usize, option: &str| match value(key) {
+            Some(given) if given.parse() != Ok(wanted) => {
+                Err(format!("leave \"{key}\" out: it follows from {option} and is {wanted}"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                with = format!("{with}{}{key}={wanted}", if with.is_empty() { "" } else { "," });
+                Ok(())
+            }
+        };
+        let queues = options.queues as usize;
+        let mut room = ROOM_MIN;
+        match driver.as_str() {
+            "net_af_packet" => {
+                // A frame that does not fit its slot is cut; that it was too long must be seen all the same, so the
+                // slot has the kernel's header (80 bytes) and room to spare. Slots fill blocks, which are pages,
+                // without a gap; and the driver wants buffers as large.
+                let slot = options.mtu as u32 + OVERHEAD + 128;
+                let slot = if slot <= 2048 { 2048 } else { slot.next_multiple_of(4096) };
+                room = slot;
+                // The kernel spreads frames over all pairs, so there must not be more than are polled.
+                add("qpairs", queues, "queues")?;
+                add("framesz", slot as usize, "mtu")?;
+                add("blocksz", slot.max(4096) as usize, "mtu")?;
+                add("framecnt", options.ring_size as usize, "ring-size")?;
+            }
+            "net_af_xdp" if queues > 1 => add("queue_count", queues, "queues")?,
+            _ => {}
+        }
+        // Others (net_tap) make the interface that they name.
+        let exists = matches!(driver.as_str(), "net_af_packet" | "net_af_xdp" | "net_pcap");
+        let iface = value("iface").filter(|_| exists).map(|iface| CString::new(iface).expect("no NUL in it"));
+        if iface.is_none() && matches!(driver.as_str(), "net_af_packet" | "net_af_xdp") {
+            return Err(format!("says no interface: \"{name},iface=eth1\""));
+        }
+        Ok(Wanted { bus: c"vdev", name: name.into(), args: with, iface, driver, room })
+    }
+
+    /// Finds out beforehand what DPDK would only print, or not even that.
+    pub fn check(&self) -> Result<(), String> {
+        if self.bus == c"pci" {
+            return check_pci(&self.name);
+        }
+        if let Some(iface) = self.iface.as_ref().filter(|iface| !iface::exists(iface)) {
+            return Err(format!("there is no interface \"{}\": see \"ip link\"", iface.to_string_lossy()));
+        }
+        let folder = CStr::from_bytes_with_nul(sys::RTE_EAL_PMD_PATH).expect("a C string").to_string_lossy();
+        let plugin = format!("{folder}/librte_{}.so", self.driver);
+        // The plain name is a link; the file that EAL needs may have only the name with a version.
+        let installed = fs::read_dir(&*folder).is_ok_and(|files| {
+            let start = format!("librte_{}.so", self.driver);
+            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(&start))
+        });
+        // A DPDK built with its drivers inside has an empty folder name.
+        if !folder.is_empty() && !installed {
+            return Err(format!(
+                "the driver {} is not installed ({plugin}): on Debian, \"apt install 'librte-{}*'\"",
+                self.driver,
+                self.driver.replace('_', "-")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `name` as a full PCI address, if it is one: `[domain:]bus:device.function`.
+fn pci_address(name: &str) -> Option<String> {
+    let hex = |s: &str, len: std::ops::RangeInclusive<usize>| {
+        len.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let (rest, function) = name.rsplit_once('.')?;
+    let mut parts = rest.rsplit(':');
+    let (device, bus) = (parts.next()?, parts.next()?);
+    let domain = parts.next().unwrap_or("0000");
+    (parts.next().is_none() && hex(domain, 4..=8) && hex(bus, 2..=2) && hex(device, 2..=2) && hex(function, 1..=1))
+        .then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
+}
+
+/// Whether the PCI device is there, and with a kernel driver that DPDK can work through.
+fn check_pci(address: &str) -> Result<(), String> {
+    let device = Path::new("/sys/bus/pci/devices").join(address);
+    if !device.exists() {
+        return Err("there is no such PCI device: see \"dpdk-devbind.py --status\"".into());
+    }
+    let driver = fs::read_link(device.join("driver")).ok();
+    let driver = driver.as_ref().and_then(|path| path.file_name()?.to_str());
+    match driver {
+        // Mellanox' drivers share the device with the kernel's.
+        Some("vfio-pci" | "igb_uio" | "uio_pci_generic" | "mlx4_core" | "mlx5_core") => Ok(()),
+        Some(other) => Err(format!(
+            "the kernel's driver {other} has it: bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\""
+        )),
+        None => Err(format!("bind it to vfio-pci with \"dpdk-devbind.py -b vfio-pci {address}\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(device: &str, options: &EthOptions) -> Result<String, String> {
+        Wanted::parse(device, options)
+            .map(|wanted| format!("{} {} {}", wanted.bus.to_string_lossy(), wanted.name, wanted.args))
+    }
+
+    #[test]
+    fn pci_addresses() {
+        let options = EthOptions::default();
+        assert_eq!(parse("0000:3b:00.0", &options).unwrap(), "pci 0000:3b:00.0 ");
+        assert_eq!(parse("3B:1f.7,key=1", &options).unwrap(), "pci 0000:3b:1f.7 key=1");
+        for no in ["0000:3b:00", "3b:00.00", "3b.0", "0:0000:3b:00.0", "zz:00.0", ":.", "."] {
+            assert!(parse(no, &options).unwrap_err().contains("is neither"), "{no}");
+        }
+    }
+
+    #[test]
+    fn arguments_follow_from_options() {
+        let options = EthOptions { queues: 2, ring_size: 512, ..EthOptions::default() };
+        assert_eq!(
+            parse("net_af_packet0,iface=eth1", &options).unwrap(),
+            "vdev net_af_packet0 iface=eth1,qpairs=2,framesz=2048,blocksz=4096,framecnt=512"
+        );
+        let jumbo = EthOptions { mtu: 9000, ..EthOptions::default() };
+        assert_eq!(
+            parse("net_af_packet0,iface=eth1,qpairs=1", &jumbo).unwrap(),
+            "vdev net_af_packet0 iface=eth1,qpairs=1,framesz=12288,blocksz=12288,framecnt=1024"
+        );
+        assert_eq!(parse("net_af_xdp0,iface=eth1", &options).unwrap(), "vdev net_af_xdp0 iface=eth1,queue_count=2");
+        assert_eq!(parse("net_null0", &options).unwrap(), "vdev net_null0 ");
+        // net_tap makes its interface.
+        assert_eq!(Wanted::parse("net_tap0,iface=new", &options).unwrap().iface, None);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let options = EthOptions::default();
+        let error = parse("net_af_packet0,iface=eth1,framesz=4096", &options).unwrap_err();
+        assert_eq!(error, "leave \"framesz\" out: it follows from mtu and is 2048");
+        assert!(parse("net_af_packet0,iface=eth1,qpairs=x", &options).is_err());
+        assert!(parse("net_null0", &EthOptions { mtu: 9199, ..options.clone() }).unwrap_err().contains("68 to 9198"));
+        assert!(parse("net_null0", &EthOptions { mtu: 67, ..options }).is_err());
+    }
+}
