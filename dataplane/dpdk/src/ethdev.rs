@@ -178,6 +178,11 @@ impl EthPort {
             .collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn device(&self) -> Arc<Device> {
+        self.device.clone()
+    }
+
     /// The link's state, as the device knows it now. Does not wait.
     pub fn link(&self) -> Link {
         let (mut mbps, mut up) = (0, 0);

@@ -28,7 +28,7 @@ impl Mbuf {
     /// # Safety
     /// It points to an mbuf that the caller owns, and `offset` is one of shim.h's, of a field of this type.
     #[inline(always)]
-    unsafe fn field<T>(self, offset: u32) -> *mut T {
+    pub unsafe fn field<T>(self, offset: u32) -> *mut T {
         // SAFETY: within the mbuf, by the C compiler's own offset.
         unsafe { self.0.byte_add(offset as usize).cast() }
     }

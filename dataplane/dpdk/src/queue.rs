@@ -163,3 +163,73 @@ unsafe fn copy_into(burst: &Burst, frame: &Frame, mbuf: Mbuf) {
         mbuf.set_len(len.max(FRAME_MIN) as u16);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EthOptions, EthPort};
+    use dray_dpdk_sys as sys;
+    use std::slice;
+
+    /// Makes one frame of mbufs with these data.
+    fn chain(device: &Device, pieces: &[&[u8]]) -> Mbuf {
+        let mut mbufs = vec![Mbuf::NULL; pieces.len()];
+        assert!(device.pool.alloc(&mut mbufs));
+        for (i, piece) in pieces.iter().enumerate() {
+            // SAFETY: the mbufs are ours, and have room for the small pieces.
+            unsafe {
+                mbufs[i].data().copy_from(piece.as_ptr(), piece.len());
+                mbufs[i].set_len(piece.len() as u16);
+                if let Some(next) = mbufs.get(i + 1) {
+                    *mbufs[i].field::<Mbuf>(sys::DRAY_MBUF_NEXT) = *next;
+                }
+            }
+        }
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        // SAFETY: as above.
+        unsafe {
+            *mbufs[0].field::<u16>(sys::DRAY_MBUF_NB_SEGS) = pieces.len() as u16;
+            *mbufs[0].field::<u32>(sys::DRAY_MBUF_PKT_LEN) = len as u32;
+        }
+        mbufs[0]
+    }
+
+    /// Needs DPDK, but neither root nor a NIC.
+    #[test]
+    fn chains_of_mbufs_become_segments() {
+        let mut port = EthPort::open("net_ring0", &EthOptions::default()).unwrap();
+        let device = port.device();
+        let mut rx = port.rx_queues().pop().unwrap();
+        let bytes: Vec<u8> = (0..1400).map(|i| i as u8).collect();
+        let mut pieces: Vec<&[u8]> = bytes.chunks(100).collect();
+        // The first piece is shorter than a head.
+        pieces.splice(..1, [&bytes[..20], &bytes[20..100]]);
+        let long: Vec<&[u8]> = bytes.chunks(1).take(2 + CHAIN_MAX).collect();
+        let mut frames = [
+            chain(&device, &pieces),
+            chain(&device, &long),
+            chain(&device, &long[1..]),
+            chain(&device, &[&bytes, &bytes]),
+        ];
+        // SAFETY: the port is started; nobody else sends; the mbufs are ours.
+        assert_eq!(unsafe { mbuf::tx_burst(device.id, 0, &mut frames) }, 4);
+
+        let mut burst = Burst::default();
+        rx.receive(&mut burst);
+        // One has too many segments, one is longer than the MTU allows.
+        assert_eq!((burst.len(), burst.drops.get(Drop::RxTooBig), burst.drops.total()), (2, 2, 2));
+        for (i, expected) in [(0, &bytes[..]), (1, &bytes[1..2 + CHAIN_MAX])] {
+            let frame = burst.frame(i);
+            let mut got = frame.head().to_vec();
+            assert_eq!(got, expected[..got.len()]);
+            for segment in burst.segments(frame) {
+                // SAFETY: the burst is not released.
+                got.extend_from_slice(unsafe { slice::from_raw_parts(segment.as_ptr(), segment.len() as usize) });
+            }
+            assert_eq!(got, expected);
+        }
+        assert_eq!(port.stats().buffers_used, pieces.len() as u32 + long.len() as u32 - 1);
+        rx.release(&mut burst);
+        assert_eq!(port.stats().buffers_used, 0, "every segment is back");
+    }
+}

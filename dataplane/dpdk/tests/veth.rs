@@ -191,4 +191,20 @@ fn af_packet_carries_frames_both_ways() {
         send(&mut *tx, &[frame(len, 11)]);
         assert_eq!(peer.receive(), frame(len, 11));
     }
+
+    // The interface goes away under the port: nothing arrives, and the port can be closed.
+    drop((port, rx, tx));
+    let mut port = EthPort::open(device, &EthOptions::default()).unwrap();
+    let mut rx = port.rx_queues().pop().unwrap();
+    let mut tx = port.tx_queues(1).pop().unwrap();
+    ip("link del dray0");
+    assert!(!port.link().up);
+    for _ in 0..50 {
+        send(&mut *tx, &vec![frame(60, 12); 64]);
+        rx.receive(&mut burst);
+        assert!(burst.is_empty());
+        rx.release(&mut burst);
+    }
+    drop((port, rx, tx));
+    assert!(refusal(device).contains("no interface \"dray0\""), "{}", refusal(device));
 }
