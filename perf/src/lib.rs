@@ -1,1 +1,3 @@
 //! dray-perf: packet generator and benchmark.
+
+pub mod demo;

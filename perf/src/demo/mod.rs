@@ -1,0 +1,3 @@
+//! The demo: three hosts, an overlay, and traffic, on one machine.
+
+pub mod container;
