@@ -337,6 +337,21 @@ impl Dataplane {
         entries
     }
 
+    /// How many MACs the FDB has of each bridge.
+    pub fn fdb_macs(&self) -> HashMap<String, usize> {
+        let mut counts: HashMap<u16, usize> = HashMap::new();
+        self.fdb.entries(self.now()).iter().for_each(|e| *counts.entry(e.bridge).or_default() += 1);
+        let count = |(name, n): (&String, u16)| counts.get(&n).map(|&count| (name.clone(), count));
+        self.names.bridges.iter().filter_map(count).collect()
+    }
+
+    /// The remote VTEPs that FDB entries point to.
+    pub fn fdb_vteps(&self) -> HashSet<Ipv4Addr> {
+        let entries = self.fdb.entries(self.now());
+        let used: HashSet<u16> = entries.iter().filter(|e| e.egress.is_tunnel()).map(|e| e.egress.index()).collect();
+        self.names.vteps.iter().filter(|(_, n)| used.contains(n)).map(|(vtep, _)| *vtep).collect()
+    }
+
     /// Forgets the learned entries of `bridge` and `port` (all, where not given). How many.
     pub fn fdb_flush(&self, bridge: Option<&str>, port: Option<&str>) -> usize {
         let bridge = bridge.map(|b| self.names.bridges.get(b));

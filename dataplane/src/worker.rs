@@ -58,7 +58,7 @@ impl Worker {
         let mut queues: Vec<RxQueue> = Vec::new();
         let mut tx: Vec<Option<Box<dyn Tx>>> = Vec::new();
         let mut pipeline = Pipeline::default();
-        let mut burst = Burst::default();
+        let mut burst = Box::new(Burst::default());
         let mut idle = 0u32;
         loop {
             if !self.commands.is_empty() && self.obey(&mut queues, &mut tx, &mut burst) {
@@ -79,7 +79,8 @@ impl Worker {
                 counters.rx_packets.add(burst.len() as u64 + refused as u64);
                 counters.rx_bytes.add(burst.bytes());
 
-                let cx = Context { tables: &self.tables, fdb: &self.fdb, now: self.clock.load(Relaxed), port: q.port };
+                let cx =
+                    Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
                 let mut out = Out { tx: &mut tx, counters: &self.counters.ports, punts: &self.punts };
                 let tally = pipeline.run(&mut burst, cx, &mut out);
                 q.queue.release(&mut burst);

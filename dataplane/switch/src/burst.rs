@@ -81,6 +81,16 @@ impl Frame {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
+    /// The Ethernet header, if the frame is long enough for one.
+    #[inline(always)]
+    pub(crate) fn ethernet(&self) -> Option<&[u8; 14]> {
+        let start = self.start as usize;
+        if (self.end as usize) < start + 14 {
+            return None;
+        }
+        self.bytes.get(start..)?.first_chunk()
+    }
+
     /// The private first bytes, to be rewritten.
     #[inline(always)]
     pub(crate) fn head_mut(&mut self) -> &mut [u8] {
@@ -105,10 +115,30 @@ impl Frame {
     }
 }
 
-/// Up to [`BURST`] frames of one receive queue, and the copies that flooding makes of them.
+/// One of something for each frame and copy of a burst. Indices are masked, so that the stages' loops need no checks.
+pub(crate) struct Lanes<T>([T; FRAMES]);
+
+impl<T> std::ops::Index<u16> for Lanes<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, i: u16) -> &T {
+        &self.0[i as usize % FRAMES]
+    }
+}
+
+impl<T> std::ops::IndexMut<u16> for Lanes<T> {
+    #[inline(always)]
+    fn index_mut(&mut self, i: u16) -> &mut T {
+        &mut self.0[i as usize % FRAMES]
+    }
+}
+
+/// Up to [`BURST`] frames of one receive queue, and the copies that flooding makes of them. All in one piece of some 50
+/// KiB, made once a worker.
 pub struct Burst {
-    pub(crate) frames: Box<[Frame]>,
-    pub(crate) meta: Box<[Meta]>,
+    pub(crate) frames: Lanes<Frame>,
+    pub(crate) meta: Lanes<Meta>,
     n: usize,
     copies: usize,
     chain: Vec<Segment>,
@@ -131,8 +161,8 @@ impl Default for Burst {
             mbuf: 0,
         };
         Burst {
-            frames: vec![frame; FRAMES].into(),
-            meta: vec![Meta::default(); FRAMES].into(),
+            frames: Lanes(std::array::from_fn(|_| frame.clone())),
+            meta: Lanes([Meta::default(); FRAMES]),
             n: 0,
             copies: 0,
             chain: Vec::new(),
@@ -168,7 +198,7 @@ impl Burst {
     /// The received frames' bytes, without FCS.
     #[inline]
     pub fn bytes(&self) -> u64 {
-        self.frames[..self.n].iter().map(|f| f.len as u64).sum()
+        self.frames.0[..self.n].iter().map(|f| f.len as u64).sum()
     }
 
     /// How many more frames can be received.
@@ -180,13 +210,13 @@ impl Burst {
     /// Frame `i` of the burst or of its copies.
     #[inline(always)]
     pub fn frame(&self, i: u16) -> &Frame {
-        &self.frames[i as usize]
+        &self.frames[i]
     }
 
     /// Takes the mbuf out of frame `i`, which then is the taker's to free or send; 0 if it has none.
     #[inline]
     pub fn take_mbuf(&mut self, i: u16) -> usize {
-        std::mem::take(&mut self.frames[i as usize].mbuf)
+        std::mem::take(&mut self.frames[i].mbuf)
     }
 
     /// Appends a frame that is wholly in one piece of `len` bytes at `data` and whose owner is `mbuf` (or 0). The
@@ -198,7 +228,7 @@ impl Burst {
     #[allow(unsafe_code)]
     pub unsafe fn push(&mut self, data: *const u8, len: u32, mbuf: usize) {
         let head_len = self.head_len;
-        let frame = &mut self.frames[self.n];
+        let frame = &mut self.frames[self.n as u16];
         let take = (len as usize).min(head_len);
         // SAFETY: `take` bytes are readable (the caller) and fit the head (`head_len` is at most HEAD_MAX, and
         // `min` here lets the compiler see it).
@@ -222,7 +252,7 @@ impl Burst {
     /// As [`Segment::new`]. A frame was pushed, and it has fewer than [`CHAIN_MAX`] segments beyond its first.
     #[allow(unsafe_code)]
     pub unsafe fn chain(&mut self, data: *const u8, len: u32) {
-        let frame = &mut self.frames[self.n - 1];
+        let frame = &mut self.frames[self.n as u16 - 1];
         frame.len += len;
         let take = (self.head_len.saturating_sub((frame.end - frame.start) as usize)).min(len as usize);
         // SAFETY: `take` bytes are readable (the caller); the head ends at most `head_len` <= HEAD_MAX after HEADROOM.
@@ -263,7 +293,7 @@ impl Burst {
 
     /// Shortens frame `i` to `len` bytes, cutting at its end.
     pub(crate) fn truncate(&mut self, i: u16, len: usize) {
-        let frame = &mut self.frames[i as usize];
+        let frame = &mut self.frames[i];
         debug_assert!(len <= frame.len());
         frame.len = len as u32;
         let mut left = len;
@@ -285,13 +315,13 @@ impl Burst {
             return None;
         }
         self.copies += 1;
-        let (originals, copies) = self.frames.split_at_mut(BURST);
+        let (originals, copies) = self.frames.0.split_at_mut(BURST);
         let (from, to) = (&originals[i as usize], &mut copies[at - BURST]);
         let head = from.start as usize..from.end as usize;
         to.bytes[head.clone()].copy_from_slice(&from.bytes[head]);
         (to.start, to.end, to.len) = (from.start, from.end, from.len);
         (to.body, to.more, to.mbuf) = (from.body, from.more, 0);
-        self.meta[at] = self.meta[i as usize];
+        self.meta[at as u16] = self.meta[i];
         Some(at as u16)
     }
 

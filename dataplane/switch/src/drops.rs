@@ -62,7 +62,7 @@ drops! {
     /// From a tunnel towards a tunnel of the same overlay.
     ForwardSplitHorizon = "forward.split_horizon";
     /// A destination reserved for link-local protocols (IEEE 802.1Q, 01:80:c2:00:00:0x).
-    ForwardLinkLocal = "forward.link_local";
+    FloodLinkLocal = "flood.link_local";
     /// A flooded frame had nobody to go to.
     FloodNoTarget = "flood.no_target";
     /// The egress port has no peer.

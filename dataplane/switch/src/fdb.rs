@@ -95,73 +95,66 @@ struct Bucket {
 /// The forwarding database.
 pub struct Fdb {
     buckets: Box<[Bucket]>,
-    mask: usize,
     seed: [u64; 2],
     used: AtomicUsize,
     limit: usize,
 }
 
-/// What [`Fdb::learn`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
-    /// Nothing: the entry was fresh.
-    Known,
-    /// A new entry, or an old one with a new place or time.
-    Updated,
-    /// No: the table holds as many as it may.
-    Full,
+/// The workers' side of an [`Fdb`]. By value, so that writes to frames don't make the compiler read it again each time.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    buckets: &'a [Bucket],
+    seed: [u64; 2],
+    fdb: &'a Fdb,
 }
 
-impl Fdb {
-    /// A table for `size` MACs (32 bytes each), hashed with `seed`.
-    pub fn new(size: usize, seed: [u64; 2]) -> Self {
-        // Half full at most, so that a key is nearly always in its home bucket.
-        let buckets = (size * 2 / SLOTS).next_power_of_two().max(WINDOW);
-        let buckets: Box<[Bucket]> = (0..buckets).map(|_| Bucket::default()).collect();
-        mem::advise_huge(&buckets);
-        let mask = buckets.len() - 1;
-        Fdb { buckets, mask, seed: [seed[0], seed[1] | 1], used: AtomicUsize::new(0), limit: size }
-    }
-
-    /// How many MACs it holds now.
-    pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
-    }
-
-    /// How many MACs it may hold.
-    pub fn size(&self) -> usize {
-        self.limit
-    }
-
-    /// Bytes of memory.
-    pub fn memory(&self) -> usize {
-        std::mem::size_of_val(&*self.buckets)
-    }
-
+impl<'a> View<'a> {
     /// The home bucket of `key`.
     #[inline(always)]
-    pub fn home(&self, key: u64) -> u32 {
+    pub fn home(self, key: u64) -> u32 {
         let product = (key ^ self.seed[0]) as u128 * (self.seed[1] as u128);
-        ((product as u64 ^ (product >> 64) as u64) as usize & self.mask) as u32
+        ((product as u64 ^ (product >> 64) as u64) as usize & self.mask()) as u32
+    }
+
+    /// The number of buckets is a power of two. Written so, the compiler sees that a masked index needs no check.
+    #[inline(always)]
+    fn mask(self) -> usize {
+        self.buckets.len() - 1
     }
 
     /// Asks the cache for a home bucket.
     #[inline(always)]
-    pub fn prefetch(&self, home: u32) {
-        mem::prefetch_read(&self.buckets[home as usize & self.mask]);
+    pub fn prefetch(self, home: u32) {
+        mem::prefetch_read(&self.buckets[home as usize & self.mask()]);
     }
 
     /// Where `key`, whose home is `home`, is.
     #[inline(always)]
-    pub fn lookup(&self, key: u64, home: u32) -> Option<Egress> {
+    pub fn lookup(self, key: u64, home: u32) -> Option<Egress> {
         self.find(key, home).map(|(_, value)| Egress(value as u32))
     }
 
     /// The slot's value word and its content.
     #[inline(always)]
-    fn find(&self, key: u64, home: u32) -> Option<(&AtomicU64, u64)> {
+    fn find(self, key: u64, home: u32) -> Option<(&'a AtomicU64, u64)> {
+        let bucket = &self.buckets[home as usize & self.mask()];
+        for slot in 0..SLOTS {
+            if bucket.keys[slot].load(Acquire) == key {
+                let value = bucket.values[slot].load(Acquire);
+                if bucket.keys[slot].load(Acquire) == key {
+                    return Some((&bucket.values[slot], value));
+                }
+            }
+        }
+        if bucket.keys[SLOTS - 1].load(Relaxed) == EMPTY { None } else { self.find_further(key, home) }
+    }
+
+    /// [`Fdb::find`] for a key that is not where it is looked for first.
+    #[cold]
+    #[inline(never)]
+    fn find_further(self, key: u64, home: u32) -> Option<(&'a AtomicU64, u64)> {
         for step in 0..WINDOW {
-            let bucket = &self.buckets[(home as usize + step) & self.mask];
+            let bucket = &self.buckets[(home as usize + step) & self.mask()];
             let mut empty = false;
             for slot in 0..SLOTS {
                 let k = bucket.keys[slot].load(Acquire);
@@ -183,13 +176,60 @@ impl Fdb {
     /// Notes that `key` was seen at `egress` in second `now`. Writes at most once a second and entry, even if a MAC
     /// appears at two places in turn, and never to a static entry.
     #[inline(always)]
-    pub fn learn(&self, key: u64, home: u32, egress: Egress, now: u16) -> Learned {
+    pub fn learn(self, key: u64, home: u32, egress: Egress, now: u16) -> Learned {
         let fresh = egress.0 as u64 | (now as u64) << 32;
         match self.find(key, home) {
             Some((_, old)) if (old >> 32) as u16 == now => Learned::Known,
-            Some((word, old)) => self.refresh(word, old, fresh),
-            None => self.insert(key, home, fresh),
+            Some((word, old)) => self.fdb.refresh(word, old, fresh),
+            None => self.fdb.insert(key, home, fresh),
         }
+    }
+}
+
+/// What [`View::learn`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Nothing: the entry was fresh.
+    Known,
+    /// A new entry, or an old one with a new place or time.
+    Updated,
+    /// No: the table holds as many as it may.
+    Full,
+}
+
+impl Fdb {
+    /// A table for `size` MACs (32 bytes each), hashed with `seed`.
+    pub fn new(size: usize, seed: [u64; 2]) -> Self {
+        // Half full at most, so that a key is nearly always in its home bucket.
+        let buckets = (size * 2 / SLOTS).next_power_of_two().max(WINDOW);
+        let buckets: Box<[Bucket]> = (0..buckets).map(|_| Bucket::default()).collect();
+        mem::advise_huge(&buckets);
+        Fdb { buckets, seed: [seed[0], seed[1] | 1], used: AtomicUsize::new(0), limit: size }
+    }
+
+    /// How many MACs it holds now.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// How many MACs it may hold.
+    pub fn size(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        std::mem::size_of_val(&*self.buckets)
+    }
+
+    /// What workers use: the few words that a loop keeps in registers.
+    #[inline(always)]
+    pub fn view(&self) -> View<'_> {
+        View { buckets: &self.buckets, seed: self.seed, fdb: self }
+    }
+
+    fn mask(&self) -> usize {
+        self.view().mask()
     }
 
     #[cold]
@@ -209,7 +249,7 @@ impl Fdb {
             return Learned::Full;
         }
         for step in 0..WINDOW {
-            let bucket = &self.buckets[(home as usize + step) & self.mask];
+            let bucket = &self.buckets[(home as usize + step) & self.mask()];
             for slot in 0..SLOTS {
                 let word = &bucket.keys[slot];
                 let mut k = word.load(Acquire);
@@ -235,9 +275,9 @@ impl Fdb {
 
     /// Adds or replaces a static entry. Control thread only. False if there is no room.
     pub fn set_static(&self, key: u64, egress: Egress) -> bool {
-        let (home, value) = (self.home(key), egress.0 as u64 | STATIC);
+        let (home, value) = (self.view().home(key), egress.0 as u64 | STATIC);
         for _ in 0..100 {
-            match self.find(key, home) {
+            match self.view().find(key, home) {
                 Some((word, old)) => {
                     if word.compare_exchange(old, value, AcqRel, Relaxed).is_ok() {
                         return true;
@@ -255,9 +295,9 @@ impl Fdb {
 
     /// Removes `key`, static or not. Control thread only. Whether it was there.
     pub fn remove(&self, key: u64) -> bool {
-        let home = self.home(key) as usize;
+        let home = self.view().home(key) as usize;
         (0..WINDOW).any(|step| {
-            let bucket = &self.buckets[(home + step) & self.mask];
+            let bucket = &self.buckets[(home + step) & self.mask()];
             (0..SLOTS).any(|slot| bucket.keys[slot].load(Acquire) == key && self.free(bucket, slot, key))
         })
     }
@@ -333,10 +373,11 @@ impl Fdb {
     /// Makes a free slot empty again once no key is further along because this bucket was full; searches then end here.
     fn reclaim(&self, at: usize, slot: usize) {
         let passed = (1..WINDOW).any(|step| {
-            let next = &self.buckets[(at + step) & self.mask];
+            let next = &self.buckets[(at + step) & self.mask()];
             next.keys.iter().any(|k| {
                 let k = k.load(Acquire);
-                k == RESERVED || k > RESERVED && (at.wrapping_sub(self.home(k) as usize) & self.mask) < WINDOW - step
+                k == RESERVED
+                    || k > RESERVED && (at.wrapping_sub(self.view().home(k) as usize) & self.mask()) < WINDOW - step
             })
         });
         if !passed {
@@ -358,7 +399,7 @@ mod tests {
     }
 
     fn find(fdb: &Fdb, key: u64) -> Option<Egress> {
-        fdb.lookup(key, fdb.home(key))
+        fdb.view().lookup(key, fdb.view().home(key))
     }
 
     #[test]
@@ -377,14 +418,14 @@ mod tests {
     fn learns_moves_ages_and_keeps_statics() {
         let fdb = Fdb::new(64, [1, 2]);
         let (a, b) = (key(1, mac(1)), key(1, mac(2)));
-        assert_eq!(fdb.learn(a, fdb.home(a), Egress::port(3, 0), 10), Learned::Updated);
-        assert_eq!(fdb.learn(a, fdb.home(a), Egress::port(3, 0), 10), Learned::Known);
+        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 10), Learned::Updated);
+        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 10), Learned::Known);
         assert_eq!(find(&fdb, a), Some(Egress::port(3, 0)));
         assert_eq!(find(&fdb, key(2, mac(1))), None, "another bridge's MAC is another MAC");
-        assert_eq!(fdb.learn(a, fdb.home(a), Egress::port(4, 7), 11), Learned::Updated);
+        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(4, 7), 11), Learned::Updated);
         assert_eq!(find(&fdb, a), Some(Egress::port(4, 7)));
         assert!(fdb.set_static(b, Egress::tunnel(9)));
-        assert_eq!(fdb.learn(b, fdb.home(b), Egress::port(1, 0), 12), Learned::Known);
+        assert_eq!(fdb.view().learn(b, fdb.view().home(b), Egress::port(1, 0), 12), Learned::Known);
         assert_eq!(find(&fdb, b), Some(Egress::tunnel(9)));
         assert_eq!(fdb.age(0, 1, 12, 1), 0);
         assert_eq!(fdb.age(0, 1, 13, 1), 1);
@@ -397,7 +438,7 @@ mod tests {
     fn a_clock_that_is_ahead_is_no_age() {
         let fdb = Fdb::new(64, [1, 2]);
         let a = key(1, mac(1));
-        fdb.learn(a, fdb.home(a), Egress::port(3, 0), 11);
+        fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 11);
         assert_eq!(fdb.age(0, 1, 10, 1), 0);
         assert_eq!(fdb.entries(10)[0].age, 0);
     }
@@ -407,10 +448,10 @@ mod tests {
         let fdb = Fdb::new(1000, [3, 4]);
         for n in 0..1000 {
             let k = key(1, mac(n));
-            assert_eq!(fdb.learn(k, fdb.home(k), Egress::port(1, 0), 0), Learned::Updated, "MAC {n}");
+            assert_eq!(fdb.view().learn(k, fdb.view().home(k), Egress::port(1, 0), 0), Learned::Updated, "MAC {n}");
         }
         let k = key(1, mac(1000));
-        assert_eq!(fdb.learn(k, fdb.home(k), Egress::port(1, 0), 0), Learned::Full);
+        assert_eq!(fdb.view().learn(k, fdb.view().home(k), Egress::port(1, 0), 0), Learned::Full);
         assert!((0..1000).all(|n| find(&fdb, key(1, mac(n))).is_some()));
         assert_eq!(fdb.flush(|e| e.egress.index() == 1), 1000);
         assert_eq!(fdb.used(), 0);
@@ -422,7 +463,7 @@ mod tests {
         assert!(fdb.memory() <= 64 << 20);
         for n in 0..1 << 20 {
             let k = key(1, mac(n));
-            assert_eq!(fdb.learn(k, fdb.home(k), Egress::port(1, 0), 0), Learned::Updated, "MAC {n}");
+            assert_eq!(fdb.view().learn(k, fdb.view().home(k), Egress::port(1, 0), 0), Learned::Updated, "MAC {n}");
         }
         assert!((0..1 << 20).all(|n| find(&fdb, key(1, mac(n))).is_some()));
     }
@@ -449,7 +490,7 @@ mod tests {
                 2..=4 => {
                     let egress = Egress::port((x >> 20) as u16 % 5, 0);
                     // The round is the second, so every move is taken.
-                    assert_ne!(fdb.learn(k, fdb.home(k), egress, round as u16), Learned::Full);
+                    assert_ne!(fdb.view().learn(k, fdb.view().home(k), egress, round as u16), Learned::Full);
                     model.insert(k, egress);
                 }
                 _ => assert_eq!(find(&fdb, k), model.get(&k).copied()),
@@ -467,7 +508,7 @@ mod tests {
                 s.spawn(move || {
                     for n in 0..200_000u32 {
                         let k = key(1 + port, mac(n % 1000));
-                        fdb.learn(k, fdb.home(k), Egress::port(port, 0), (n / 1000) as u16);
+                        fdb.view().learn(k, fdb.view().home(k), Egress::port(port, 0), (n / 1000) as u16);
                         if let Some(e) = find(fdb, k) {
                             assert_eq!(e.index(), port, "one bridge's value is never another's");
                         }

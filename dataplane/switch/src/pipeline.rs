@@ -1,8 +1,9 @@
 //! The way of a burst, in one place. Every stage takes the frames that are still under way and hands on what remains.
 
 use crate::burst::Burst;
-use crate::stages::{Live, decap, egress::Lists, encap, flood, forward, learn, parse, vlan};
-use crate::tables::PortTable;
+use crate::drops::Drop;
+use crate::stages::{Live, Verdict, decap, egress::Lists, encap, flood, forward, learn, parse};
+use crate::tables::{NO_BRIDGE, PortTable};
 use std::net::Ipv4Addr;
 
 pub use crate::stages::Context;
@@ -52,12 +53,16 @@ impl Pipeline {
         let mut live = Live::all(burst.len());
         self.lists.reach(cx.tables.ports.len());
 
-        if let Some(PortTable::Underlay) = cx.tables.ports.get(cx.port as usize) {
-            tally.punted = decap::run(burst, &mut live, cx, out);
-        } else {
-            vlan::run(burst, &mut live, cx);
+        match cx.tables.ports.get(cx.port as usize) {
+            Some(&PortTable::Access(bridge)) => {
+                parse::run(burst, &mut live, cx, |vlan| if vlan == 0 { bridge } else { NO_BRIDGE });
+            }
+            Some(PortTable::Trunk(bridges)) => {
+                parse::run(burst, &mut live, cx, |vlan| bridges[vlan as usize % bridges.len()]);
+            }
+            Some(PortTable::Underlay) => tally.punted = decap::run(burst, &mut live, cx, out),
+            Some(PortTable::Unused) | None => live.each(burst, |_, _| Verdict::Drop(Drop::VlanNoBridge)),
         }
-        parse::run(burst, &mut live, cx);
         tally.not_learned = learn::run(burst, &live, cx);
         forward::run(burst, &mut live, cx, &mut self.lists, &mut self.tunnels);
         encap::run(burst, cx, &mut self.lists, &mut self.tunnels);

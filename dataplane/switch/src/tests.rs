@@ -62,7 +62,7 @@ impl Switch {
         let received = frames.len() as u32;
         frames.into_iter().for_each(|f| burst.push_owned(f));
         self.now += 1;
-        let cx = Context { tables: &self.tables, fdb: &self.fdb, now: self.now, port };
+        let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port };
         self.tally = self.pipeline.run(&mut burst, cx, &mut self.sink);
         let t = self.tally;
         assert_eq!(received + t.copies, t.switched + t.punted + burst.drops.total(), "every frame is accounted for");
@@ -152,7 +152,7 @@ fn bad_addresses_are_dropped_by_name() {
     assert_eq!(sent, []);
     assert_eq!(
         s.drops,
-        [(Drop::ParseTruncated, 2), (Drop::ParseBadSource, 2), (Drop::VlanUnknown, 1), (Drop::ForwardLinkLocal, 1)]
+        [(Drop::ParseTruncated, 2), (Drop::ParseBadSource, 2), (Drop::VlanUnknown, 1), (Drop::FloodLinkLocal, 1)]
     );
 }
 

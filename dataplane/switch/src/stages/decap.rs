@@ -4,7 +4,7 @@
 //! Drops: `parse.truncated`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
 
-use super::{Context, Live, Verdict};
+use super::{Context, Live, Verdict, parse};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -17,7 +17,8 @@ use std::net::Ipv4Addr;
 const VXLAN: usize = 8;
 const UDP: usize = 8;
 
-/// How many frames went to the slow path.
+/// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
+/// path.
 pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut impl Output) -> u32 {
     let Some(overlay) = &cx.tables.overlay else {
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
@@ -25,7 +26,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut imp
     };
     let mut punted = 0;
     live.each(burst, |burst, i| {
-        match outer(burst.frames[i as usize].head(), burst.frames[i as usize].len(), overlay) {
+        match outer(burst.frames[i].head(), burst.frames[i].len(), overlay) {
             Ok(Outer::Vxlan { at, len, vni, from }) => {
                 let Some(bridge) = overlay.vnis.get(vni) else {
                     return Verdict::Drop(Drop::VxlanUnknownVni);
@@ -41,17 +42,14 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut imp
                 };
                 // What follows the outer packet is padding of a short Ethernet frame.
                 burst.truncate(i, at + len);
-                burst.frames[i as usize].pull_front(at);
-                if be16(burst.frames[i as usize].head(), 12) == wire::VLAN {
+                burst.frames[i].pull_front(at);
+                if be16(burst.frames[i].head(), 12) == wire::VLAN {
                     return Verdict::Drop(Drop::VxlanInnerTag);
                 }
-                let meta = &mut burst.meta[i as usize];
-                meta.bridge = bridge;
-                meta.ingress = ingress;
-                Verdict::Go
+                parse::addresses(burst, i, cx, bridge, ingress)
             }
             Ok(Outer::Host) => {
-                if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i as usize]))) {
+                if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i]))) {
                     punted += 1;
                     Verdict::Taken
                 } else {

@@ -18,8 +18,8 @@ pub(crate) fn run(burst: &mut Burst, cx: Context, lists: &mut Lists, tunnels: &m
 /// Encapsulates frame `i` for `tunnel`.
 #[inline]
 pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tunnel: u16) {
-    let vni = cx.tables.bridges[burst.meta[i as usize].bridge as usize].vni;
-    let frame = &mut burst.frames[i as usize];
+    let vni = cx.tables.bridges[burst.meta[i].bridge as usize].vni;
+    let frame = &mut burst.frames[i];
     // An FDB entry may name a tunnel that the newest tables don't have any more.
     let Some(overlay) = &cx.tables.overlay else {
         return burst.drops.add(Drop::VxlanNoNeighbour, 1);

@@ -1,18 +1,26 @@
 //! One copy for everybody in the bridge: broadcast, multicast and what isn't known. Never back to where it came from,
 //! and never from a tunnel to a tunnel (split horizon: every VTEP is asked by the first one itself).
 //!
-//! Drops: `flood.no_target`.
+//! Drops: `flood.no_target`, `flood.link_local`.
 
 use super::{Context, Live, egress::Lists, encap, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::pipeline::Output;
 
+const MAC: u64 = (1 << 48) - 1;
+/// 01:80:c2:00:00:00 to :0f stay on their link (IEEE 802.1Q, table 8-1).
+const LINK_LOCAL: u64 = 0x0180_c200_0000;
+
 /// How many copies were made beyond the frames themselves.
 pub(crate) fn run(burst: &mut Burst, live: &Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
     let mut copies = 0;
     for i in live.iter() {
-        let meta = burst.meta[i as usize];
+        let meta = burst.meta[i];
+        if meta.dst & MAC & !0xf == LINK_LOCAL {
+            burst.drops.add(Drop::FloodLinkLocal, 1);
+            continue;
+        }
         let mut targets = 0;
         for &to in &cx.tables.bridges[meta.bridge as usize].flood {
             if to == meta.ingress || to.is_tunnel() && meta.ingress.is_tunnel() {
@@ -32,7 +40,7 @@ pub(crate) fn run(burst: &mut Burst, live: &Live, cx: Context, lists: &mut Lists
             if to.is_tunnel() {
                 encap::one(burst, cx, lists, copy, to.index());
             } else {
-                vlan::push(&mut burst.frames[copy as usize], to.vlan());
+                vlan::push(&mut burst.frames[copy], to.vlan());
                 lists.push(to.index(), copy);
             }
         }

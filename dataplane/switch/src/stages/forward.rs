@@ -9,7 +9,7 @@ use crate::drops::Drop;
 /// Puts frames for ports into `lists`, frames for tunnels into `tunnels`; what must be flooded stays in `live`.
 pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut Lists, tunnels: &mut Vec<(u16, u16)>) {
     live.each(burst, |burst, i| {
-        let meta = &burst.meta[i as usize];
+        let meta = &burst.meta[i];
         if meta.dst & GROUP != 0 {
             return Verdict::Go;
         }
@@ -26,7 +26,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
             tunnels.push((i, egress.index()));
         } else {
             if egress.vlan() != 0 {
-                vlan::push(&mut burst.frames[i as usize], egress.vlan());
+                vlan::push(&mut burst.frames[i], egress.vlan());
             }
             lists.push(egress.index(), i);
         }

@@ -8,7 +8,7 @@ use crate::fdb::{Egress, Learned};
 pub(crate) fn run(burst: &mut Burst, live: &Live, cx: Context) -> u32 {
     let mut full = 0;
     for i in live.iter() {
-        let meta = &burst.meta[i as usize];
+        let meta = &burst.meta[i];
         if meta.ingress != Egress::NOWHERE {
             full += (cx.fdb.learn(meta.src, meta.src_bucket, meta.ingress, cx.now) == Learned::Full) as u32;
         }

@@ -11,7 +11,7 @@ pub(crate) mod vlan;
 
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
-use crate::fdb::Fdb;
+use crate::fdb::View;
 use crate::tables::Tables;
 
 /// What every stage may look at while it runs one burst.
@@ -20,7 +20,7 @@ pub struct Context<'a> {
     /// The published tables.
     pub tables: &'a Tables,
     /// The forwarding database.
-    pub fdb: &'a Fdb,
+    pub fdb: View<'a>,
     /// The current second, for ages.
     pub now: u16,
     /// The port that the burst was received on.

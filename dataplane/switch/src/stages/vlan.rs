@@ -1,50 +1,34 @@
-//! Which bridge a frame belongs to: by its port and 802.1Q tag, which is popped. A priority tag (VLAN 0) counts as none.
+//! 802.1Q tags: taken out where a frame comes in, put in where it leaves. A priority tag (VLAN 0) counts as none.
 //!
-//! Drops: `vlan.no_bridge`, `vlan.unknown_vlan`, `parse.truncated`.
+//! It is done for each frame just before its addresses are read (`parse`), in one pass.
+//!
+//! Drops: `vlan.unknown_vlan`, `parse.truncated`.
 
-use super::{Context, Live, Verdict};
-use crate::burst::{Burst, Frame};
+use crate::burst::Frame;
 use crate::drops::Drop;
-use crate::fdb::Egress;
-use crate::tables::{NO_BRIDGE, PortTable};
 use crate::wire::{self, ETH, TAG, be16};
 
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context) {
-    match cx.tables.ports.get(cx.port as usize) {
-        Some(PortTable::Access(bridge)) => {
-            classify(burst, live, cx, |vlan| if vlan == 0 { *bridge } else { NO_BRIDGE })
-        }
-        Some(PortTable::Trunk(bridges)) => classify(burst, live, cx, |vlan| bridges[vlan as usize & 0xfff]),
-        _ => live.each(burst, |_, _| Verdict::Drop(Drop::VlanNoBridge)),
+/// The VLAN of frame `i` (0: none or a priority tag), whose tag is taken out.
+#[inline(always)]
+pub(crate) fn untag(frame: &mut Frame) -> Result<u16, Drop> {
+    match frame.ethernet() {
+        None => Err(Drop::ParseTruncated),
+        Some(ethernet) if be16(ethernet, 12) != wire::VLAN => Ok(0),
+        Some(_) => pop(frame),
     }
 }
 
-#[inline(always)]
-fn classify(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: impl Fn(u16) -> u16) {
-    live.each(burst, |burst, i| {
-        let frame = &mut burst.frames[i as usize];
-        if frame.head().len() < ETH {
-            return Verdict::Drop(Drop::ParseTruncated);
-        }
-        let mut vlan = 0;
-        if be16(frame.head(), 12) == wire::VLAN {
-            if frame.head().len() < ETH + TAG {
-                return Verdict::Drop(Drop::ParseTruncated);
-            }
-            vlan = be16(frame.head(), 14) & 0xfff;
-            pop(frame);
-        }
-        let meta = &mut burst.meta[i as usize];
-        meta.bridge = bridge_of(vlan);
-        meta.ingress = Egress::port(cx.port, vlan);
-        if meta.bridge == NO_BRIDGE { Verdict::Drop(Drop::VlanUnknown) } else { Verdict::Go }
-    })
-}
-
 /// Takes the tag out: the addresses move up over it.
-fn pop(frame: &mut Frame) {
+#[cold]
+#[inline(never)]
+fn pop(frame: &mut Frame) -> Result<u16, Drop> {
+    if frame.head().len() < ETH + TAG {
+        return Err(Drop::ParseTruncated);
+    }
+    let vlan = be16(frame.head(), 14) & 0xfff;
     frame.head_mut().copy_within(0..12, TAG);
     frame.pull_front(TAG);
+    Ok(vlan)
 }
 
 /// Puts a tag in: the addresses move down into the headroom.
