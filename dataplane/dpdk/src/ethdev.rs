@@ -31,7 +31,7 @@ pub struct EthOptions {
     pub ring_size: u16,
     /// Largest Ethernet payload, bytes.
     pub mtu: u16,
-    /// The address that the device is to have; its own if `None`.
+    /// The address that the device is to have; its own if `None`. A kernel interface keeps it after the port is closed.
     pub mac: Option<[u8; 6]>,
 }
 
@@ -228,6 +228,8 @@ impl Drop for Probed {
 fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort, String> {
     let iface = wanted.iface.clone();
     let mut notes = Vec::new();
+    // Declared first, so that it goes last if the device is given up half-way: the driver may have buffers of it.
+    let pool;
     let probed = Probed::new(&wanted)?;
     let id = probed.id;
 
@@ -296,7 +298,7 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     let room = max_frame.max(wanted.room).next_multiple_of(64) as u16;
     // SAFETY: the port is there.
     let socket = unsafe { sys::rte_eth_dev_socket_id(id) };
-    let pool = Mempool::new(buffers, room, socket).map_err(|e| e.to_string())?;
+    pool = Mempool::new(buffers, room, socket).map_err(|e| e.to_string())?;
 
     let any = sys::DRAY_SOCKET_ID_ANY as u32;
     let socket = u32::try_from(socket).unwrap_or(any);
