@@ -81,14 +81,11 @@ impl Frame {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
-    /// The Ethernet header, if the frame is long enough for one.
+    /// The Ethernet header of a frame as it was received, if it is long enough for one.
     #[inline(always)]
-    pub(crate) fn ethernet(&self) -> Option<&[u8; 14]> {
-        let start = self.start as usize;
-        if (self.end as usize) < start + 14 {
-            return None;
-        }
-        self.bytes.get(start..)?.first_chunk()
+    pub(crate) fn received_ethernet(&self) -> Option<&[u8; 14]> {
+        debug_assert!(self.start == HEADROOM as u16);
+        (self.end >= HEADROOM as u16 + 14).then(|| self.bytes[HEADROOM..].first_chunk().expect("longer than 14"))
     }
 
     /// The private first bytes, to be rewritten.

@@ -30,8 +30,14 @@ impl Egress {
         Egress(TUNNEL | tunnel as u32)
     }
 
-    /// A tunnel that isn't known yet: nothing is learned there.
+    /// A tunnel that isn't known yet: [`View::learn`] learns nothing there.
     pub const NOWHERE: Egress = Egress(u32::MAX);
+
+    /// Whether it is a port without a tag.
+    #[inline(always)]
+    pub const fn is_untagged_port(self) -> bool {
+        self.0 <= u16::MAX as u32
+    }
 
     /// Whether it is a tunnel.
     #[inline(always)]
@@ -235,7 +241,10 @@ impl Fdb {
     #[cold]
     fn refresh(&self, word: &AtomicU64, old: u64, fresh: u64) -> Learned {
         // Exchanged, not stored: if the slot was given to another key meanwhile, the value is not `old` any more.
-        if old & STATIC != 0 || word.compare_exchange(old, fresh, AcqRel, Relaxed).is_err() {
+        if old & STATIC != 0
+            || Egress(fresh as u32) == Egress::NOWHERE
+            || word.compare_exchange(old, fresh, AcqRel, Relaxed).is_err()
+        {
             return Learned::Known;
         }
         Learned::Updated
@@ -243,6 +252,9 @@ impl Fdb {
 
     #[cold]
     fn insert(&self, key: u64, home: u32, value: u64) -> Learned {
+        if Egress(value as u32) == Egress::NOWHERE {
+            return Learned::Known;
+        }
         // Counted first, so that many workers together keep the limit.
         if self.used.fetch_add(1, Relaxed) >= self.limit {
             self.used.fetch_sub(1, Relaxed);

@@ -73,8 +73,8 @@ pub fn prefetch_write<T>(p: *const T) {
 /// Copies `len` bytes, exactly, with as few and as wide moves as the length allows.
 ///
 /// # Safety
-/// `src` is readable and `dst` writable for `len` bytes, and they do not overlap. Either may be changed by a
-/// peer meanwhile: the bytes are then any mixture, which nobody relies on.
+/// `src` is readable and `dst` writable for `len` bytes. Either may be changed by a peer meanwhile, and a peer that names the
+/// same memory as source and destination makes them overlap: the bytes are then any mixture, which nobody relies on.
 #[inline(always)]
 pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: every access below lies within the first `len` bytes; the caller vouches for those.
@@ -92,7 +92,7 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
                 copy_n::<64>(src, dst);
                 copy_n::<64>(src.add(len - 64), dst.add(len - 64));
             }
-            _ => ptr::copy_nonoverlapping(src, dst, len),
+            _ => ptr::copy(src, dst, len),
         }
     }
 }

@@ -63,10 +63,10 @@ impl Pipeline {
             Some(PortTable::Underlay) => tally.punted = decap::run(burst, &mut live, cx, out),
             Some(PortTable::Unused) | None => live.each(burst, |_, _| Verdict::Drop(Drop::VlanNoBridge)),
         }
-        tally.not_learned = learn::run(burst, &live, cx);
+        tally.not_learned = learn::run(burst, live, cx);
         forward::run(burst, &mut live, cx, &mut self.lists, &mut self.tunnels);
         encap::run(burst, cx, &mut self.lists, &mut self.tunnels);
-        tally.copies = flood::run(burst, &live, cx, &mut self.lists, out);
+        tally.copies = flood::run(burst, live, cx, &mut self.lists, out);
         self.lists.flush(burst, out);
 
         tally.switched = std::mem::take(&mut self.lists.switched);

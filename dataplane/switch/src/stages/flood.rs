@@ -13,7 +13,7 @@ const MAC: u64 = (1 << 48) - 1;
 const LINK_LOCAL: u64 = 0x0180_c200_0000;
 
 /// How many copies were made beyond the frames themselves.
-pub(crate) fn run(burst: &mut Burst, live: &Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
+pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
     let mut copies = 0;
     for i in live.iter() {
         let meta = burst.meta[i];

@@ -19,16 +19,15 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
         if egress == meta.ingress {
             return Verdict::Drop(Drop::ForwardSamePort);
         }
-        if egress.is_tunnel() {
-            if meta.ingress.is_tunnel() {
-                return Verdict::Drop(Drop::ForwardSplitHorizon);
-            }
-            tunnels.push((i, egress.index()));
-        } else {
-            if egress.vlan() != 0 {
-                vlan::push(&mut burst.frames[i], egress.vlan());
-            }
+        if egress.is_untagged_port() {
             lists.push(egress.index(), i);
+        } else if !egress.is_tunnel() {
+            vlan::push(&mut burst.frames[i], egress.vlan());
+            lists.push(egress.index(), i);
+        } else if meta.ingress.is_tunnel() {
+            return Verdict::Drop(Drop::ForwardSplitHorizon);
+        } else {
+            tunnels.push((i, egress.index()));
         }
         Verdict::Taken
     })

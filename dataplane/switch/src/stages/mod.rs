@@ -27,38 +27,42 @@ pub struct Context<'a> {
     pub port: u16,
 }
 
-/// The frames of a burst that are still under way, in their order.
-pub(crate) struct Live {
-    frames: [u16; BURST],
-    n: usize,
-}
+/// The frames of a burst that are still under way: a bit each.
+#[derive(Clone, Copy)]
+pub(crate) struct Live(u64);
+
+const _: () = assert!(BURST <= 64);
 
 impl Live {
     pub(crate) fn all(n: usize) -> Self {
-        Live { frames: std::array::from_fn(|i| i as u16), n }
+        Live(if n == 0 { 0 } else { u64::MAX >> (64 - n) })
     }
 
+    /// Their numbers, in order.
     #[inline(always)]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
-        self.frames[..self.n].iter().copied()
+    pub(crate) fn iter(self) -> impl Iterator<Item = u16> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            (left != 0).then(|| {
+                let i = left.trailing_zeros();
+                left &= left - 1;
+                i as u16
+            })
+        })
     }
 
     /// Goes on with the frames for which `stage` says so; those it gives a reason for are dropped.
     #[inline(always)]
     pub(crate) fn each(&mut self, burst: &mut Burst, mut stage: impl FnMut(&mut Burst, u16) -> Verdict) {
         let mut kept = 0;
-        for at in 0..self.n {
-            let i = self.frames[at];
+        for i in self.iter() {
             match stage(burst, i) {
-                Verdict::Go => {
-                    self.frames[kept] = i;
-                    kept += 1;
-                }
+                Verdict::Go => kept |= 1 << i,
                 Verdict::Drop(reason) => burst.drops.add(reason, 1),
                 Verdict::Taken => {}
             }
         }
-        self.n = kept;
+        self.0 = kept;
     }
 }
 

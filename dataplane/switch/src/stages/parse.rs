@@ -7,40 +7,74 @@ use crate::burst::{Burst, Meta};
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::tables::NO_BRIDGE;
+use crate::wire::{self, be16};
 
 /// The group bit of an address in the lower 48 bits of a key.
 pub(crate) const GROUP: u64 = 1 << 40;
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(always)]
 pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: impl Fn(u16) -> u16) {
+    let untagged = bridge_of(0);
     live.each(burst, |burst, i| {
-        let vlan = match vlan::untag(&mut burst.frames[i]) {
-            Ok(vlan) => vlan,
-            Err(reason) => return Verdict::Drop(reason),
+        let Some(ethernet) = burst.frames[i].received_ethernet() else {
+            return Verdict::Drop(Drop::ParseTruncated);
         };
-        match bridge_of(vlan) {
-            NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
-            bridge => addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan)),
+        if be16(ethernet, 12) == wire::VLAN {
+            return tagged(burst, i, cx, &bridge_of);
         }
+        if untagged == NO_BRIDGE {
+            return Verdict::Drop(Drop::VlanUnknown);
+        }
+        let addresses = Addresses::read(ethernet);
+        addresses.note(burst, i, cx, untagged, Egress::port(cx.port, 0))
     })
 }
 
-/// Reads the addresses of frame `i`, which came from `ingress` into `bridge`.
-#[inline(always)]
-pub(crate) fn addresses(burst: &mut Burst, i: u16, cx: Context, bridge: u16, ingress: Egress) -> Verdict {
-    let Some(ethernet) = burst.frames[i].ethernet() else {
-        return Verdict::Drop(Drop::ParseTruncated);
+#[cold]
+#[inline(never)]
+fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
+    let vlan = match vlan::pop(&mut burst.frames[i]) {
+        Ok(vlan) => vlan,
+        Err(reason) => return Verdict::Drop(reason),
     };
-    let word = |at: usize| u64::from_be_bytes(ethernet[at..at + 8].try_into().expect("8 bytes"));
-    let (dst, src) = (word(0) >> 16, word(6) >> 16);
-    if (src & GROUP != 0) | (src == 0) {
-        return Verdict::Drop(Drop::ParseBadSource);
+    match bridge_of(vlan) {
+        NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
+        bridge => addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan)),
     }
-    let key = (bridge as u64) << 48;
-    let (dst, src) = (key | dst, key | src);
-    let (dst_bucket, src_bucket) = (cx.fdb.home(dst), cx.fdb.home(src));
-    cx.fdb.prefetch(src_bucket);
-    cx.fdb.prefetch(dst_bucket);
-    burst.meta[i] = Meta { dst, src, dst_bucket, src_bucket, ingress, bridge };
-    Verdict::Go
+}
+
+/// Reads the addresses of frame `i`, which came from `ingress` into `bridge`.
+pub(crate) fn addresses(burst: &mut Burst, i: u16, cx: Context, bridge: u16, ingress: Egress) -> Verdict {
+    match burst.frames[i].head().first_chunk() {
+        Some(ethernet) => Addresses::read(ethernet).note(burst, i, cx, bridge, ingress),
+        None => Verdict::Drop(Drop::ParseTruncated),
+    }
+}
+
+/// Destination and source in the lower 48 bits.
+#[derive(Clone, Copy)]
+struct Addresses(u64, u64);
+
+impl Addresses {
+    #[inline(always)]
+    fn read(ethernet: &[u8; 14]) -> Self {
+        let word = |at: usize| u64::from_be_bytes(ethernet[at..at + 8].try_into().expect("8 bytes"));
+        Addresses(word(0) >> 16, word(6) >> 16)
+    }
+
+    /// Makes them FDB keys and asks for their buckets.
+    #[inline(always)]
+    fn note(self, burst: &mut Burst, i: u16, cx: Context, bridge: u16, ingress: Egress) -> Verdict {
+        let Addresses(dst, src) = self;
+        if (src & GROUP != 0) | (src == 0) {
+            return Verdict::Drop(Drop::ParseBadSource);
+        }
+        let key = (bridge as u64) << 48;
+        let (dst, src) = (key | dst, key | src);
+        let (dst_bucket, src_bucket) = (cx.fdb.home(dst), cx.fdb.home(src));
+        cx.fdb.prefetch(src_bucket);
+        cx.fdb.prefetch(dst_bucket);
+        burst.meta[i] = Meta { dst, src, dst_bucket, src_bucket, ingress, bridge };
+        Verdict::Go
+    }
 }

@@ -8,20 +8,8 @@ use crate::burst::Frame;
 use crate::drops::Drop;
 use crate::wire::{self, ETH, TAG, be16};
 
-/// The VLAN of frame `i` (0: none or a priority tag), whose tag is taken out.
-#[inline(always)]
-pub(crate) fn untag(frame: &mut Frame) -> Result<u16, Drop> {
-    match frame.ethernet() {
-        None => Err(Drop::ParseTruncated),
-        Some(ethernet) if be16(ethernet, 12) != wire::VLAN => Ok(0),
-        Some(_) => pop(frame),
-    }
-}
-
-/// Takes the tag out: the addresses move up over it.
-#[cold]
-#[inline(never)]
-fn pop(frame: &mut Frame) -> Result<u16, Drop> {
+/// Takes the tag out, over which the addresses move up, and returns its VLAN.
+pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
     if frame.head().len() < ETH + TAG {
         return Err(Drop::ParseTruncated);
     }
