@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 /// A testpmd process, killed when dropped.
 struct Testpmd {
+    prefix: String,
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
@@ -34,7 +35,7 @@ impl Testpmd {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tx, lines) = channel();
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tx.send(l)));
-        Testpmd { child, stdin, lines }
+        Testpmd { prefix, child, stdin, lines }
     }
 
     fn say(&mut self, command: &str) {
@@ -55,6 +56,8 @@ impl Testpmd {
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // EAL's run-time directory, which it does not remove when killed.
+        let _ = std::fs::remove_dir_all(Path::new("/run/dpdk").join(&self.prefix));
     }
 }
 

@@ -409,10 +409,10 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         let max = q.shared.max_frame.load(Ordering::Relaxed);
 
         // First all descriptors, so that the fetching of the frames' bytes overlaps.
-        let mut n = (available as usize).min(burst.room());
-        let mut bad = false;
+        let room = (available as usize).min(burst.room());
+        let (mut n, mut bad) = (room, false);
         let mut flags = 0;
-        for i in 0..n {
+        for i in 0..room {
             let Some(slot) = q.read::<CLIENT, true>(q.next.wrapping_add(i as u16)) else {
                 (n, bad) = (i, true);
                 break;
