@@ -82,7 +82,7 @@ pub struct EthStats {
     pub rx_nombuf: u64,
     /// Frames received with an error.
     pub ierrors: u64,
-    /// Frames that could not be sent.
+    /// Frames that the device took and could not send after all (af_packet: the interface is down).
     pub oerrors: u64,
     /// Buffers in use now: in rings, in hand, or on their way.
     pub buffers_used: u32,
