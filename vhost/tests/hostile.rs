@@ -52,6 +52,9 @@ fn connect_message() -> Vec<u8> {
     message(&[&[6, 0], b"eth0"])
 }
 
+/// Messages, and what each comes with ([`Test::fds`]).
+type Messages = Vec<(Vec<u8>, u8)>;
+
 struct Peer(OwnedFd);
 
 impl Peer {
@@ -145,7 +148,7 @@ impl Test {
     }
 
     /// The messages of a correct handshake, and whether each comes with the region's (1) or an eventfd (2).
-    fn good() -> Vec<(Vec<u8>, u8)> {
+    fn good() -> Messages {
         vec![
             (init(0x200, 0, 0, SECRET), 0),
             (add_region(0, SIZE), 1),
@@ -232,7 +235,7 @@ impl Test {
 }
 
 /// The good handshake with message `i` replaced.
-fn with(i: usize, m: Vec<u8>, fd: u8) -> Vec<(Vec<u8>, u8)> {
+fn with(i: usize, m: Vec<u8>, fd: u8) -> Messages {
     let mut all = Test::good();
     all[i] = (m, fd);
     all
@@ -242,7 +245,7 @@ fn with(i: usize, m: Vec<u8>, fd: u8) -> Vec<(Vec<u8>, u8)> {
 fn every_wrong_message_is_named() {
     let mut t = Test::new();
     t.write_rings();
-    let sizes: [(Vec<(Vec<u8>, u8)>, &str); 30] = [
+    let wrong: [(Messages, &str); 30] = [
         (with(0, init(0x100, 0, 0, SECRET), 0), "version 0x100"),
         (with(0, init(0x201, 0, 0, SECRET), 0), "version 0x201"),
         (with(0, init(0x200, 5, 0, SECRET), 0), "id 5 is not served"),
@@ -274,7 +277,7 @@ fn every_wrong_message_is_named() {
         (with(3, add_ring(1, 1, 0, 0, 8, 0), 2), "each direction"),
         (with(4, message(&[&[9, 0]]), 0), "unknown message type 9"),
     ];
-    for (messages, reason) in sizes {
+    for (messages, reason) in wrong {
         let got = t.refused(&messages);
         assert!(got.contains(reason), "{got:?} instead of {reason:?}");
     }

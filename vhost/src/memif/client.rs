@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// An own eventfd.
 pub(super) fn event() -> Result<OwnedFd, String> {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| format!("eventfd: {}", text(e)))
@@ -161,12 +164,15 @@ impl Client {
     /// Why it did not work, at last.
     pub fn connect(socket: &SocketName, id: u32, options: &ClientOptions) -> Result<Client, String> {
         let deadline = Instant::now() + options.timeout;
+        let mut last = None;
         loop {
             match Self::try_connect(socket, id, options, deadline) {
-                Err(e) if Instant::now() + Duration::from_millis(20) > deadline => return Err(e),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(client) => return Ok(client),
+                // Out of time in the middle of an attempt: the reason of the one before says more.
+                Err(e) if Instant::now() + RETRY > deadline => return Err(last.unwrap_or(e)),
+                Err(e) => last = Some(e),
             }
+            std::thread::sleep(RETRY);
         }
     }
 

@@ -289,6 +289,8 @@ pub(crate) struct Queue {
     peer: u16,
     /// A receiving client's own index: buffers up to here were offered.
     offered: u16,
+    /// Whether the peer was ever seen with interrupts unmasked on a ring that we produce on.
+    sleeps: bool,
     /// [`guard::faults`] as last seen.
     faults: usize,
     slots: [Slot; BURST],
@@ -302,7 +304,19 @@ impl Queue {
     fn new(ring: Ring, shared: &Arc<Shared>, own: Option<Buffers>, event: OwnedFd, name: String) -> Queue {
         let faults = guard::faults();
         let slots = [Slot::EMPTY; BURST];
-        Queue { ring, shared: shared.clone(), own, event, next: 0, peer: 0, offered: 0, faults, slots, name }
+        Queue {
+            ring,
+            shared: shared.clone(),
+            own,
+            event,
+            next: 0,
+            peer: 0,
+            offered: 0,
+            sleeps: false,
+            faults,
+            slots,
+            name,
+        }
     }
 
     #[cold]
@@ -357,11 +371,15 @@ impl Queue {
 
     /// Wakes the peer if it sleeps.
     #[inline(always)]
-    fn kick(&self) {
+    fn kick(&mut self) {
         // The order of "index written, flags read" against the peer's "flags written, index read" needs a full fence, or both
-        // could miss each other and the peer sleep on. Once a burst.
-        fence(Ordering::SeqCst);
+        // could miss each other and the peer sleep on. It costs a wait for all stores of the burst, so peers that
+        // were never seen to sleep are spared it: rings begin unmasked, so one that sleeps is seen at the first burst.
+        if self.sleeps {
+            fence(Ordering::SeqCst);
+        }
         if self.ring.flags().load(Ordering::Relaxed) & MASK_INT == 0 {
+            self.sleeps = true;
             self.kick_now();
         }
     }
