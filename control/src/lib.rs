@@ -1,1 +1,15 @@
 //! drayd, the daemon, and dray, its command.
+#![forbid(unsafe_code)]
+
+pub mod client;
+mod connect;
+pub mod cpu;
+pub mod daemon;
+mod log;
+mod metrics;
+mod overlay;
+mod ports;
+mod rpc;
+mod server;
+mod switch;
+mod table;

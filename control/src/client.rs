@@ -1,0 +1,374 @@
+//! dray: the command.
+
+use crate::table::{Table, duration, thousands};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use dray_config::rpc::{
+    BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
+    FdbEntry, FdbFlushed, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError, Status, VtepInfo,
+    WorkerInfo,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Longer than drayd takes for any request.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Shows and changes what the switch does
+#[derive(Parser)]
+#[command(name = "dray", version, after_help = "Exit status: 0 done, 1 the switch refused, 2 wrong use or bad file.")]
+struct Args {
+    /// The switch's control socket
+    #[arg(long, value_name = "PATH", env = "DRAY_SOCKET", default_value = "/run/dray/dray.sock")]
+    socket: PathBuf,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Request(Request),
+    /// Print a script for the shell that completes dray's arguments
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Runs dray. The status is 0 when it is done, 1 if the switch refused or can't be reached, 2 for wrong use or a wrong
+/// file.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let request = match args.command {
+        Command::Request(request) => request,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "dray", &mut script);
+            return print(&String::from_utf8_lossy(&script));
+        }
+    };
+    let answer = call(&args.socket, &request);
+    let text = answer.and_then(|line| if args.json { json(&line) } else { people(&request, &line) });
+    match text {
+        Ok(text) => print(&text),
+        Err(Failure { message, status }) => {
+            eprintln!("{message}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// A reader that has seen enough (`dray fdb show | head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure { message: format!("error: {message}"), status: 1 }
+    }
+}
+
+impl From<RpcError> for Failure {
+    fn from(error: RpcError) -> Self {
+        match error.code {
+            // The message has a form of its own.
+            BAD_FILE => Failure { message: error.message, status: 2 },
+            INVALID_PARAMS => Failure { message: format!("error: {}", error.message), status: 2 },
+            _ => error.message.into(),
+        }
+    }
+}
+
+/// Sends `request`; the switch's answer, a line.
+fn call(socket: &Path, request: &Request) -> Result<String, Failure> {
+    let shown = socket.display();
+    let mut stream = UnixStream::connect(socket).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ": is drayd running?",
+            ErrorKind::PermissionDenied => ": only its owner and group may",
+            _ => "",
+        };
+        format!("no switch at {shown}: {error}{hint}")
+    })?;
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("the switch at {shown} does not answer"),
+        _ => format!("{shown}: {error}"),
+    };
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    // A switch that refuses the connection has answered already.
+    let sent = stream.write_all((request.encode(1) + "\n").as_bytes());
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(failed)?;
+    if line.is_empty() {
+        sent.map_err(failed)?;
+        return Err(format!("the switch at {shown} closed the connection").into());
+    }
+    Ok(line)
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    result: Option<T>,
+    error: Option<RpcError>,
+}
+
+fn result<T: DeserializeOwned>(line: &str) -> Result<T, Failure> {
+    let answer: Answer<T> =
+        serde_json::from_str(line).map_err(|error| format!("the switch's answer is not understood: {error}"))?;
+    match (answer.result, answer.error) {
+        (Some(result), None) => Ok(result),
+        (_, Some(error)) => Err(error.into()),
+        (None, None) => Err("the switch's answer has no result".to_owned().into()),
+    }
+}
+
+fn json(line: &str) -> Result<String, Failure> {
+    let value: Value = result(line)?;
+    Ok(serde_json::to_string_pretty(&value).map_err(|error| error.to_string())? + "\n")
+}
+
+/// The answer for people.
+fn people(request: &Request, line: &str) -> Result<String, Failure> {
+    Ok(match request {
+        Request::Status {} => status(&result(line)?),
+        Request::Port(PortRequest::Show { connect: true, .. }) => connects(&result::<Vec<_>>(line)?),
+        Request::Port(PortRequest::Show { name: Some(_), .. }) => {
+            result::<Vec<PortInfo>>(line)?.iter().map(port).collect()
+        }
+        Request::Port(PortRequest::Show { .. }) => ports(&result::<Vec<_>>(line)?),
+        Request::Bridge(BridgeRequest::Show { .. }) => bridges(&result::<Vec<_>>(line)?),
+        Request::Fdb(FdbRequest::Show { .. }) => fdb(&result::<Vec<_>>(line)?),
+        Request::Fdb(FdbRequest::Flush { .. }) => {
+            format!("{} entries forgotten\n", thousands(result::<FdbFlushed>(line)?.entries))
+        }
+        Request::Vtep(_) => vteps(&result::<Vec<_>>(line)?),
+        Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
+        Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
+        Request::Config(ConfigRequest::Show {}) => result::<ConfigText>(line)?.text,
+        Request::Config(ConfigRequest::Save { .. }) => {
+            format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())
+        }
+        Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) | Request::Config(_) => {
+            result::<ConfigChange>(line)?.changes.iter().map(|change| format!("{change}\n")).collect()
+        }
+    })
+}
+
+fn status(s: &Status) -> String {
+    let lines = [
+        ("drayd", format!("{}, process {}, up {}", s.version, s.pid, duration(s.uptime_seconds))),
+        ("workers", s.workers.to_string()),
+        ("ports", format!("{}, {} up", s.ports, s.ports_up)),
+        ("bridges", s.bridges.to_string()),
+        ("vteps", s.vteps.to_string()),
+        ("fdb", format!("{} of {} MACs", thousands(s.fdb_used), thousands(s.fdb_size))),
+        ("received", thousands(s.received)),
+        ("sent", thousands(s.sent)),
+        ("dropped", thousands(s.dropped)),
+        ("flood copies", thousands(s.flood_copies)),
+        ("originated", thousands(s.originated)),
+        ("consumed", thousands(s.consumed)),
+    ];
+    pairs(&lines)
+}
+
+fn pairs(lines: &[(&str, String)]) -> String {
+    let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    lines.iter().map(|(key, value)| format!("{key:<width$}  {value}\n")).collect()
+}
+
+fn ports(ports: &[PortInfo]) -> String {
+    let mut table =
+        Table::new(&["NAME", "KIND", "LINK", "BRIDGES", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS"]);
+    for p in ports {
+        let counts = [p.rx_packets, p.rx_bytes, p.tx_packets, p.tx_bytes, p.drops.values().sum()].map(thousands);
+        table.row([p.name.clone(), p.kind.clone(), p.link.clone(), memberships(p)].into_iter().chain(counts));
+    }
+    table.render()
+}
+
+/// `blue, red:10`, or that it is the underlay.
+fn memberships(port: &PortInfo) -> String {
+    if port.underlay {
+        return "(underlay)".into();
+    }
+    let text = |b: &dray_config::rpc::PortBridge| match b.vlan {
+        Some(vlan) => format!("{}:{vlan}", b.bridge),
+        None => b.bridge.clone(),
+    };
+    match port.bridges.len() {
+        0..=3 => port.bridges.iter().map(text).collect::<Vec<_>>().join(", "),
+        n => format!("{} and {} more", text(&port.bridges[0]), n - 1),
+    }
+}
+
+fn port(p: &PortInfo) -> String {
+    let link = p.reason.as_ref().map_or(p.link.clone(), |reason| format!("{}: {reason}", p.link));
+    let bridges = memberships(p);
+    let mut lines = vec![
+        ("port", p.name.clone()),
+        ("kind", p.kind.clone()),
+        ("link", link),
+        ("bridges", if bridges.is_empty() { "none".into() } else { bridges }),
+        ("mac", p.mac.to_string()),
+        ("mtu", p.mtu.to_string()),
+        ("queues", p.queues.to_string()),
+        ("received", format!("{} packets, {} bytes", thousands(p.rx_packets), thousands(p.rx_bytes))),
+        ("sent", format!("{} packets, {} bytes", thousands(p.tx_packets), thousands(p.tx_bytes))),
+        ("flood copies", thousands(p.flood_copies)),
+    ];
+    for (key, value) in &p.detail {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), thousands),
+            Value::Null => "unknown".into(),
+            other => other.to_string(),
+        };
+        lines.push((key, text));
+    }
+    let dropped: Vec<(String, String)> =
+        p.drops.iter().map(|(reason, n)| (format!("drop {reason}"), thousands(*n))).collect();
+    lines.extend(dropped.iter().map(|(key, n)| (key.as_str(), n.clone())));
+    pairs(&lines) + "\n"
+}
+
+fn connects(infos: &[ConnectInfo]) -> String {
+    infos.iter().map(|info| format!("# {}\n{}\n\n", info.program, info.text)).collect()
+}
+
+fn bridges(bridges: &[BridgeInfo]) -> String {
+    let mut table = Table::new(&["NAME", "VNI", "MACS", "FLOODS TO", "MEMBERS"]);
+    for b in bridges {
+        let members: Vec<String> = b.members.iter().map(|member| member.to_string()).collect();
+        let vni = b.vni.map(|vni| vni.to_string()).unwrap_or_default();
+        table.row([b.name.clone(), vni, thousands(b.macs), b.flood_targets.to_string(), members.join(", ")]);
+    }
+    table.render()
+}
+
+fn fdb(entries: &[FdbEntry]) -> String {
+    let mut table = Table::new(&["BRIDGE", "MAC", "PORT", "VLAN", "VTEP", "AGE"]);
+    for e in entries {
+        table.row([
+            e.bridge.clone(),
+            e.mac.to_string(),
+            e.port.clone().unwrap_or_default(),
+            e.vlan.map(|vlan| vlan.to_string()).unwrap_or_default(),
+            e.vtep.map(|vtep| vtep.to_string()).unwrap_or_default(),
+            if e.is_static { "static".into() } else { duration(e.age_seconds) },
+        ]);
+    }
+    table.render()
+}
+
+fn vteps(vteps: &[VtepInfo]) -> String {
+    let mut table = Table::new(&["VTEP", "NEXT HOP", "MAC", "STATE", "ORIGIN"]);
+    for v in vteps {
+        table.row([
+            v.address.to_string(),
+            v.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
+            v.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            v.state.clone(),
+            if v.learned { "learned" } else { "configured" }.into(),
+        ]);
+    }
+    table.render()
+}
+
+fn workers(workers: &[WorkerInfo]) -> String {
+    let mut table = Table::new(&["CPU", "BUSY", "PACKETS", "BURST", "POLLS", "QUEUES"]);
+    for w in workers {
+        table.row([
+            w.cpu.to_string(),
+            format!("{:.1} %", w.busy * 100.0),
+            thousands(w.packets),
+            format!("{:.1}", w.burst),
+            thousands(w.polls),
+            w.queues.join(", "),
+        ]);
+    }
+    table.render()
+}
+
+fn drops(drops: &[DropInfo]) -> String {
+    let mut table = Table::new(&["PORT", "DROP", "COUNT", "WHAT HAPPENED"]);
+    for d in drops {
+        table.row([d.port.clone(), d.name.clone(), thousands(d.count), d.description.clone()]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    fn request(line: &str) -> Request {
+        match Args::try_parse_from(line.split(' ')).map(|args| args.command) {
+            Ok(Command::Request(request)) => request,
+            _ => panic!("{line}"),
+        }
+    }
+
+    #[test]
+    fn answers_become_text() {
+        let text = |line: &str, answer: &str| match people(&request(line), &format!("{{\"result\":{answer}}}")) {
+            Ok(text) => text,
+            Err(failure) => panic!("{}", failure.message),
+        };
+        assert_eq!(
+            text(
+                "dray port show",
+                r#"[{"name":"web","kind":"memif","link":"up","rx_packets":1234,"drops":{"a":1,"b":2}}]"#
+            ),
+            "NAME  KIND   LINK  BRIDGES  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS\n\
+             web   memif  up          -       1,234         0           0         0      3\n"
+        );
+        assert_eq!(text("dray fdb flush", r#"{"entries":1000}"#), "1,000 entries forgotten\n");
+        assert_eq!(text("dray bridge del b", r#"{"changes":["- bridge b"]}"#), "- bridge b\n");
+        assert_eq!(text("dray config show", r#"{"text":"a = 1\n"}"#), "a = 1\n");
+        let entry = r#"[{"bridge":"b","mac":"02:00:00:00:00:01","vtep":"10.9.0.2","age_seconds":0,"static":true}]"#;
+        assert_eq!(
+            text("dray fdb show", entry),
+            "BRIDGE  MAC                PORT  VLAN  VTEP      AGE\n\
+             b       02:00:00:00:00:01     -     -  10.9.0.2  static\n"
+        );
+    }
+
+    #[test]
+    fn errors_become_statuses() {
+        for (code, status) in [(-32000, 1), (BAD_FILE, 2), (INVALID_PARAMS, 2), (-32601, 1)] {
+            let line = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"no"}}}}"#);
+            assert_eq!(json(&line).err().map(|failure| failure.status), Some(status));
+            assert_eq!(people(&request("dray status"), &line).err().map(|failure| failure.status), Some(status));
+        }
+        assert_eq!(json("{}").err().map(|failure| failure.status), Some(1));
+    }
+}

@@ -1,0 +1,44 @@
+//! What this program is compiled for, and whether the CPU is that.
+//!
+//! It is compiled for x86-64-v3 altogether, this file too: so there must be nothing here but a few comparisons. The
+//! standard library's detection macro is of no use: what is enabled at compile time it takes for granted.
+
+use std::arch::x86_64::__cpuid;
+use std::io::Write;
+
+const MESSAGE: &[u8] =
+    b"error: this CPU is too old: an x86-64-v3 is needed (AVX2, BMI1, BMI2, FMA, F16C, LZCNT, MOVBE), \
+      Intel since Haswell, AMD since Excavator\n";
+
+/// Ends the process with status 2 and says why, unless the CPU is an x86-64-v3 (x86-64 psABI, "Micro-Architecture
+/// Levels"). To be called before anything else.
+#[inline(never)]
+pub fn require() {
+    if !is_v3() {
+        let _ = std::io::stderr().write_all(MESSAGE);
+        std::process::exit(2);
+    }
+}
+
+/// FMA, MOVBE, OSXSAVE, AVX, F16C: leaf 1, ECX (Intel SDM, volume 2, CPUID).
+const LEAF1_ECX: u32 = 1 << 12 | 1 << 22 | 1 << 27 | 1 << 28 | 1 << 29;
+/// BMI1, AVX2, BMI2: leaf 7, EBX.
+const LEAF7_EBX: u32 = 1 << 3 | 1 << 5 | 1 << 8;
+/// LZCNT: leaf 0x8000_0001, ECX.
+const EXTENDED_ECX: u32 = 1 << 5;
+
+#[inline(never)]
+fn is_v3() -> bool {
+    __cpuid(0).eax >= 7
+        && __cpuid(1).ecx & LEAF1_ECX == LEAF1_ECX
+        && __cpuid(7).ebx & LEAF7_EBX == LEAF7_EBX
+        && __cpuid(0x8000_0001).ecx & EXTENDED_ECX == EXTENDED_ECX
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_one_is_new_enough() {
+        assert!(super::is_v3(), "else this test would not run");
+    }
+}

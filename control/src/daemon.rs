@@ -1,0 +1,168 @@
+//! drayd: its command line and its control loop.
+
+use crate::log::log;
+use crate::metrics;
+use crate::server::{Call, Socket};
+use crate::switch::Switch;
+use clap::Parser;
+use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
+use dray_config::{ValidConfig, parse};
+use dray_dataplane::{Dataplane, Punt};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+/// Frames for the VTEP itself that are looked at before others get their turn.
+const PUNTS: usize = 256;
+
+/// The switch: moves packets between NICs and the interfaces of containers.
+#[derive(Parser)]
+#[command(name = "drayd", version)]
+struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/dray/dray.toml")]
+    config: PathBuf,
+    /// Check the configuration file and exit: 0 if it is right, 2 otherwise
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs drayd. The status is 0 after a clean end, 1 if the switch can't start, 2 for wrong use or a wrong file.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let config = match read(&args.config) {
+        Ok(config) => config,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.check {
+        println!("{}: ok: {}", args.config.display(), summary(&config));
+        return ExitCode::SUCCESS;
+    }
+    match serve(config, &args.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            log(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<ValidConfig, String> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| format!("error: {name}: {error}"))?;
+    parse(&name, &text).map_err(|errors| errors.to_string())
+}
+
+fn summary(config: &ValidConfig) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (workers, ports) = (count(config.workers.len(), "worker"), count(config.ports.len(), "port"));
+    let overlay = if config.vxlan.is_some() { ", VXLAN" } else { "" };
+    format!("{workers}, {ports}, {}{overlay}", count(config.bridges.len(), "bridge"))
+}
+
+/// From start to end.
+fn serve(config: ValidConfig, file: &Path) -> Result<(), String> {
+    let signals = signals().map_err(|error| format!("signals: {error}"))?;
+    // First of all: if another drayd is there, nothing of it must be touched.
+    let socket = Socket::bind(&config.control.socket)?;
+    let asks = match config.control.metrics {
+        Some(address) => metrics::serve(address).map_err(|error| format!("metrics on {address}: {error}"))?,
+        None => never(),
+    };
+    log(format!("drayd {} starts: {}: {}", env!("CARGO_PKG_VERSION"), file.display(), summary(&config)));
+    // `config save` writes there, whatever the working directory is then.
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let (mut switch, punts) = Switch::start(config, &absolute)?;
+    let calls = socket.serve().map_err(|error| format!("control socket: {error}"))?;
+    log(format!("ready: control socket {}", switch.config.control.socket.display()));
+    let signal = control_loop(&mut switch, &calls, &punts, &asks, &signals);
+
+    log(format!("{signal}: shutting down"));
+    let start = Instant::now();
+    drop(socket);
+    switch.shutdown();
+    log(format!("ended after {} ms", start.elapsed().as_millis()));
+    Ok(())
+}
+
+/// Everything that happens, one thing after the other, until a signal ends it.
+fn control_loop(
+    switch: &mut Switch,
+    calls: &Receiver<Call>,
+    punts: &Receiver<(u16, Punt)>,
+    asks: &Receiver<Sender<String>>,
+    signals: &Receiver<i32>,
+) -> &'static str {
+    let events = switch.ports.events();
+    let ticks = tick(Dataplane::TICK);
+    loop {
+        select! {
+            recv(calls) -> call => {
+                if let Ok(Call { request, reply }) = call {
+                    // Nobody is there any more if it took too long.
+                    let _ = reply.send(switch.handle(request));
+                }
+            }
+            recv(events) -> event => {
+                if let Ok(event) = event {
+                    switch.event(event);
+                }
+            }
+            recv(punts) -> first => {
+                for (port, punt) in first.into_iter().chain(punts.try_iter().take(PUNTS)) {
+                    switch.punt(port, punt);
+                }
+            }
+            recv(asks) -> place => {
+                if let Ok(place) = place {
+                    let _ = place.send(metrics::render(switch));
+                }
+            }
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => reload(switch),
+                Ok(SIGINT) => return "SIGINT",
+                _ => return "SIGTERM",
+            },
+            recv(ticks) -> _ => switch.tick(),
+        }
+    }
+}
+
+/// SIGHUP: the file is read again.
+fn reload(switch: &mut Switch) {
+    let file = switch.file.clone();
+    let result = read(&file).and_then(|config| switch.apply(config));
+    match result {
+        Ok(actions) => log(format!("config: {} read again, {} changes", file.display(), actions.len())),
+        Err(why) => log(format!("config: {} not applied: {why}", file.display())),
+    }
+}
+
+fn signals() -> std::io::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, receiver) = unbounded();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let _ = sender.send(signal);
+        }
+    })?;
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn clap_is_sound() {
+        Args::command().debug_assert();
+    }
+}

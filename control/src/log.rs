@@ -1,0 +1,41 @@
+//! The daemon's log: one line per event on standard error. Whoever starts the daemon decides where that goes.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes `message` as one line, with the time (UTC). A log that nobody reads never stops the daemon.
+pub fn log(message: impl AsRef<str>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = rfc3339(now.as_secs(), now.subsec_millis());
+    for line in message.as_ref().lines() {
+        let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let _ = std::io::stderr().write_all(format!("{time} {clean}\n").as_bytes());
+    }
+}
+
+/// Seconds and milliseconds since 1970 as RFC 3339 writes them.
+fn rfc3339(seconds: u64, milliseconds: u32) -> String {
+    let (day, second) = ((seconds / 86_400) as i64, seconds % 86_400);
+    // Days to civil date, in eras of 400 years that begin in March.
+    let shifted = day + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates() {
+        assert_eq!(super::rfc3339(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(super::rfc3339(951_782_399, 999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(super::rfc3339(951_782_400, 1), "2000-02-29T00:00:00.001Z");
+        assert_eq!(super::rfc3339(1_735_689_599, 0), "2024-12-31T23:59:59.000Z");
+    }
+}

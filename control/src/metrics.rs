@@ -1,0 +1,121 @@
+//! OpenMetrics over HTTP: one thread, one request at a time.
+
+use crate::switch::Switch;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use dray_switch::Drop;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a client has for its request, and for taking the answer.
+const TIME: Duration = Duration::from_secs(2);
+/// Bytes of a request that are read. Its first line is all that matters.
+const MAX_REQUEST: usize = 8192;
+
+/// Listens on `address`. The receiver gets a place for the text whenever somebody asks.
+///
+/// # Errors
+/// If the address can't be listened on, or there is no thread.
+pub fn serve(address: SocketAddr) -> io::Result<Receiver<Sender<String>>> {
+    let listener = TcpListener::bind(address)?;
+    let (asks, receiver) = bounded(1);
+    thread::Builder::new().name("metrics".into()).spawn(move || {
+        for stream in listener.incoming() {
+            match stream {
+                Ok(stream) => drop(answer(stream, &asks)),
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn answer(mut stream: TcpStream, asks: &Sender<Sender<String>>) -> io::Result<()> {
+    stream.set_write_timeout(Some(TIME))?;
+    let deadline = Instant::now() + TIME;
+    let mut request = Vec::new();
+    let mut chunk = [0; 1024];
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk)? {
+            0 => return Ok(()),
+            n => request.extend_from_slice(&chunk[..n]),
+        }
+    }
+    let is_metrics = request.starts_with(b"GET /metrics ") || request.starts_with(b"GET /metrics?");
+    let (status, kind, text) = if !is_metrics {
+        ("404 Not Found", "text/plain", "GET /metrics\n".into())
+    } else {
+        let (place, text) = bounded(1);
+        let text = asks.send_timeout(place, TIME).ok().and_then(|()| text.recv_timeout(TIME).ok());
+        match text {
+            Some(text) => ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+            None => ("503 Service Unavailable", "text/plain", "drayd is busy\n".into()),
+        }
+    };
+    let length = text.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(text.as_bytes())
+}
+
+/// All metrics of `switch` (OpenMetrics 1.0).
+pub fn render(switch: &Switch) -> String {
+    let mut text = String::new();
+    let names: Vec<&str> = switch.config.ports.iter().map(|port| port.name.as_str()).collect();
+    let counts: Vec<_> = names.iter().map(|name| switch.dataplane.port_counts(name).unwrap_or_default()).collect();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        let _ = writeln!(text, "# TYPE {name} {kind}\n# HELP {name} {help}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{suffix}{labels} {value}");
+        }
+    };
+    let port = |name: &str| format!("{{port=\"{name}\"}}");
+
+    type Count = fn(&dray_dataplane::PortCounts) -> u64;
+    let families: [(&str, &str, Count); 8] = [
+        ("dray_port_received_packets", "Frames received.", |c| c.rx_packets),
+        ("dray_port_received_bytes", "Bytes received, without FCS.", |c| c.rx_bytes),
+        ("dray_port_sent_packets", "Frames sent.", |c| c.tx_packets),
+        ("dray_port_sent_bytes", "Bytes sent, without FCS.", |c| c.tx_bytes),
+        ("dray_port_flood_copies", "Frames that flooding added to those received here.", |c| c.copies),
+        ("dray_port_switched_packets", "Frames received here, copies included, handed to other ports.", |c| c.switched),
+        ("dray_port_punted_packets", "Frames received here that were for the switch itself.", |c| c.punted),
+        ("dray_port_originated_packets", "Frames that the switch itself sent.", |c| c.injected),
+    ];
+    for (name, help, count) in families {
+        let samples: Vec<_> = names.iter().zip(&counts).map(|(name, c)| (port(name), count(c) as f64)).collect();
+        family(name, "counter", help, &samples);
+    }
+    let mut dropped = Vec::new();
+    for (name, counts) in names.iter().zip(&counts) {
+        for &reason in Drop::ALL {
+            let n = counts.drops[reason as usize];
+            if n != 0 {
+                dropped.push((format!("{{port=\"{name}\",reason=\"{}\"}}", reason.name()), n as f64));
+            }
+        }
+    }
+    family("dray_port_dropped_packets", "counter", "Frames dropped, by reason.", &dropped);
+    let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
+    let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
+    family("dray_port_up", "gauge", "Whether the link is up.", &links);
+    let (used, size) = switch.dataplane.fdb_usage();
+    family("dray_fdb_entries", "gauge", "MAC addresses in the FDB.", &[(String::new(), used as f64)]);
+    family("dray_fdb_size", "gauge", "MAC addresses that the FDB can hold.", &[(String::new(), size as f64)]);
+    let workers = switch.worker_infos();
+    let busy: Vec<_> = workers.iter().map(|w| (format!("{{cpu=\"{}\"}}", w.cpu), w.busy)).collect();
+    family("dray_worker_busy_ratio", "gauge", "Share of the last second spent on packets.", &busy);
+    let uptime = switch.started.elapsed().as_secs() as f64;
+    family("dray_uptime_seconds", "gauge", "Seconds since drayd started.", &[(String::new(), uptime)]);
+    text.push_str("# EOF\n");
+    text
+}

@@ -1,0 +1,352 @@
+//! Each request of the control socket, and its reply.
+
+use crate::connect;
+use crate::log::log;
+use crate::ports::Link;
+use crate::switch::Switch;
+use dray_config::rpc::{
+    BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
+    DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, REFUSED, Request, RpcError,
+    Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+};
+use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
+use dray_dataplane::{Place, PortCounts};
+use dray_switch::Drop;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// A reply that is yet to be written as JSON: its size is the connection's business, not the control loop's.
+pub type Reply = Result<Box<dyn FnOnce() -> serde_json::Result<String> + Send>, RpcError>;
+
+fn done<T: Serialize + Send + 'static>(reply: T) -> Reply {
+    Ok(Box::new(move || serde_json::to_string(&reply)))
+}
+
+fn refused(why: impl Into<String>) -> RpcError {
+    RpcError::new(REFUSED, why.into())
+}
+
+impl Switch {
+    /// Does what `request` says.
+    pub fn handle(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Status {} => done(self.status()),
+            Request::Port(PortRequest::Show { name, connect: false }) => done(self.port_infos(name.as_deref())?),
+            Request::Port(PortRequest::Show { name, connect: true }) => {
+                let name = name.ok_or_else(|| refused("connect needs the name of a port"))?;
+                let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
+                done(connect::connect(port))
+            }
+            Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
+            Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),
+            Request::Fdb(FdbRequest::Flush { bridge, port }) => {
+                self.known_bridge(bridge.as_deref())?;
+                self.known_port(port.as_deref())?;
+                let entries = self.dataplane.fdb_flush(bridge.as_deref(), port.as_deref()) as u64;
+                log(format!("fdb: {entries} entries flushed"));
+                done(FdbFlushed { entries })
+            }
+            Request::Vtep(VtepRequest::Show {}) => {
+                done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
+            }
+            Request::Worker(WorkerRequest::Show {}) => done(self.worker_infos()),
+            Request::Drop(DropRequest::Show {}) => done(self.drop_infos()),
+            Request::Config(ConfigRequest::Show {}) => done(ConfigText { text: render(&self.config) }),
+            Request::Config(ConfigRequest::Diff { file }) => {
+                let new = read(&file)?;
+                let actions = plan(&self.config, &new).map_err(|lines| refused(lines.join("\n")))?;
+                done(change(&actions))
+            }
+            Request::Config(ConfigRequest::Apply { file }) => {
+                let new = read(&file)?;
+                done(change(&self.apply(new).map_err(refused)?))
+            }
+            Request::Config(ConfigRequest::Save { file }) => {
+                let file = file.unwrap_or_else(|| self.file.clone());
+                save(&file, &render(&self.config)).map_err(|why| refused(format!("{}: {why}", file.display())))?;
+                log(format!("config: saved to {}", file.display()));
+                done(ConfigSaved { file })
+            }
+            Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) => self.edit(&request),
+        }
+    }
+
+    /// Requests that change the running configuration.
+    fn edit(&mut self, request: &Request) -> Reply {
+        let Some(new) = edit(&self.config, request).map_err(refused)? else {
+            // The one request that may change nothing: an entry that was learned, not configured.
+            if let Request::Fdb(FdbRequest::Del { bridge, mac }) = request
+                && !self.dataplane.fdb_remove(bridge, *mac)
+            {
+                return Err(refused(format!("bridge {bridge:?} has no entry {mac}")));
+            }
+            return done(ConfigChange::default());
+        };
+        done(change(&self.apply(new).map_err(refused)?))
+    }
+
+    fn no_port(&self, name: &str) -> RpcError {
+        refused(format!("there is no port {name:?}"))
+    }
+
+    fn known_port(&self, name: Option<&str>) -> Result<(), RpcError> {
+        match name.filter(|name| self.config.port(name).is_none()) {
+            Some(name) => Err(self.no_port(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn known_bridge(&self, name: Option<&str>) -> Result<(), RpcError> {
+        match name.filter(|name| self.config.bridge(name).is_none()) {
+            Some(name) => Err(refused(format!("there is no bridge {name:?}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reply to `status`.
+    pub fn status(&self) -> Status {
+        let total = self.dataplane.total();
+        let (fdb_used, fdb_size) = self.dataplane.fdb_usage();
+        let up = |port: &&dray_config::Port| self.ports.link(&port.name).is_some_and(Link::is_up);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: VERSION,
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            workers: self.dataplane.workers(),
+            ports: self.config.ports.len(),
+            ports_up: self.config.ports.iter().filter(up).count(),
+            bridges: self.config.bridges.len(),
+            vteps: self.overlay.as_ref().map_or(0, |overlay| overlay.vteps().len()),
+            fdb_used: fdb_used as u64,
+            fdb_size: fdb_size as u64,
+            received: total.rx_packets,
+            sent: total.tx_packets,
+            dropped: total.drops.iter().sum(),
+            flood_copies: total.copies,
+            originated: total.injected,
+            consumed: total.punted,
+        }
+    }
+
+    /// Reply to `port.show`.
+    pub fn port_infos(&self, name: Option<&str>) -> Result<Vec<PortInfo>, RpcError> {
+        self.known_port(name)?;
+        let mut bridges: HashMap<&str, Vec<PortBridge>> = HashMap::new();
+        for bridge in &self.config.bridges {
+            for member in &bridge.ports {
+                let entry = PortBridge { bridge: bridge.name.clone(), vlan: member.vlan };
+                bridges.entry(&member.port).or_default().push(entry);
+            }
+        }
+        let ports = self.config.ports.iter().filter(|port| name.is_none_or(|name| port.name == name));
+        Ok(ports.map(|port| self.port_info(port, bridges.remove(port.name.as_str()).unwrap_or_default())).collect())
+    }
+
+    fn port_info(&self, port: &dray_config::Port, bridges: Vec<PortBridge>) -> PortInfo {
+        let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
+        let link = self.ports.link(&port.name);
+        let mut info = PortInfo {
+            name: port.name.clone(),
+            kind: port.kind.name().into(),
+            link: if link.is_some_and(Link::is_up) { "up" } else { "down" }.into(),
+            reason: match link {
+                Some(Link::Up(_)) => None,
+                Some(Link::Down(reason)) => Some(reason.clone()),
+                None => Some("it could not be opened again".into()),
+            },
+            rx_packets: counts.rx_packets,
+            rx_bytes: counts.rx_bytes,
+            tx_packets: counts.tx_packets,
+            tx_bytes: counts.tx_bytes,
+            drops: drops(&counts).map(|(drop, n)| (drop.name().to_owned(), n)).collect(),
+            flood_copies: counts.copies,
+            mac: port.mac,
+            mtu: port.mtu,
+            bridges,
+            underlay: self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name),
+            ..PortInfo::default()
+        };
+        let mut detail: BTreeMap<String, Value> = BTreeMap::new();
+        let mut put = |key: &str, value: Value| drop(detail.insert(key.into(), value));
+        match &port.kind {
+            PortKind::Memif(memif) => {
+                info.queues = memif.queues;
+                put("socket", json!(memif.socket.to_string()));
+                put("id", json!(memif.id));
+                put("role", json!(memif.role.to_string()));
+                put("ring_size", json!(memif.ring_size));
+                put("buffer_size", json!(memif.buffer_size));
+                if let Some(Link::Up(Some(peer))) = link {
+                    info.queues = peer.rx_rings.max(peer.tx_rings);
+                    put("ring_size", json!(peer.ring_size));
+                    put("buffer_size", json!(peer.buffer_size));
+                    put("peer", json!(peer.peer));
+                    put("peer_interface", json!(peer.interface));
+                    put("rx_rings", json!(peer.rx_rings));
+                    put("tx_rings", json!(peer.tx_rings));
+                    put("sealed", json!(peer.sealed));
+                }
+            }
+            PortKind::Eth(eth) => {
+                info.queues = eth.queues;
+                put("device", json!(eth.device));
+                put("ring_size", json!(eth.ring_size));
+                if let Some(device) = self.ports.eth(&port.name) {
+                    let (is, stats) = (device.info(), device.stats());
+                    (info.mac, info.mtu, info.queues) = (dray_config::Mac(is.mac), is.mtu, is.rx_queues);
+                    put("driver", json!(is.driver));
+                    put("ring_size", json!(is.rx_ring));
+                    put("rss", json!(is.rss));
+                    put("speed_mbps", json!(device.link().speed_mbps));
+                    // These never reached the switch: they are in no sum.
+                    put("missed", json!(stats.imissed));
+                    put("no_buffer", json!(stats.rx_nombuf));
+                    put("rx_errors", json!(stats.ierrors));
+                    put("tx_errors", json!(stats.oerrors));
+                }
+            }
+        }
+        put("switched", json!(counts.switched));
+        put("punted", json!(counts.punted));
+        put("injected", json!(counts.injected));
+        put("not_learned", json!(counts.not_learned));
+        info.detail = detail;
+        info
+    }
+
+    fn bridge_infos(&self, name: Option<&str>) -> Result<Vec<BridgeInfo>, RpcError> {
+        self.known_bridge(name)?;
+        let macs = self.dataplane.fdb_macs();
+        let bridges = self.config.bridges.iter().filter(|bridge| name.is_none_or(|name| bridge.name == name));
+        let info = |bridge: &dray_config::Bridge| {
+            let all = self.config.vxlan.as_ref().map(|vxlan| &vxlan.peers);
+            let peers = bridge.vni.and(bridge.peers.as_ref().or(all)).cloned().unwrap_or_default();
+            BridgeInfo {
+                name: bridge.name.clone(),
+                vni: bridge.vni,
+                members: bridge.ports.clone(),
+                macs: macs.get(&bridge.name).copied().unwrap_or(0) as u64,
+                flood_targets: bridge.ports.len() + peers.len(),
+                peers,
+            }
+        };
+        Ok(bridges.map(info).collect())
+    }
+
+    fn fdb_entries(&self, bridge: Option<&str>) -> Reply {
+        self.known_bridge(bridge)?;
+        let entries = self.dataplane.fdb_entries(bridge);
+        // A million of them take a while: that is the connection's time.
+        Ok(Box::new(move || {
+            let entry = |entry: dray_dataplane::FdbEntry| {
+                let (port, vlan, vtep) = match entry.place {
+                    Place::Port { port, vlan } => (Some(port), vlan, None),
+                    Place::Vtep(vtep) => (None, None, Some(vtep)),
+                };
+                FdbEntry {
+                    bridge: entry.bridge,
+                    mac: entry.mac,
+                    port,
+                    vtep,
+                    vlan,
+                    age_seconds: if entry.is_static { 0 } else { entry.age.into() },
+                    is_static: entry.is_static,
+                }
+            };
+            serde_json::to_string(&entries.into_iter().map(entry).collect::<Vec<_>>())
+        }))
+    }
+
+    /// Reply to `worker.show`.
+    pub fn worker_infos(&self) -> Vec<WorkerInfo> {
+        let info = |(worker, &busy): (dray_dataplane::WorkerStats, &f64)| WorkerInfo {
+            cpu: worker.cpu,
+            queues: worker
+                .queues
+                .iter()
+                .map(|(port, n)| if *n == 1 { port.clone() } else { format!("{port} x{n}") })
+                .collect(),
+            polls: worker.loops,
+            busy,
+            packets: worker.packets,
+            burst: worker.packets as f64 / worker.bursts.max(1) as f64,
+        };
+        self.dataplane.worker_stats().into_iter().zip(&self.busy).map(info).collect()
+    }
+
+    fn drop_infos(&self) -> Vec<DropInfo> {
+        let mut infos = Vec::new();
+        for port in &self.config.ports {
+            let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
+            infos.extend(drops(&counts).map(|(drop, count)| DropInfo {
+                name: drop.name().into(),
+                description: drop.description().trim().into(),
+                port: port.name.clone(),
+                count,
+            }));
+        }
+        infos
+    }
+}
+
+/// The drop counters that are not zero.
+fn drops(counts: &PortCounts) -> impl Iterator<Item = (Drop, u64)> {
+    Drop::ALL.iter().map(|&drop| (drop, counts.drops[drop as usize])).filter(|(_, n)| *n != 0)
+}
+
+fn read(file: &ConfigFile) -> Result<ValidConfig, RpcError> {
+    parse(&file.name, &file.text).map_err(|errors| RpcError::new(BAD_FILE, errors.to_string()))
+}
+
+fn change(actions: &[Action]) -> ConfigChange {
+    ConfigChange { changes: actions.iter().map(Action::to_string).collect() }
+}
+
+/// Replaces `file` by `text` in one step: after a crash there is either the old or the new one. Its mode stays; a new
+/// one is not for everybody, as it may have secrets.
+fn save(file: &Path, text: &str) -> std::io::Result<()> {
+    // What a symbolic link points to is replaced, not the link.
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let mode = fs::metadata(&file).map_or(0o640, |meta| meta.permissions().mode() & 0o777);
+    let mut name = file.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = file.with_file_name(name);
+    let write = || {
+        let mut to = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        to.set_permissions(fs::Permissions::from_mode(mode))?;
+        to.write_all(text.as_bytes())?;
+        to.sync_all()?;
+        fs::rename(&temporary, &file)?;
+        fs::File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_keeps_mode_and_link_and_leaves_nothing_behind() {
+        let dir = std::env::temp_dir().join(format!("dray-save-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (file, link) = (dir.join("a.toml"), dir.join("link.toml"));
+        save(&file, "new").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        save(&link, "newer").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o604);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(save(&dir, "x").is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

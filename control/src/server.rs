@@ -1,0 +1,421 @@
+//! The control socket: JSON-RPC 2.0, one object a line, over a Unix stream socket.
+//!
+//! A thread for each connection reads and checks requests, hands them to the control loop one by one, and writes the
+//! replies. Sizes, times and the number of connections are bounded, so that a client can only hurt itself.
+
+use crate::log::log;
+use crate::rpc::Reply;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use dray_config::rpc::{INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde_json::Value;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Connections at a time; more are told so and closed.
+const MAX_CONNECTIONS: usize = 64;
+/// How long the control loop may take for a request.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a connection may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Between two requests.
+    idle: Duration,
+    /// From the first byte of a request to its newline.
+    line: Duration,
+    /// Until the client has taken at least a part of what is written.
+    write: Duration,
+}
+
+const LIMITS: Limits =
+    Limits { idle: Duration::from_secs(300), line: Duration::from_secs(5), write: Duration::from_secs(5) };
+
+/// A request on its way to the control loop.
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the reply goes. Nobody waits there any more if it took too long.
+    pub reply: Sender<Reply>,
+}
+
+/// The control socket. It is removed when this is dropped.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: a socket that is somebody else's by now is left alone.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Listens on `path` with mode 0660; makes the directory if need be. A socket that nobody listens on any more is
+    /// replaced.
+    ///
+    /// # Errors
+    /// Why it can't, for people: above all if another drayd is there.
+    pub fn bind(path: &Path) -> Result<Socket, String> {
+        let shown = path.display();
+        let failed = |error: io::Error| format!("control socket {shown}: {error}");
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).map_err(failed)?;
+        // Of two that start at the same time, one looks and binds after the other.
+        let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| failed(error.into()))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        match fs::symlink_metadata(path) {
+            Ok(meta) if !meta.file_type().is_socket() => {
+                return Err(format!("control socket {shown}: there is a file that is no socket; remove it"));
+            }
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(_) => return Err(format!("another drayd answers on {shown}")),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+                Err(error) => return Err(failed(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // The mode has to be right from the first moment on.
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o117));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(umask);
+        let listener = listener.map_err(failed)?;
+        let meta = fs::symlink_metadata(path).map_err(failed)?;
+        Ok(Socket { listener, path: path.to_owned(), identity: (meta.dev(), meta.ino()) })
+    }
+
+    /// Serves requests to the receiver, on threads of its own, as long as the process runs.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn serve(&self) -> io::Result<Receiver<Call>> {
+        self.serve_within(LIMITS)
+    }
+
+    fn serve_within(&self, limits: Limits) -> io::Result<Receiver<Call>> {
+        let (calls, receiver) = bounded(MAX_CONNECTIONS);
+        let listener = self.listener.try_clone()?;
+        thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &calls, limits))?;
+        Ok(receiver)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // Out of descriptors, mostly: asking again at once would not help.
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            connections.fetch_sub(1, Ordering::Relaxed);
+            let error = RpcError::new(REFUSED, format!("there are {MAX_CONNECTIONS} connections already"));
+            let _ = stream.set_nonblocking(true);
+            let _ = (&stream).write_all((Response::new(Value::Null, Err(error)).encode() + "\n").as_bytes());
+            continue;
+        }
+        let (calls, count) = (calls.clone(), connections.clone());
+        let thread = thread::Builder::new().name("client".into()).spawn(move || {
+            // A client that goes away or is too slow is no event for the log.
+            let _ = converse(stream, &calls, limits);
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = thread {
+            connections.fetch_sub(1, Ordering::Relaxed);
+            log(format!("control: no thread for a client: {error}"));
+        }
+    }
+}
+
+/// Serves a connection to its end.
+fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io::Result<()> {
+    stream.set_write_timeout(Some(limits.write))?;
+    let mut buffer = Vec::new();
+    loop {
+        let line = match read_line(&mut stream, &mut buffer, limits)? {
+            Line::End => return Ok(()),
+            Line::Is(line) => line,
+            Line::TooLong => {
+                let error = RpcError::new(INVALID_REQUEST, format!("a request has at most {MAX_REQUEST} bytes"));
+                return write(&mut stream, Response::new(Value::Null, Err(error)).encode(), limits);
+            }
+        };
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let (id, request) = Request::decode(&line);
+        drop(line);
+        let answer = match request.and_then(|request| ask(request, calls)) {
+            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+            Err(error) => Response::new(id, Err(error)).encode(),
+        };
+        write(&mut stream, answer, limits)?;
+    }
+}
+
+/// The control loop's reply, as JSON.
+fn ask(request: Request, calls: &Sender<Call>) -> Result<String, RpcError> {
+    let failed = |why: &str| RpcError::new(REFUSED, why.into());
+    let (reply, replies) = bounded(1);
+    calls.send_timeout(Call { request, reply }, ANSWER).map_err(|_| failed("drayd is busy or shutting down"))?;
+    let reply = replies.recv_timeout(ANSWER).map_err(|_| failed("drayd did not answer in time"))??;
+    reply().map_err(|error| failed(&error.to_string()))
+}
+
+enum Line {
+    Is(Vec<u8>),
+    TooLong,
+    /// The client has closed, or said nothing for too long.
+    End,
+}
+
+/// Reads up to the next newline; what follows it stays in `buffer`.
+fn read_line(stream: &mut UnixStream, buffer: &mut Vec<u8>, limits: Limits) -> io::Result<Line> {
+    let mut deadline = Instant::now() + if buffer.is_empty() { limits.idle } else { limits.line };
+    let mut searched = 0;
+    let mut chunk = [0; 16384];
+    loop {
+        if let Some(end) = buffer[searched..].iter().position(|byte| *byte == b'\n').map(|at| searched + at) {
+            let rest = buffer.split_off(end + 1);
+            let mut line = std::mem::replace(buffer, rest);
+            line.pop();
+            return Ok(if end < MAX_REQUEST { Line::Is(line) } else { Line::TooLong });
+        }
+        searched = buffer.len();
+        if buffer.len() >= MAX_REQUEST {
+            return Ok(Line::TooLong);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Line::End);
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(Line::End),
+            Ok(n) => {
+                if buffer.is_empty() {
+                    deadline = Instant::now() + limits.line;
+                }
+                buffer.extend_from_slice(&chunk[..n]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(Line::End),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes a line. A client that takes less than a mebibyte in the time for a write is given up.
+fn write(stream: &mut UnixStream, mut line: String, limits: Limits) -> io::Result<()> {
+    line.push('\n');
+    for part in line.as_bytes().chunks(1 << 20) {
+        let deadline = Instant::now() + limits.write;
+        let mut left = part;
+        while !left.is_empty() {
+            match stream.write(left) {
+                Ok(n) => left = &left[n..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if !left.is_empty() && Instant::now() >= deadline {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+
+    /// A socket that answers every request with its method, for as long as the test runs.
+    struct Fixture {
+        socket: Option<Socket>,
+        dir: PathBuf,
+    }
+
+    impl Fixture {
+        fn new(name: &str, limits: Limits) -> Self {
+            let dir = std::env::temp_dir().join(format!("dray-server-{name}-{}", std::process::id()));
+            let socket = Socket::bind(&dir.join("run/dray.sock")).unwrap();
+            let calls = socket.serve_within(limits).unwrap();
+            thread::spawn(move || {
+                for Call { request, reply } in calls {
+                    let method = request.method();
+                    let _ = reply.send(Ok(Box::new(move || serde_json::to_string(&method))));
+                }
+            });
+            Fixture { socket: Some(socket), dir }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.join("run/dray.sock")
+        }
+
+        fn connect(&self) -> UnixStream {
+            let stream = UnixStream::connect(self.path()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            self.socket = None;
+            assert!(!self.path().exists(), "the socket is removed");
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    const STATUS: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"status\"}\n";
+    const ANSWERED: &str = "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"status\"}\n";
+
+    fn line(stream: &UnixStream) -> String {
+        let mut line = String::new();
+        // Byte by byte, so that nothing is lost between two calls.
+        BufReader::with_capacity(1, stream).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn is_closed(stream: &UnixStream) -> bool {
+        let mut stream = stream;
+        // Closing with something unread resets the connection.
+        matches!(stream.read(&mut [0]), Ok(0)) || stream.write(b"x").is_err()
+    }
+
+    #[test]
+    fn answers_several_requests_however_they_are_cut() {
+        let fixture = Fixture::new("cut", LIMITS);
+        let mut stream = fixture.connect();
+        stream.write_all(&[STATUS, b"\n  \n", STATUS].concat()).unwrap();
+        assert_eq!((line(&stream), line(&stream)), (ANSWERED.into(), ANSWERED.into()));
+        for byte in STATUS {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        assert_eq!(line(&stream), ANSWERED);
+    }
+
+    #[test]
+    fn garbage_gets_an_error_and_harms_nobody() {
+        let fixture = Fixture::new("garbage", LIMITS);
+        let mut stream = fixture.connect();
+        let cases: [(&[u8], &str); 5] = [
+            (b"\xff\xfe\x00\n", "-32700"),
+            (b"[[[[[[[[\n", "-32700"),
+            (b"[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}]\n", "-32600"),
+            (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"reboot\"}\n", "-32601"),
+            (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\",\"params\":3}\n", "-32602"),
+        ];
+        for (request, code) in cases {
+            stream.write_all(request).unwrap();
+            let answer = line(&stream);
+            assert!(answer.contains(code), "{answer}");
+        }
+        stream.write_all(STATUS).unwrap();
+        assert_eq!(line(&stream), ANSWERED);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let fixture = Fixture::new("long", LIMITS);
+        let mut stream = fixture.connect();
+        let writer = stream.try_clone().unwrap();
+        let thread = thread::spawn(move || {
+            let mut writer = writer;
+            let junk = vec![b'x'; 1 << 16];
+            while writer.write_all(&junk).is_ok() {}
+        });
+        assert!(line(&stream).contains("-32600"));
+        assert!(is_closed(&stream));
+        thread.join().unwrap();
+
+        // The longest that is allowed passes.
+        stream = fixture.connect();
+        let mut longest = STATUS[..STATUS.len() - 1].to_vec();
+        longest.resize(MAX_REQUEST - 1, b' ');
+        longest.push(b'\n');
+        stream.write_all(&longest).unwrap();
+        assert_eq!(line(&stream), ANSWERED);
+    }
+
+    #[test]
+    fn slow_clients_are_given_up() {
+        let short = Duration::from_millis(200);
+        let fixture = Fixture::new("slow", Limits { idle: short, line: short, write: short });
+        let silent = fixture.connect();
+        let mut partial = fixture.connect();
+        partial.write_all(b"{\"jsonrpc\"").unwrap();
+        let mut trickle = fixture.connect();
+        let start = Instant::now();
+        while trickle.write_all(b" ").is_ok() && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "a byte now and then must not hold a connection");
+        assert!(is_closed(&silent) && is_closed(&partial));
+        // Asks and asks, and never reads.
+        let mut deaf = fixture.connect();
+        let start = Instant::now();
+        while deaf.write_all(STATUS).is_ok() && start.elapsed() < Duration::from_secs(10) {}
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn too_many_connections_are_told_so() {
+        let fixture = Fixture::new("many", LIMITS);
+        let mut streams: Vec<UnixStream> = (0..100).map(|_| fixture.connect()).collect();
+        for stream in &streams[MAX_CONNECTIONS..] {
+            assert!(line(stream).contains("64 connections"));
+        }
+        for mut stream in &streams[..MAX_CONNECTIONS] {
+            stream.write_all(STATUS).unwrap();
+            assert_eq!(line(stream), ANSWERED);
+        }
+        streams.clear();
+        // Their places are free again, as soon as their threads have noticed.
+        let start = Instant::now();
+        loop {
+            let mut stream = fixture.connect();
+            if stream.write_all(STATUS).is_ok() && line(&stream) == ANSWERED {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5));
+        }
+    }
+
+    #[test]
+    fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+        let fixture = Fixture::new("stale", LIMITS);
+        let path = fixture.path();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
+        let error = Socket::bind(&path).err().unwrap();
+        assert!(error.starts_with("another drayd answers on "), "{error}");
+
+        let stale = fixture.dir.join("stale.sock");
+        drop(UnixListener::bind(&stale).unwrap());
+        assert!(stale.exists());
+        drop(Socket::bind(&stale).unwrap());
+        assert!(!stale.exists());
+
+        fs::write(&stale, "precious").unwrap();
+        assert!(Socket::bind(&stale).err().unwrap().contains("no socket"));
+        assert_eq!(fs::read_to_string(&stale).unwrap(), "precious");
+    }
+}

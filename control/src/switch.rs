@@ -1,0 +1,348 @@
+//! The running switch: the configuration in force, and how it becomes another one.
+
+use crate::log::log;
+use crate::overlay::Overlay;
+use crate::ports::{Link, Ports};
+use crossbeam_channel::Receiver;
+use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, plan};
+use dray_dataplane::{Dataplane, Punt, Underlay, WorkerStats, configured_vteps};
+use dray_vhost::memif::Event;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Between two publishings that neighbours or learned VTEPs cause.
+const PUBLISH: Duration = Duration::from_millis(50);
+/// How often links of NICs and workers' loads are looked at.
+const POLL: Duration = Duration::from_secs(1);
+/// How often the FDB is searched for learned VTEPs that it still uses.
+const AGE_VTEPS: Duration = Duration::from_secs(10);
+
+/// The switch. It belongs to the control loop.
+pub struct Switch {
+    pub(crate) config: ValidConfig,
+    pub(crate) file: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) ports: Ports,
+    pub(crate) overlay: Option<Overlay>,
+    /// Each worker's share of time spent on packets in the last second, 0..=1.
+    pub(crate) busy: Vec<f64>,
+    stats: Vec<WorkerStats>,
+    published: Instant,
+    is_stale: bool,
+    polled: Instant,
+    aged: Instant,
+}
+
+impl Switch {
+    /// Starts the workers and opens the ports of `config`, which was read from `file`. The receiver gets what workers
+    /// leave to [`Switch::punt`].
+    ///
+    /// # Errors
+    /// What could not be started. Everything that was is stopped again.
+    pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), String> {
+        let (dataplane, punts) =
+            Dataplane::start(&config, || {}).map_err(|error| format!("starting the workers: {error}"))?;
+        let now = Instant::now();
+        let nothing = ValidConfig { ports: vec![], bridges: vec![], vxlan: None, ..config.clone() };
+        let mut switch = Switch {
+            config: nothing,
+            file: file.to_owned(),
+            started: now,
+            busy: vec![0.0; dataplane.workers()],
+            stats: dataplane.worker_stats(),
+            dataplane,
+            ports: Ports::new()?,
+            overlay: None,
+            published: now,
+            is_stale: false,
+            polled: now,
+            aged: now,
+        };
+        let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
+        log(format!("workers: {} on CPU {}", cpus.len(), cpus.join(", ")));
+        match switch.apply(config) {
+            Ok(_) => Ok((switch, punts)),
+            Err(why) => {
+                switch.shutdown();
+                Err(why)
+            }
+        }
+    }
+
+    /// Makes `new` the running configuration. What is the same in both is not touched.
+    ///
+    /// # Errors
+    /// Why it can't be: the old one runs on then. If a port had to be closed to try and can't be opened again, the log
+    /// says so.
+    pub fn apply(&mut self, new: ValidConfig) -> Result<Vec<Action>, String> {
+        let actions = plan(&self.config, &new).map_err(|lines| lines.join("\n"))?;
+        let removed: Vec<Port> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::RemovePort { name } => self.config.port(name).cloned(),
+                _ => None,
+            })
+            .collect();
+        let added: Vec<&Port> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::AddPort(port) => Some(port),
+                _ => None,
+            })
+            .collect();
+        // What needs something that a port to be removed holds has to wait until that is closed.
+        let (waits, free): (Vec<&Port>, Vec<&Port>) =
+            added.iter().copied().partition(|port| removed.iter().any(|old| excludes(old, port)));
+        let (first, last): (Vec<&Port>, Vec<&Port>) =
+            removed.iter().partition(|old| waits.iter().any(|port| excludes(old, port)));
+
+        let mut opened: Vec<&Port> = Vec::new();
+        let mut closed: Vec<&Port> = Vec::new();
+        let result = self.exchange(&new, &free, &first, &waits, &mut opened, &mut closed);
+        if let Err(why) = result {
+            self.roll_back(&opened, &closed);
+            return Err(why);
+        }
+
+        self.config = new;
+        self.set_overlay();
+        for old in last {
+            self.ports.close(&old.name, &mut self.dataplane);
+        }
+        self.publish();
+        for port in &opened {
+            self.ports.attach(&port.name, &mut self.dataplane);
+        }
+        for action in &actions {
+            if let Action::UpdatePort(port) = action {
+                self.ports.update(port);
+            }
+            log(format!("config: {action}"));
+        }
+        self.tick_overlay(Instant::now());
+        Ok(actions)
+    }
+
+    /// Opens and closes ports in the order in which that is possible, noting what was done.
+    fn exchange<'a>(
+        &mut self,
+        new: &ValidConfig,
+        free: &[&'a Port],
+        first: &[&'a Port],
+        waits: &[&'a Port],
+        opened: &mut Vec<&'a Port>,
+        closed: &mut Vec<&'a Port>,
+    ) -> Result<(), String> {
+        for port in free {
+            self.open(new, port)?;
+            opened.push(port);
+        }
+        for old in first {
+            self.ports.close(&old.name, &mut self.dataplane);
+            closed.push(old);
+        }
+        for port in waits {
+            self.open(new, port)?;
+            opened.push(port);
+        }
+        Ok(())
+    }
+
+    /// Back to what the running configuration says.
+    fn roll_back(&mut self, opened: &[&Port], closed: &[&Port]) {
+        for port in opened {
+            self.ports.close(&port.name, &mut self.dataplane);
+        }
+        let config = self.config.clone();
+        for port in closed {
+            match self.open(&config, port) {
+                Ok(()) => self.ports.attach(&port.name, &mut self.dataplane),
+                Err(why) => log(format!("config: rolling back: {why}")),
+            }
+        }
+    }
+
+    fn open(&mut self, config: &ValidConfig, port: &Port) -> Result<(), String> {
+        // A NIC without an address in the file keeps its own.
+        let own_mac = port.mac == config.default_mac(&port.name);
+        self.ports
+            .open(port, own_mac, self.dataplane.workers())
+            .map_err(|why| format!("port {:?} can't be opened: {why}", port.name))
+    }
+
+    /// The overlay follows the running configuration and the underlay's device.
+    fn set_overlay(&mut self) {
+        let Some(vxlan) = &self.config.vxlan else {
+            self.overlay = None;
+            return;
+        };
+        let device = self.ports.eth(&vxlan.port).map(|eth| dray_config::Mac(eth.info().mac));
+        let configured = self.config.port(&vxlan.port).map(|port| port.mac).unwrap_or_default();
+        let mac = device.unwrap_or(configured);
+        let vteps = configured_vteps(&self.config);
+        match &mut self.overlay {
+            Some(overlay) => overlay.configure(vxlan, mac, vteps),
+            None => self.overlay = Some(Overlay::new(vxlan, mac, vteps)),
+        }
+    }
+
+    /// Gives the workers tables of all that is known.
+    fn publish(&mut self) {
+        let underlay = self.overlay.as_mut().map_or_else(Underlay::default, |overlay| {
+            overlay.take_change();
+            overlay.underlay()
+        });
+        let mut config = self.config.clone();
+        if let Some(vxlan) = &mut config.vxlan
+            && let Some(eth) = self.ports.eth(&vxlan.port)
+        {
+            // The device may carry less than it was asked for.
+            vxlan.mtu = vxlan.mtu.min(eth.info().mtu);
+        }
+        self.dataplane.apply(&config, &underlay);
+        (self.published, self.is_stale) = (Instant::now(), false);
+    }
+
+    /// Takes up what happened to a memif port.
+    pub fn event(&mut self, event: Event) {
+        if let Some(name) = self.ports.event(event, &mut self.dataplane) {
+            self.came_up(&name);
+        }
+    }
+
+    fn came_up(&mut self, port: &str) {
+        if let Some(overlay) = &mut self.overlay
+            && self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
+        {
+            overlay.link_up();
+            self.tick_overlay(Instant::now());
+        }
+    }
+
+    /// Takes what a worker left to us.
+    pub fn punt(&mut self, port: u16, punt: Punt) {
+        let now = Instant::now();
+        let (Some(overlay), Some(vxlan)) = (&mut self.overlay, &self.config.vxlan) else { return };
+        // It may be older than the configuration.
+        if self.dataplane.port_name(port) != Some(&vxlan.port) {
+            return;
+        }
+        match punt {
+            Punt::Frame(frame) => {
+                if let Some(answer) = overlay.frame(&frame, now) {
+                    self.dataplane.inject(&vxlan.port, answer);
+                }
+            }
+            Punt::Vtep(vtep) => overlay.heard(vtep, now),
+        }
+        self.is_stale |= overlay.take_change();
+        if self.is_stale && now.duration_since(self.published) >= PUBLISH {
+            self.publish();
+        }
+    }
+
+    /// Housekeeping, about ten times a second.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        self.dataplane.tick();
+        if now.duration_since(self.polled) >= POLL {
+            self.polled = now;
+            for port in self.ports.poll() {
+                self.came_up(&port);
+            }
+            self.sample();
+        }
+        if now.duration_since(self.aged) >= AGE_VTEPS {
+            self.aged = now;
+            if let Some(overlay) = self.overlay.as_mut().filter(|overlay| overlay.has_learned()) {
+                let ageing = Duration::from_secs(self.config.fdb.ageing.into());
+                overlay.age(&self.dataplane.fdb_vteps(), ageing, now);
+            }
+        }
+        self.tick_overlay(now);
+    }
+
+    fn tick_overlay(&mut self, now: Instant) {
+        let (Some(overlay), Some(vxlan)) = (&mut self.overlay, &self.config.vxlan) else { return };
+        if self.ports.link(&vxlan.port).is_some_and(Link::is_up) {
+            for frame in overlay.tick(now) {
+                self.dataplane.inject(&vxlan.port, frame);
+            }
+        }
+        overlay.take_notices().iter().for_each(log);
+        self.is_stale |= overlay.take_change();
+        if self.is_stale && now.duration_since(self.published) >= PUBLISH {
+            self.publish();
+        }
+    }
+
+    fn sample(&mut self) {
+        let stats = self.dataplane.worker_stats();
+        let busy = |(new, old): (&WorkerStats, &WorkerStats)| {
+            let total = new.total_ticks.saturating_sub(old.total_ticks).max(1);
+            (new.busy_ticks.saturating_sub(old.busy_ticks) as f64 / total as f64).clamp(0.0, 1.0)
+        };
+        self.busy = stats.iter().zip(&self.stats).map(busy).collect();
+        self.stats = stats;
+    }
+
+    /// Stops everything: peers are told, sockets removed, devices closed, memory freed.
+    pub fn shutdown(self) {
+        let Switch { mut dataplane, mut ports, config, .. } = self;
+        for port in &config.ports {
+            ports.close(&port.name, &mut dataplane);
+        }
+        drop(dataplane);
+        ports.shutdown();
+    }
+}
+
+/// Whether `new` can't be opened while `old` is.
+fn excludes(old: &Port, new: &Port) -> bool {
+    if old.name == new.name {
+        return true;
+    }
+    match (&old.kind, &new.kind) {
+        (PortKind::Memif(old), PortKind::Memif(new)) => same_place(old, new),
+        (PortKind::Eth(old), PortKind::Eth(new)) => device(old) == device(new),
+        _ => false,
+    }
+}
+
+/// One id of a socket, or a socket in two roles.
+fn same_place(old: &Memif, new: &Memif) -> bool {
+    old.socket == new.socket && (old.id == new.id || old.role != new.role)
+}
+
+/// A device without its arguments. Two ways to write a PCI address only cost an error message.
+fn device(eth: &Eth) -> &str {
+    let name = eth.device.split(',').next().unwrap_or_default();
+    name.strip_prefix("0000:").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(keys: &str) -> Port {
+        let text = format!("[[port]]\n{}\n", keys.replace(';', "\n"));
+        let mut config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        config.ports.remove(0)
+    }
+
+    #[test]
+    fn ports_exclude_each_other() {
+        let a = port("name='a';kind='memif';socket='/m';id=0");
+        assert!(excludes(&a, &port("name='a';kind='memif';socket='/n';id=1")));
+        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=0")));
+        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=1;role='client'")));
+        assert!(!excludes(&a, &port("name='b';kind='memif';socket='/m';id=1")));
+        assert!(!excludes(&a, &port("name='b';kind='memif';socket='@m';id=0")));
+        let nic = port("name='n';kind='eth';device='0000:3b:00.0'");
+        assert!(excludes(&nic, &port("name='m';kind='eth';device='3b:00.0'")));
+        assert!(!excludes(&nic, &port("name='m';kind='eth';device='0000:3b:00.1'")));
+        let tap = port("name='t';kind='eth';device='net_tap0,iface=a'");
+        assert!(excludes(&tap, &port("name='u';kind='eth';device='net_tap0,iface=b'")));
+    }
+}
