@@ -1,0 +1,228 @@
+//! dray-perf: packet generator and benchmark.
+#![forbid(unsafe_code)]
+
+use clap::{Args, Parser, Subcommand};
+use dray_config::SocketName;
+use dray_perf::frames::{FLOWS_MAX, SIZE_MAX, SIZE_MIN};
+use dray_perf::memif::{Generator, Options, Progress, Report};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Packet generator and benchmark
+#[derive(Parser)]
+#[command(name = "dray-perf", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send frames into one memif interface of a switch, and count and check what comes out of another
+    Memif(MemifArgs),
+}
+
+/// What to send.
+#[derive(Args)]
+struct TrafficArgs {
+    /// Bytes of a frame, without FCS
+    #[arg(long, default_value_t = 60, value_parser = size)]
+    size: usize,
+    /// 802.1Q tag of the frames
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
+    /// Flows of each direction, each with its own pair of MAC and IP addresses
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
+    flows: u32,
+    /// Bytes from one prepared frame to the next in memory [default: the size, rounded up to 64]
+    #[arg(long, value_name = "BYTES")]
+    stride: Option<usize>,
+    /// Seconds to send
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    duration: f64,
+    /// Send from both links
+    #[arg(long)]
+    bidirectional: bool,
+    /// Queue pairs of each link
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    queues: u16,
+    /// Descriptors in a ring, a power of two, 256 to 16384
+    #[arg(long, default_value_t = 1024, value_parser = ring_size)]
+    ring_size: u32,
+    /// Bytes of a receive buffer [default: 2048, or the size if that is more]
+    #[arg(long)]
+    buffer_size: Option<u32>,
+    /// The CPU to run on
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct MemifArgs {
+    /// The memif socket, a path or "@name"; given twice: the sockets of the first and the second link
+    #[arg(long, required = true, value_parser = socket)]
+    socket: Vec<SocketName>,
+    /// The links' interface ids; given twice [default: 0 and 1]
+    #[arg(long)]
+    id: Vec<u32>,
+    /// The links' secret
+    #[arg(long)]
+    secret: Option<String>,
+    #[command(flatten)]
+    traffic: TrafficArgs,
+    /// Frames a second of each direction; 0: as fast as possible
+    #[arg(long, value_name = "PPS", default_value_t = 0)]
+    rate: u64,
+    /// Frames of each direction that may be under way; 0: as many as the rings hold
+    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
+    window: u64,
+    /// Look at one in this many received frames; 0: at none
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    sample: u64,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn size(s: &str) -> Result<usize, String> {
+    let size = s.parse().ok().filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size));
+    size.ok_or_else(|| format!("a frame has {SIZE_MIN} to {SIZE_MAX} bytes"))
+}
+
+fn seconds(s: &str) -> Result<f64, String> {
+    s.parse().ok().filter(|s| (0.001..=1e6).contains(s)).ok_or_else(|| "seconds, more than 0".into())
+}
+
+fn ring_size(s: &str) -> Result<u32, String> {
+    let size = s.parse().ok().filter(|n: &u32| n.is_power_of_two() && (256..=16384).contains(n));
+    size.ok_or_else(|| "a ring has 256, 512, 1024, 2048, 4096, 8192 or 16384 descriptors".into())
+}
+
+fn socket(s: &str) -> Result<SocketName, String> {
+    // A path may be relative on the command line.
+    if s.starts_with('@') || s.starts_with('/') {
+        return s.parse();
+    }
+    std::path::absolute(s).map_err(|e| e.to_string())?.to_string_lossy().parse()
+}
+
+impl TrafficArgs {
+    /// Options for these links.
+    fn options(&self, links: [(SocketName, u32); 2]) -> Result<Options, String> {
+        let [a, b] = links;
+        let mut options = Options::new(a, b).size(self.size);
+        if let Some(stride) = self.stride {
+            if stride < self.size {
+                return Err(format!("frames of {} bytes do not fit {stride} bytes apart", self.size));
+            }
+            options.stride = stride;
+        }
+        if let Some(buffer_size) = self.buffer_size {
+            if (buffer_size as usize) < self.size {
+                return Err(format!("a frame of {} bytes does not fit a buffer of {buffer_size}", self.size));
+            }
+            options.buffer_size = buffer_size;
+        }
+        options.vlan = self.vlan;
+        options.flows = self.flows;
+        options.bidirectional = self.bidirectional;
+        options.queues = self.queues;
+        options.ring_size = self.ring_size;
+        Ok(options)
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.duration)
+    }
+}
+
+/// Becomes true when the user interrupts.
+fn stop_flag() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second time it ends the process at once.
+        signal_hook::flag::register_conditional_default(signal, stop.clone()).map_err(|e| e.to_string())?;
+        signal_hook::flag::register(signal, stop.clone()).map_err(|e| e.to_string())?;
+    }
+    Ok(stop)
+}
+
+/// The sum of the report, and what each direction lost, for people.
+fn print(report: &Report) {
+    println!(
+        "{:.2} Mpps, {:.2} Gbit/s ({} byte frames without FCS, {} flows, {:.2} s)",
+        report.mpps, report.gbps, report.size, report.flows, report.seconds
+    );
+    for (name, d) in [("A to B", Some(report.a_to_b)), ("B to A", report.b_to_a)] {
+        let Some(d) = d else { continue };
+        println!(
+            "{name}: sent {}, received {}, lost {} ({:.4} %), reordered {}, duplicated {}, sampled {}, foreign {}",
+            d.sent,
+            d.received,
+            d.lost,
+            100.0 * d.lost as f64 / d.sent.max(1) as f64,
+            d.reordered,
+            d.duplicated,
+            d.sampled,
+            d.foreign
+        );
+    }
+}
+
+fn memif(args: &MemifArgs) -> Result<(), String> {
+    let sockets = match &args.socket[..] {
+        [both] => [both, both],
+        [a, b] => [a, b],
+        _ => return Err("--socket is given once or twice".into()),
+    };
+    let ids = match args.id[..] {
+        [] if sockets[0] != sockets[1] => [0, 0],
+        [] => [0, 1],
+        [a, b] => [a, b],
+        _ => return Err("--id is given twice".into()),
+    };
+    let mut options = args.traffic.options([(sockets[0].clone(), ids[0]), (sockets[1].clone(), ids[1])])?;
+    options.secret = args.secret.clone();
+    (options.rate, options.window, options.sample) = (args.rate, args.window, args.sample);
+    if let Some(cpu) = args.traffic.cpu {
+        dray_perf::cpu::pin(cpu)?;
+    }
+    let stop = stop_flag()?;
+    let mut generator = Generator::connect(&options)?;
+    generator.learn(&stop)?;
+    let live = std::io::stderr().is_terminal();
+    let show = |p: Progress| {
+        if live {
+            let under_way = p.sent.saturating_sub(p.received);
+            eprint!("\r{:7.1} s  {:8.3} Mpps  {under_way} lost or under way\x1b[K", p.seconds, p.mpps);
+            let _ = std::io::stderr().flush();
+        }
+    };
+    let report = generator.run(args.traffic.duration(), &stop, show);
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    let report = report?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?);
+    } else {
+        print(&report);
+    }
+    if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Memif(args) => memif(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("dray-perf: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
