@@ -1,12 +1,16 @@
 //! `dray-demo`: the switch at work, on one machine.
 
 use clap::{Parser, Subcommand};
-use dray_perf::demo::container;
+use dray_perf::demo::{self, container};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(version, about = "Three hosts, an overlay and traffic, on one machine")]
 struct Arguments {
+    /// Where drayd and dray are [default: where this program is]
+    #[arg(long, value_name = "DIRECTORY")]
+    bin_dir: Option<PathBuf>,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -19,15 +23,16 @@ enum Role {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match arguments.role {
-        Some(Role::Container(options)) => container::run(&options),
-        None => Ok(()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("dray-demo: {reason}");
-            ExitCode::FAILURE
-        }
+    if let Some(Role::Container(options)) = arguments.role {
+        return match container::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                eprintln!("{reason}");
+                ExitCode::FAILURE
+            }
+        };
     }
+    let here = || std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf()));
+    let bin = arguments.bin_dir.or_else(here).unwrap_or_default();
+    ExitCode::from(demo::main(&bin))
 }
