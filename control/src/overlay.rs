@@ -393,7 +393,7 @@ mod tests {
         let to_it = arp(THEIRS, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 2]);
         let to_all = arp(ALL, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 2]);
         assert_eq!(overlay.tick(after(30)), [to_it]);
-        assert_eq!(overlay.tick(after(45)), [to_all.clone()]);
+        assert_eq!(overlay.tick(after(45)), std::slice::from_ref(&to_all));
         assert!(!overlay.take_change());
         assert_eq!(overlay.tick(after(60)), [to_all]);
         assert!(overlay.take_change());

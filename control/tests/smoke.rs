@@ -1,0 +1,313 @@
+//! The life of a drayd with two memif ports, as its user sees it. Needs neither root nor DPDK.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const DRAYD: &str = env!("CARGO_BIN_EXE_drayd");
+const DRAY: &str = env!("CARGO_BIN_EXE_dray");
+
+/// A folder, and the drayd that runs there. Both go with it.
+struct Switch {
+    dir: PathBuf,
+    drayd: Option<Child>,
+}
+
+impl Switch {
+    /// Starts drayd with `config`, in which DIR is the folder, and waits until it answers.
+    fn start(name: &str, config: &str) -> Switch {
+        let dir = std::env::temp_dir().join(format!("dray-smoke-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let mut switch = Switch { dir, drayd: None };
+        let file = switch.file("dray.toml", config);
+        let log = fs::File::create(switch.dir.join("log")).unwrap();
+        switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(file).stderr(log).spawn().unwrap());
+        let start = Instant::now();
+        while !switch.command(&["status"]).output().unwrap().status.success() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{}", switch.log());
+            sleep(Duration::from_millis(20));
+        }
+        switch
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.dir.join(name);
+        fs::write(&file, text.replace("DIR", self.dir.to_str().unwrap())).unwrap();
+        file
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(DRAY);
+        command.arg("--socket").arg(self.dir.join("dray.sock")).args(args).current_dir(&self.dir);
+        command
+    }
+
+    fn output(&self, args: &str) -> Output {
+        self.command(&args.split(' ').collect::<Vec<_>>()).output().unwrap()
+    }
+
+    /// What `dray ARGS` prints; it must succeed.
+    fn dray(&self, args: &str) -> String {
+        let output = self.output(args);
+        assert_eq!(output.status.code(), Some(0), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &str) -> Value {
+        serde_json::from_str(&self.dray(&format!("{args} --json"))).unwrap()
+    }
+
+    /// What `dray ARGS` says when it fails with `status`.
+    fn refused(&self, args: &str, status: i32) -> String {
+        let output = self.output(args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{args}: {error}");
+        assert_eq!(output.stdout, b"");
+        error
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.drayd.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it with SIGTERM. Its status.
+    fn terminate(&mut self) -> Option<i32> {
+        self.signal("-TERM");
+        let start = Instant::now();
+        let mut drayd = self.drayd.take().unwrap();
+        loop {
+            if let Some(status) = drayd.try_wait().unwrap() {
+                return status.code();
+            }
+            if start.elapsed() > Duration::from_secs(5) {
+                self.drayd = Some(drayd);
+                panic!("drayd does not end\n{}", self.log());
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        if let Some(drayd) = &mut self.drayd {
+            let _ = drayd.kill();
+            let _ = drayd.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+const TWO_PORTS: &str = r#"
+[control]
+socket = "DIR/dray.sock"
+
+[fdb]
+size = 65536
+
+[[port]]
+name = "web"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 0
+
+[[port]]
+name = "db"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 1
+
+[[bridge]]
+name = "blue"
+ports = ["web", "db"]
+"#;
+
+#[test]
+fn it_is_configured_asked_and_ended() {
+    let mut switch = Switch::start("life", TWO_PORTS);
+    let mode = |name: &str| fs::symlink_metadata(switch.dir.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("dray.sock"), 0o660);
+    assert!(switch.dir.join("memif.sock").exists());
+
+    // Every question has an answer, for people and for programs.
+    for command in ["status", "port show", "bridge show", "fdb show", "vtep show", "worker show", "drop show"] {
+        assert_ne!(switch.dray(command), "", "{command}");
+        switch.json(command);
+    }
+    let status = switch.json("status");
+    assert_eq!([&status["ports"], &status["ports_up"], &status["bridges"]], [&json!(2), &json!(0), &json!(1)]);
+    let port = &switch.json("port show web")[0];
+    for key in ["name", "kind", "link", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "drops"] {
+        assert!(port.get(key).is_some(), "{key}");
+    }
+    assert_eq!([&port["kind"], &port["link"], &port["drops"]], [&json!("memif"), &json!("down"), &json!({})]);
+    assert!(switch.dray("port show").contains("web   memif  down"));
+    assert!(switch.dray("port show web --connect").contains("--vdev net_memif0,role=client,id=0,socket="));
+
+    // Commands change the running configuration, which can be shown and saved.
+    switch.dray("port add --name third --kind memif --socket @dray-smoke --role client --bridge blue:7");
+    switch.dray("fdb add blue 02:00:00:00:00:0a --port db");
+    let entry = json!([{"bridge": "blue", "mac": "02:00:00:00:00:0a", "port": "db", "age_seconds": 0, "static": true}]);
+    assert_eq!(switch.json("fdb show --bridge blue"), entry);
+    switch.dray("config save saved.toml");
+    let saved = fs::read_to_string(switch.dir.join("saved.toml")).unwrap();
+    assert_eq!(saved, switch.dray("config show"));
+    assert!(saved.contains("name = \"third\"") && saved.contains("02:00:00:00:00:0a"));
+    assert_eq!(switch.dray("config diff saved.toml"), "");
+    switch.dray("fdb del blue 02:00:00:00:00:0a");
+    switch.dray("port del third");
+    assert_eq!(switch.json("fdb show"), json!([]));
+
+    // What was saved is applied again: only what differs.
+    assert_eq!(
+        switch.dray("config apply saved.toml"),
+        "+ port third: memif client @dray-smoke id 0\n\
+         ~ bridge blue: +third:7, +static 02:00:00:00:00:0a at db\n"
+    );
+    assert_eq!(switch.dray("config apply saved.toml"), "");
+
+    // The file that it was started with, by a signal.
+    switch.signal("-HUP");
+    let start = Instant::now();
+    while switch.json("status")["ports"] != 2 {
+        assert!(start.elapsed() < Duration::from_secs(5), "{}", switch.log());
+        sleep(Duration::from_millis(20));
+    }
+
+    assert_eq!(switch.terminate(), Some(0));
+    assert!(!switch.dir.join("dray.sock").exists() && !switch.dir.join("memif.sock").exists());
+    let error = switch.refused("status", 1);
+    assert!(error.contains("is drayd running?"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_changes_nothing() {
+    let switch = Switch::start("wrong", TWO_PORTS);
+    let before = switch.dray("config show");
+
+    switch.file("key.toml", &TWO_PORTS.replace("kind = \"memif\"", "knid = \"memif\""));
+    for command in ["config apply key.toml", "config diff key.toml"] {
+        let error = switch.refused(command, 2);
+        assert!(error.contains("error: key.toml:10:1: ") && error.contains("^^^^"), "{error}");
+    }
+    switch.file("worker.toml", &TWO_PORTS.replace("65536", "32768"));
+    assert!(switch.refused("config apply worker.toml", 1).contains("restart"));
+    // A port that can't be opened, beside changes that could be made.
+    switch.file("precious", "no socket");
+    let more = "[[port]]\nname='c'\nkind='memif'\nsocket='DIR/new.sock'\n\
+                [[port]]\nname='d'\nkind='memif'\nsocket='DIR/precious'\n[[bridge]]\nname='red'\nports=['c']\n";
+    switch.file("half.toml", &(TWO_PORTS.replace("id = 1", "id = 5") + more));
+    let error = switch.refused("config apply half.toml", 1);
+    assert!(error.contains("port \"d\"") && error.contains("precious"), "{error}");
+    assert!(!switch.dir.join("new.sock").exists(), "what was opened is closed again");
+    assert_eq!(fs::read_to_string(switch.dir.join("precious")).unwrap(), "no socket");
+    // The same when an old port must be closed first and the new one fails then.
+    let taken = TWO_PORTS.replace("DIR/memif.sock", "DIR/precious");
+    switch.file("taken.toml", &taken);
+    switch.refused("config apply taken.toml", 1);
+    assert!(switch.dir.join("memif.sock").exists(), "what was closed is open again");
+    assert_eq!(switch.json("port show db")[0]["reason"], "no peer has connected");
+
+    assert!(switch.refused("port del wbe", 1).contains("did you mean \"web\"?"));
+    assert!(switch.refused("port show nobody", 1).contains("nobody"));
+    assert!(switch.refused("fdb flush --bridge nothing", 1).contains("nothing"));
+    assert!(switch.refused("fdb del blue 02:00:00:00:00:0a", 1).contains("02:00:00:00:00:0a"));
+    switch.refused("port add --name x --kind token-ring", 1);
+    switch.refused("port sho", 2);
+    switch.refused("config apply nonexistent.toml", 2);
+    assert_eq!(switch.dray("config show"), before);
+}
+
+#[test]
+fn a_second_one_is_refused_and_a_killed_one_replaced() {
+    let mut switch = Switch::start("second", TWO_PORTS);
+    let file = switch.dir.join("dray.toml");
+    let second = Command::new(DRAYD).arg("--config").arg(&file).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another drayd answers on"));
+    assert_eq!(switch.json("status")["ports"], 2);
+
+    // A crash leaves sockets behind. They are no obstacle.
+    let drayd = switch.drayd.as_mut().unwrap();
+    drayd.kill().unwrap();
+    drayd.wait().unwrap();
+    assert!(switch.dir.join("dray.sock").exists());
+    switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(&file).stderr(Stdio::null()).spawn().unwrap());
+    let start = Instant::now();
+    while !switch.output("status").status.success() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(switch.terminate(), Some(0));
+}
+
+fn check(file: &Path) -> Output {
+    Command::new(DRAYD).arg("--check").arg("--config").arg(file).output().unwrap()
+}
+
+#[test]
+fn files_are_checked() {
+    let dir = std::env::temp_dir().join(format!("dray-smoke-check-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("dray.toml");
+    fs::write(&file, TWO_PORTS.replace("DIR", "/run/dray")).unwrap();
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!("{}: ok: 1 worker, 2 ports, 1 bridge\n", file.display());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+
+    fs::write(&file, TWO_PORTS.replace("DIR", "/run/dray").replace("[\"web\"", "[\"wbe\"")).unwrap();
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean \"web\"?"));
+    assert_eq!(check(&dir.join("none.toml")).status.code(), Some(2));
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn metrics_are_served() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let socket = "socket = \"DIR/dray.sock\"";
+    let config = TWO_PORTS.replace(socket, &format!("{socket}\nmetrics = \"127.0.0.1:{port}\""));
+    let switch = Switch::start("metrics", &config);
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: dray\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = get("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text;"), "{answer}");
+    assert!(answer.contains("\n# TYPE dray_port_received_packets counter\n"));
+    assert!(answer.contains("\ndray_port_received_packets_total{port=\"web\"} 0\n"));
+    assert!(answer.contains("\ndray_port_up{port=\"db\"} 0\n") && answer.contains("\ndray_fdb_size 65536\n"));
+    assert!(answer.ends_with("\n# EOF\n"));
+    assert!(get("/").starts_with("HTTP/1.1 404 "));
+    // A client that says nothing holds up the next one for two seconds at most.
+    let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let start = Instant::now();
+    assert!(get("/metrics").ends_with("# EOF\n"));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    drop(switch);
+}
+
+#[test]
+fn completions_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = Command::new(DRAY).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("worker"));
+    }
+}
