@@ -118,10 +118,12 @@ pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
     // SAFETY: the head and the segments add up to `Frame::len` (`Burst` keeps that); the segments are readable until release.
     unsafe {
         copy(head.as_ptr(), dst, head.len());
-        let mut at = dst.add(head.len());
-        for segment in burst.segments(frame) {
-            copy(segment.ptr, at, segment.len as usize);
-            at = at.add(segment.len as usize);
+        if frame.len() > head.len() {
+            let mut at = dst.add(head.len());
+            for segment in burst.segments(frame) {
+                copy(segment.ptr, at, segment.len as usize);
+                at = at.add(segment.len as usize);
+            }
         }
     }
 }
