@@ -3,6 +3,7 @@
 
 mod edit;
 mod error;
+mod locate;
 mod plan;
 mod read;
 mod reference;
@@ -14,6 +15,7 @@ mod validate;
 
 pub use edit::edit;
 pub use error::{Error, Errors, Place};
+pub use locate::error_at_port;
 pub use plan::{Action, BridgeChange, plan};
 pub use read::{allowed_cpus, parse, parse_for};
 pub use reference::{EXAMPLE, reference};

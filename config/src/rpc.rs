@@ -500,6 +500,15 @@ pub struct PortInfo {
     pub drops: BTreeMap<String, u64>,
     /// Copies made of packets received here by flooding.
     pub flood_copies: u64,
+    /// Packets received here, copies included, that were handed to other ports.
+    /// `rx_packets + flood_copies = switched + consumed + drops` (but those of `tx.`).
+    pub switched: u64,
+    /// Packets received here that were addressed to the switch itself.
+    pub consumed: u64,
+    /// Packets that the switch itself made to be sent here.
+    pub originated: u64,
+    /// Packets received here whose source address found no room in the FDB. They were forwarded all the same.
+    pub not_learned: u64,
     /// The port's own MAC address.
     pub mac: Mac,
     /// Longest Ethernet payload, bytes.
@@ -510,8 +519,9 @@ pub struct PortInfo {
     pub bridges: Vec<PortBridge>,
     /// Whether it is the underlay.
     pub underlay: bool,
-    /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, `peer`; for eth
-    /// `device`, `driver`, `ring_size`, `offloads`.
+    /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, and while the link is up
+    /// `peer`, `peer_interface`, `rx_rings`, `tx_rings`, `sealed`; for eth `device`, `driver`, `ring_size`, `rss`,
+    /// `speed_mbps`, and the device's own counters `missed`, `no_buffer`, `rx_errors`, `tx_errors`.
     pub detail: BTreeMap<String, Value>,
 }
 
@@ -602,11 +612,11 @@ pub struct VtepInfo {
 pub struct WorkerInfo {
     /// The CPU it is pinned to.
     pub cpu: usize,
-    /// The receive queues it polls, as `port:queue`.
+    /// The receive queues it polls: the port's name, and ` xN` if it has several of them.
     pub queues: Vec<String>,
-    /// Queues polled since the start.
+    /// Times it went round all its queues.
     pub polls: u64,
-    /// Share of its time spent on packets since it was last asked, 0..=1.
+    /// Share of the last second that it spent on packets, 0..=1.
     pub busy: f64,
     /// Packets received.
     pub packets: u64,

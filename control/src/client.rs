@@ -96,6 +96,8 @@ impl From<RpcError> for Failure {
             // The message has a form of its own.
             BAD_FILE => Failure { message: error.message, status: 2 },
             INVALID_PARAMS => Failure { message: format!("error: {}", error.message), status: 2 },
+            // At a place in a file: it has that form too.
+            _ if error.message.starts_with("error: ") => Failure { message: error.message, status: 1 },
             _ => error.message.into(),
         }
     }
@@ -239,6 +241,10 @@ fn port(p: &PortInfo) -> String {
         ("received", format!("{} packets, {} bytes", thousands(p.rx_packets), thousands(p.rx_bytes))),
         ("sent", format!("{} packets, {} bytes", thousands(p.tx_packets), thousands(p.tx_bytes))),
         ("flood copies", thousands(p.flood_copies)),
+        ("switched", thousands(p.switched)),
+        ("consumed", thousands(p.consumed)),
+        ("originated", thousands(p.originated)),
+        ("not learned", thousands(p.not_learned)),
     ];
     for (key, value) in &p.detail {
         let text = match value {

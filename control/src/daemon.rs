@@ -34,8 +34,8 @@ struct Args {
 /// Runs drayd. The status is 0 after a clean end, 1 if the switch can't start, 2 for wrong use or a wrong file.
 pub fn run() -> ExitCode {
     let args = Args::parse();
-    let config = match read(&args.config) {
-        Ok(config) => config,
+    let (config, text) = match read(&args.config) {
+        Ok(read) => read,
         Err(why) => {
             eprintln!("{why}");
             return ExitCode::from(2);
@@ -45,19 +45,21 @@ pub fn run() -> ExitCode {
         println!("{}: ok: {}", args.config.display(), summary(&config));
         return ExitCode::SUCCESS;
     }
-    match serve(config, &args.config) {
+    match serve(config, &args.config, &text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            log(&why);
+            eprintln!("{why}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn read(file: &Path) -> Result<ValidConfig, String> {
+/// The configuration, and the file's text.
+fn read(file: &Path) -> Result<(ValidConfig, String), String> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| format!("error: {name}: {error}"))?;
-    parse(&name, &text).map_err(|errors| errors.to_string())
+    let config = parse(&name, &text).map_err(|errors| errors.to_string())?;
+    Ok((config, text))
 }
 
 fn summary(config: &ValidConfig) -> String {
@@ -68,26 +70,28 @@ fn summary(config: &ValidConfig) -> String {
 }
 
 /// From start to end.
-fn serve(config: ValidConfig, file: &Path) -> Result<(), String> {
-    let signals = signals().map_err(|error| format!("signals: {error}"))?;
+fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
+    let signals = signals().map_err(|error| format!("error: signals: {error}"))?;
     // First of all: if another drayd is there, nothing of it must be touched.
-    let socket = Socket::bind(&config.control.socket)?;
+    let socket = Socket::bind(&config.control.socket).map_err(|why| format!("error: {why}"))?;
     let asks = match config.control.metrics {
-        Some(address) => metrics::serve(address).map_err(|error| format!("metrics on {address}: {error}"))?,
+        Some(address) => metrics::serve(address).map_err(|error| format!("error: metrics on {address}: {error}"))?,
         None => never(),
     };
     log(format!("drayd {} starts: {}: {}", env!("CARGO_PKG_VERSION"), file.display(), summary(&config)));
     // `config save` writes there, whatever the working directory is then.
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let (mut switch, punts) = Switch::start(config, &absolute)?;
-    let calls = socket.serve().map_err(|error| format!("control socket: {error}"))?;
+    let (mut switch, punts) =
+        Switch::start(config, &absolute).map_err(|why| why.in_file(&file.display().to_string(), text))?;
+    let calls = socket.serve().map_err(|error| format!("error: control socket: {error}"))?;
     log(format!("ready: control socket {}", switch.config.control.socket.display()));
     let signal = control_loop(&mut switch, &calls, &punts, &asks, &signals);
 
     log(format!("{signal}: shutting down"));
     let start = Instant::now();
-    drop(socket);
     switch.shutdown();
+    // Last: until then another drayd is refused.
+    drop(socket);
     log(format!("ended after {} ms", start.elapsed().as_millis()));
     Ok(())
 }
@@ -138,10 +142,11 @@ fn control_loop(
 /// SIGHUP: the file is read again.
 fn reload(switch: &mut Switch) {
     let file = switch.file.clone();
-    let result = read(&file).and_then(|config| switch.apply(config));
+    let name = file.display().to_string();
+    let result = read(&file).and_then(|(config, text)| switch.apply(config).map_err(|why| why.in_file(&name, &text)));
     match result {
-        Ok(actions) => log(format!("config: {} read again, {} changes", file.display(), actions.len())),
-        Err(why) => log(format!("config: {} not applied: {why}", file.display())),
+        Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
+        Err(why) => log(format!("config: {name} not applied:\n{why}")),
     }
 }
 

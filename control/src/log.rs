@@ -1,7 +1,7 @@
 //! The daemon's log: one line per event on standard error. Whoever starts the daemon decides where that goes.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Writes `message` as one line, with the time (UTC). A log that nobody reads never stops the daemon.
 pub fn log(message: impl AsRef<str>) {
@@ -10,6 +10,38 @@ pub fn log(message: impl AsRef<str>) {
     for line in message.as_ref().lines() {
         let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let _ = std::io::stderr().write_all(format!("{time} {clean}\n").as_bytes());
+    }
+}
+
+/// Lines about one thing, in a time: what others can make happen must not fill the log.
+#[derive(Default)]
+pub struct Limit {
+    since: Option<Instant>,
+    lines: u32,
+}
+
+impl Limit {
+    /// Lines in [`Limit::TIME`].
+    const LINES: u32 = 10;
+    const TIME: Duration = Duration::from_secs(10);
+
+    /// As [`log`], unless there were too many.
+    pub fn log(&mut self, now: Instant, message: impl AsRef<str>) {
+        self.since.get_or_insert(now);
+        self.lines = self.lines.saturating_add(1);
+        if self.lines <= Self::LINES {
+            log(message);
+        }
+    }
+
+    /// To be called now and then: says how many lines about `what` there were too many, once the time is over.
+    pub fn flush(&mut self, now: Instant, what: impl FnOnce() -> String) {
+        if self.since.is_some_and(|since| now.saturating_duration_since(since) >= Self::TIME) {
+            if let more @ 1.. = self.lines.saturating_sub(Self::LINES) {
+                log(format!("{}: {more} more changes in {} seconds", what(), Self::TIME.as_secs()));
+            }
+            *self = Limit::default();
+        }
     }
 }
 

@@ -25,6 +25,8 @@ const REFRESH_ALL: Duration = Duration::from_secs(45);
 const EXPIRE: Duration = Duration::from_secs(60);
 /// VTEPs that may be learned; more are ignored.
 const MAX_LEARNED: usize = 4096;
+/// Lines for the log between two calls of [`Overlay::take_notices`]; a neighbour can cause as many as it likes.
+const MAX_NOTICES: usize = 16;
 /// Requests a call of [`Overlay::tick`], so that thousands of VTEPs don't make a burst.
 const MAX_REQUESTS: usize = 256;
 
@@ -208,7 +210,7 @@ impl Overlay {
         if from == self.vxlan.local {
             if self.rival != Some(mac) {
                 self.rival = Some(mac);
-                self.notices.push(format!("vxlan: {mac} claims our address {from} too"));
+                notice(&mut self.notices, || format!("vxlan: {mac} claims our address {from} too"));
             }
             // Whoever heard that should know better (RFC 5227, section 2.4).
             self.announce = true;
@@ -219,7 +221,7 @@ impl Overlay {
             let old = neighbour.known.replace((mac, now)).map(|(mac, _)| mac);
             if old != Some(mac) {
                 self.changed = true;
-                self.notices.push(format!("vxlan: next hop {from} is at {mac}"));
+                notice(&mut self.notices, || format!("vxlan: next hop {from} is at {mac}"));
             }
         }
         let asks_us = operation == ArpOperation::Request && target == self.vxlan.local;
@@ -278,7 +280,7 @@ impl Overlay {
                 Some((mac, _)) => {
                     neighbour.known = None;
                     self.changed = true;
-                    self.notices.push(format!("vxlan: next hop {ip} at {mac} does not answer"));
+                    notice(&mut self.notices, || format!("vxlan: next hop {ip} at {mac} does not answer"));
                     BROADCAST
                 }
                 None => BROADCAST,
@@ -322,6 +324,12 @@ impl Overlay {
         eth.set_src_addr(EthernetAddress(self.mac.0));
         eth.set_ethertype(ethertype);
         bytes
+    }
+}
+
+fn notice(notices: &mut Vec<String>, line: impl FnOnce() -> String) {
+    if notices.len() < MAX_NOTICES {
+        notices.push(line());
     }
 }
 

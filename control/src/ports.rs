@@ -1,12 +1,13 @@
 //! The links of all ports: memif by its supervisor, NICs by DPDK, which is started with the first of them.
 
-use crate::log::log;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crate::log::{Limit, log};
+use crossbeam_channel::{Receiver, unbounded};
 use dray_config::{Mac, Port, PortKind};
 use dray_dataplane::Dataplane;
 use dray_dpdk::{EthOptions, EthPort, Link as EthLink, eal};
 use dray_vhost::memif::{Event, LinkInfo, PortSpec, Supervisor};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Bytes of a frame beyond its MTU: Ethernet header and one VLAN tag.
 const OVERHEAD: u32 = 18;
@@ -30,8 +31,9 @@ impl Link {
 /// All ports that are open.
 pub struct Ports {
     memif: Supervisor,
-    to_events: Sender<Event>,
     events: Receiver<Event>,
+    /// Events that were taken out of turn.
+    early: Vec<Event>,
     open: BTreeMap<String, Open>,
 }
 
@@ -39,6 +41,8 @@ struct Open {
     link: Link,
     /// None: memif.
     eth: Option<EthPort>,
+    /// A peer that comes and goes all the time must not fill the log.
+    news: Limit,
 }
 
 impl Ports {
@@ -47,13 +51,12 @@ impl Ports {
     /// # Errors
     /// If the kernel gives no thread, epoll or eventfd.
     pub fn new() -> Result<Ports, String> {
-        let (to_events, events) = unbounded();
-        let sender = to_events.clone();
+        let (sender, events) = unbounded();
         let memif = Supervisor::start(move |event| {
             // The receiver goes after the supervisor; nothing is to be told then.
             let _ = sender.send(event);
         })?;
-        Ok(Ports { memif, to_events, events, open: BTreeMap::new() })
+        Ok(Ports { memif, events, early: Vec::new(), open: BTreeMap::new() })
     }
 
     /// What happens to memif ports, for [`Ports::event`].
@@ -75,7 +78,7 @@ impl Ports {
                     dray_config::Role::Server => "no peer has connected",
                     dray_config::Role::Client => "not connected yet",
                 };
-                Open { link: Link::Down(reason.into()), eth: None }
+                Open { link: Link::Down(reason.into()), eth: None, news: Limit::default() }
             }
             PortKind::Eth(eth) => {
                 start_eal()?;
@@ -88,7 +91,7 @@ impl Ports {
                 };
                 let device = EthPort::open(&eth.device, &options).map_err(|error| error.to_string())?;
                 device.info().notes.iter().for_each(|note| log(format!("port {}: {note}", port.name)));
-                Open { link: Link::Down("not started yet".into()), eth: Some(device) }
+                Open { link: Link::Down("not started yet".into()), eth: Some(device), news: Limit::default() }
             }
         };
         self.open.insert(port.name.clone(), open);
@@ -97,7 +100,7 @@ impl Ports {
 
     /// Gives a NIC's queues to the workers, whose tables know the port by now. They poll it from now on, whatever its link.
     pub fn attach(&mut self, name: &str, dataplane: &mut Dataplane) {
-        let Some(Open { link, eth: Some(eth) }) = self.open.get_mut(name) else { return };
+        let Some(Open { link, eth: Some(eth), .. }) = self.open.get_mut(name) else { return };
         let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
         let info = eth.info();
         log(format!(
@@ -113,7 +116,7 @@ impl Ports {
         ));
         dataplane.link_up(name, rx, tx);
         *link = eth_link(eth.link());
-        log_link(name, link);
+        log(link_line(name, link));
     }
 
     /// Closes a port: its peer is told, its socket or device released. The workers lose its queues.
@@ -122,12 +125,16 @@ impl Ports {
         dataplane.link_down(name);
         if open.eth.is_none() {
             self.memif.remove(name);
-            // What was said about it before must not be taken for news of a port of the same name.
-            let others: Vec<Event> = self.events.try_iter().filter(|event| port_of(event) != name).collect();
-            for event in others {
-                let _ = self.to_events.send(event);
-            }
+            // What was said about it before must not be taken for news of a port of the same name. What was said about
+            // others has to wait: the workers' tables may not know them yet.
+            self.early.extend(self.events.try_iter());
+            self.early.retain(|event| port_of(event) != name);
         }
+    }
+
+    /// Events that came while ports were closed, older than all that [`Ports::events`] will give.
+    pub fn take_early(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.early)
     }
 
     /// The port's MTU or address has changed, without its link going down.
@@ -152,18 +159,20 @@ impl Ports {
             }
         };
         open.link = link;
-        log_link(&name, &open.link);
+        open.news.log(Instant::now(), link_line(&name, &open.link));
         open.link.is_up().then_some(name)
     }
 
     /// Looks at the links of NICs. Those that have just come up.
     pub fn poll(&mut self) -> Vec<String> {
         let mut up = Vec::new();
+        let now = Instant::now();
         for (name, open) in &mut self.open {
+            open.news.flush(now, || format!("port {name}"));
             let Some(eth) = &open.eth else { continue };
             let link = eth_link(eth.link());
             if link != open.link {
-                log_link(name, &link);
+                open.news.log(now, link_line(name, &link));
                 if link.is_up() {
                     up.push(name.clone());
                 }
@@ -186,7 +195,8 @@ impl Ports {
         self.open.get(name)?.eth.as_ref()
     }
 
-    /// Closes all ports and ends DPDK. The workers have given back all queues: the data plane is gone.
+    /// Closes all ports, whose peers are told, and ends DPDK. The workers have given back all queues: the data plane is
+    /// gone.
     pub fn shutdown(self) {
         let Ports { memif, open, .. } = self;
         memif.shutdown();
@@ -222,20 +232,20 @@ fn eth_link(link: EthLink) -> Link {
     if link.up { Link::Up(None) } else { Link::Down("the device has no link".into()) }
 }
 
-fn log_link(name: &str, link: &Link) {
+fn link_line(name: &str, link: &Link) -> String {
     match link {
         Link::Up(Some(info)) => {
             let rings = |n: u16| if n == 1 { "1 ring".to_owned() } else { format!("{n} rings") };
-            log(format!(
+            format!(
                 "port {name}: up, peer {:?}, {} in, {} out, ring size {}{}",
                 info.peer,
                 rings(info.rx_rings),
                 rings(info.tx_rings),
                 info.ring_size,
                 if info.sealed { "" } else { ", memory not sealed" }
-            ));
+            )
         }
-        Link::Up(None) => log(format!("port {name}: up")),
-        Link::Down(reason) => log(format!("port {name}: down: {reason}")),
+        Link::Up(None) => format!("port {name}: up"),
+        Link::Down(reason) => format!("port {name}: down: {reason}"),
     }
 }

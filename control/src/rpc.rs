@@ -64,7 +64,8 @@ impl Switch {
             }
             Request::Config(ConfigRequest::Apply { file }) => {
                 let new = read(&file)?;
-                done(change(&self.apply(new).map_err(refused)?))
+                let actions = self.apply(new).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
+                done(change(&actions))
             }
             Request::Config(ConfigRequest::Save { file }) => {
                 let file = file.unwrap_or_else(|| self.file.clone());
@@ -87,7 +88,7 @@ impl Switch {
             }
             return done(ConfigChange::default());
         };
-        done(change(&self.apply(new).map_err(refused)?))
+        done(change(&self.apply(new).map_err(|why| refused(why.to_string()))?))
     }
 
     fn no_port(&self, name: &str) -> RpcError {
@@ -166,6 +167,10 @@ impl Switch {
             tx_bytes: counts.tx_bytes,
             drops: drops(&counts).map(|(drop, n)| (drop.name().to_owned(), n)).collect(),
             flood_copies: counts.copies,
+            switched: counts.switched,
+            consumed: counts.punted,
+            originated: counts.injected,
+            not_learned: counts.not_learned,
             mac: port.mac,
             mtu: port.mtu,
             bridges,
@@ -212,10 +217,6 @@ impl Switch {
                 }
             }
         }
-        put("switched", json!(counts.switched));
-        put("punted", json!(counts.punted));
-        put("injected", json!(counts.injected));
-        put("not_learned", json!(counts.not_learned));
         info.detail = detail;
         info
     }

@@ -1,12 +1,13 @@
 //! The running switch: the configuration in force, and how it becomes another one.
 
-use crate::log::log;
+use crate::log::{Limit, log};
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
-use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, plan};
+use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Punt, Underlay, WorkerStats, configured_vteps};
 use dray_vhost::memif::Event;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,37 @@ const PUBLISH: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_secs(1);
 /// How often the FDB is searched for learned VTEPs that it still uses.
 const AGE_VTEPS: Duration = Duration::from_secs(10);
+
+/// Why a configuration can't be the running one.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The port that it is about, if it is about one.
+    port: Option<String>,
+    why: String,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Refusal { port: None, why }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.port {
+            Some(port) => write!(f, "port {port:?} can't be opened: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+impl Refusal {
+    /// For people, with the place in the file that the configuration is from.
+    pub fn in_file(&self, name: &str, text: &str) -> String {
+        let place = self.port.as_ref().and_then(|port| error_at_port(name, text, port, &self.to_string()));
+        place.map_or_else(|| format!("error: {name}: {self}"), |errors| errors.to_string())
+    }
+}
 
 /// The switch. It belongs to the control loop.
 pub struct Switch {
@@ -32,6 +64,8 @@ pub struct Switch {
     is_stale: bool,
     polled: Instant,
     aged: Instant,
+    /// Neighbours that change all the time must not fill the log.
+    news: Limit,
 }
 
 impl Switch {
@@ -40,7 +74,7 @@ impl Switch {
     ///
     /// # Errors
     /// What could not be started. Everything that was is stopped again.
-    pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), String> {
+    pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), Refusal> {
         let (dataplane, punts) =
             Dataplane::start(&config, || {}).map_err(|error| format!("starting the workers: {error}"))?;
         let now = Instant::now();
@@ -58,6 +92,7 @@ impl Switch {
             is_stale: false,
             polled: now,
             aged: now,
+            news: Limit::default(),
         };
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
         log(format!("workers: {} on CPU {}", cpus.len(), cpus.join(", ")));
@@ -75,7 +110,7 @@ impl Switch {
     /// # Errors
     /// Why it can't be: the old one runs on then. If a port had to be closed to try and can't be opened again, the log
     /// says so.
-    pub fn apply(&mut self, new: ValidConfig) -> Result<Vec<Action>, String> {
+    pub fn apply(&mut self, new: ValidConfig) -> Result<Vec<Action>, Refusal> {
         let actions = plan(&self.config, &new).map_err(|lines| lines.join("\n"))?;
         let removed: Vec<Port> = actions
             .iter()
@@ -111,15 +146,16 @@ impl Switch {
             self.ports.close(&old.name, &mut self.dataplane);
         }
         self.publish();
-        for port in &opened {
-            self.ports.attach(&port.name, &mut self.dataplane);
-        }
         for action in &actions {
             if let Action::UpdatePort(port) = action {
                 self.ports.update(port);
             }
             log(format!("config: {action}"));
         }
+        for port in &opened {
+            self.ports.attach(&port.name, &mut self.dataplane);
+        }
+        self.take_early();
         self.tick_overlay(Instant::now());
         Ok(actions)
     }
@@ -133,7 +169,7 @@ impl Switch {
         waits: &[&'a Port],
         opened: &mut Vec<&'a Port>,
         closed: &mut Vec<&'a Port>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         for port in free {
             self.open(new, port)?;
             opened.push(port);
@@ -161,14 +197,21 @@ impl Switch {
                 Err(why) => log(format!("config: rolling back: {why}")),
             }
         }
+        self.take_early();
     }
 
-    fn open(&mut self, config: &ValidConfig, port: &Port) -> Result<(), String> {
+    fn take_early(&mut self) {
+        for event in self.ports.take_early() {
+            self.event(event);
+        }
+    }
+
+    fn open(&mut self, config: &ValidConfig, port: &Port) -> Result<(), Refusal> {
         // A NIC without an address in the file keeps its own.
         let own_mac = port.mac == config.default_mac(&port.name);
         self.ports
             .open(port, own_mac, self.dataplane.workers())
-            .map_err(|why| format!("port {:?} can't be opened: {why}", port.name))
+            .map_err(|why| Refusal { port: Some(port.name.clone()), why })
     }
 
     /// The overlay follows the running configuration and the underlay's device.
@@ -270,7 +313,8 @@ impl Switch {
                 self.dataplane.inject(&vxlan.port, frame);
             }
         }
-        overlay.take_notices().iter().for_each(log);
+        overlay.take_notices().iter().for_each(|line| self.news.log(now, line));
+        self.news.flush(now, || "vxlan".into());
         self.is_stale |= overlay.take_change();
         if self.is_stale && now.duration_since(self.published) >= PUBLISH {
             self.publish();
@@ -289,10 +333,7 @@ impl Switch {
 
     /// Stops everything: peers are told, sockets removed, devices closed, memory freed.
     pub fn shutdown(self) {
-        let Switch { mut dataplane, mut ports, config, .. } = self;
-        for port in &config.ports {
-            ports.close(&port.name, &mut dataplane);
-        }
+        let Switch { dataplane, ports, .. } = self;
         drop(dataplane);
         ports.shutdown();
     }
