@@ -186,8 +186,10 @@ impl Supervisor {
         lock(&self.states).get(port).cloned()
     }
 
-    /// Disconnects all peers, removes all sockets and ends the thread.
-    pub fn shutdown(self) {}
+    /// Disconnects all peers, removes all sockets and ends the thread, as dropping does.
+    pub fn shutdown(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Supervisor {
