@@ -1,8 +1,10 @@
 //! dray-perf: packet generator and benchmark.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cpu;
 pub mod demo;
 pub mod frames;
 pub mod memif;
+pub mod peer;
 pub mod sequence;

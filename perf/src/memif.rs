@@ -231,6 +231,34 @@ impl Side {
     }
 }
 
+/// The token bucket of one direction.
+#[derive(Clone, Copy)]
+struct Bucket {
+    /// Frames a second; 0: without limit.
+    rate: u64,
+    /// Frames that may be sent at once: what could not be sent in time is made up for as far as this.
+    depth: u64,
+    origin: Instant,
+    /// Frames that were due at `origin`.
+    base: u64,
+}
+
+impl Bucket {
+    /// How many frames may be sent now, if `sent` were until now.
+    #[inline(always)]
+    fn budget(&mut self, now: Instant, sent: u64) -> u64 {
+        if self.rate == 0 {
+            return u64::MAX;
+        }
+        let due = self.base + ((now - self.origin).as_secs_f64() * self.rate as f64) as u64;
+        if due > sent + self.depth {
+            (self.origin, self.base) = (now, sent + self.depth);
+            return self.depth;
+        }
+        due.saturating_sub(sent)
+    }
+}
+
 /// Two links, with frames prepared.
 pub struct Generator {
     options: Options,
@@ -409,43 +437,24 @@ impl Generator {
         stop: &AtomicBool,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, String> {
-        let Options { rate, window, .. } = self.options;
+        let Options { rate, window, ring_size, .. } = self.options;
         let begin = Instant::now();
-        // The token bucket: at `origin` no frame was due, and it moves on when the bucket (one ring) is full.
-        let (mut origin, mut base) = (begin, [0; 2]);
+        let bucket = Bucket { rate, depth: ring_size.into(), origin: begin, base: 0 };
+        let mut buckets = [bucket; 2];
         let (mut next_check, mut last) = (begin + Duration::from_millis(100), Progress::default());
         let mut now = begin;
         let seconds = loop {
             for _ in 0..if rate == 0 { TURNS } else { 1 } {
-                for i in 0..2 {
-                    let came = self.sides[1 - i].received;
-                    let side = &mut self.sides[i];
-                    if !side.sends {
-                        continue;
+                let came = [self.sides[1].received, self.sides[0].received];
+                for ((side, bucket), came) in self.sides.iter_mut().zip(&mut buckets).zip(came) {
+                    if side.sends {
+                        let room = if window == 0 { u64::MAX } else { (window + came).saturating_sub(side.sent) };
+                        side.send(self.turn.size, bucket.budget(now, side.sent).min(room));
                     }
-                    let mut budget = u64::MAX;
-                    if rate != 0 {
-                        let due = base[i] + ((now - origin).as_secs_f64() * rate as f64) as u64;
-                        budget = due.saturating_sub(side.sent);
-                    }
-                    if window != 0 {
-                        budget = budget.min((window + came).saturating_sub(side.sent));
-                    }
-                    side.send(self.turn.size, budget);
                 }
                 self.receive();
             }
             now = Instant::now();
-            if rate != 0 {
-                let due = ((now - origin).as_secs_f64() * rate as f64) as u64;
-                let full = u64::from(self.options.ring_size);
-                let behind = |i: usize| self.sides[i].sends && base[i] + due > self.sides[i].sent + full;
-                if behind(0) || behind(1) {
-                    // What could not be sent in time is not made up for.
-                    origin = now;
-                    base = [self.sides[0].sent, self.sides[1].sent];
-                }
-            }
             let elapsed = now - begin;
             if elapsed >= duration || stop.load(Ordering::Relaxed) {
                 break elapsed.as_secs_f64();
@@ -495,5 +504,26 @@ impl Generator {
         report.mpps = report.directions().map(|d| d.mpps).sum();
         report.gbps = report.directions().map(|d| d.gbps).sum();
         Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept() {
+        let origin = Instant::now();
+        let at = |ms| origin + Duration::from_millis(ms);
+        let mut bucket = Bucket { rate: 10_000, depth: 256, origin, base: 0 };
+        assert_eq!(bucket.budget(at(0), 0), 0);
+        assert_eq!(bucket.budget(at(10), 0), 100);
+        assert_eq!(bucket.budget(at(10), 100), 0);
+        assert_eq!(bucket.budget(at(20), 130), 70);
+        // A second without a frame is made up for by no more than the bucket holds.
+        assert_eq!(bucket.budget(at(1020), 200), 256);
+        assert_eq!(bucket.budget(at(1020), 456), 0);
+        assert_eq!(bucket.budget(at(1030), 456), 100);
+        assert_eq!(Bucket { rate: 0, ..bucket }.budget(at(2000), 0), u64::MAX);
     }
 }

@@ -3,13 +3,15 @@
 
 use clap::{Args, Parser, Subcommand};
 use dray_config::SocketName;
+use dray_perf::bench::{Bench, CASES, Case, expected, say};
 use dray_perf::frames::{FLOWS_MAX, SIZE_MAX, SIZE_MIN};
 use dray_perf::memif::{Generator, Options, Progress, Report};
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Packet generator and benchmark
 #[derive(Parser)]
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Send frames into one memif interface of a switch, and count and check what comes out of another
     Memif(MemifArgs),
+    /// Compare drayd with testpmd, side by side
+    Bench(BenchArgs),
 }
 
 /// What to send.
@@ -85,6 +89,50 @@ struct MemifArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// The daemon [default: drayd beside this program]
+    #[arg(long, value_name = "FILE")]
+    drayd: Option<PathBuf>,
+    /// The command [default: dray beside the daemon]
+    #[arg(long, value_name = "FILE")]
+    dray: Option<PathBuf>,
+    /// The peer
+    #[arg(long, value_name = "FILE", default_value = "dpdk-testpmd")]
+    testpmd: PathBuf,
+    /// The generator's CPU
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// The switch's CPU
+    #[arg(long, default_value_t = 1)]
+    switch_cpu: usize,
+    /// Rounds; each measures both switches once
+    #[arg(long, default_value_t = 5, value_parser = rounds)]
+    rounds: usize,
+    /// Seconds of one measurement
+    #[arg(long, default_value_t = 1.5, value_parser = seconds)]
+    duration: f64,
+    /// What to send; may be given several times [default: seven cases from 60x1 to 1514x1000]
+    #[arg(long = "case", value_name = "SIZExFLOWS")]
+    cases: Vec<Case>,
+    /// Three cases, two short rounds: whether it works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Only measure what the generator reaches against a switch that touches no frame
+    #[arg(long)]
+    ceiling: bool,
+    /// Print a table in Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn rounds(s: &str) -> Result<usize, String> {
+    s.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(|| "1 to 1000 rounds".into())
 }
 
 fn size(s: &str) -> Result<usize, String> {
@@ -214,9 +262,63 @@ fn memif(args: &MemifArgs) -> Result<(), String> {
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
+fn bench(args: &BenchArgs) -> Result<(), String> {
+    let beside = |file: &Path, name: &str| file.parent().map(|dir| dir.join(name)).unwrap_or_else(|| name.into());
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let drayd = args.drayd.clone().unwrap_or_else(|| beside(&own, "drayd"));
+    let dray = args.dray.clone().unwrap_or_else(|| beside(&drayd, "dray"));
+    let mut bench = Bench {
+        drayd,
+        dray,
+        testpmd: args.testpmd.clone(),
+        generator_cpu: args.cpu,
+        switch_cpu: args.switch_cpu,
+        rounds: args.rounds,
+        duration: Duration::from_secs_f64(args.duration),
+        ring_size: 1024,
+        buffer_size: 2048,
+        cases: if args.cases.is_empty() { CASES.to_vec() } else { args.cases.clone() },
+    };
+    if args.quick {
+        bench.rounds = 2;
+        bench.duration = Duration::from_millis(300);
+        if args.cases.is_empty() {
+            bench.cases.retain(|c| c.flows <= 1000 && c.size != 512);
+        }
+    }
+    if args.cpu == args.switch_cpu {
+        return Err("the generator and the switch need a CPU each (--cpu, --switch-cpu)".into());
+    }
+    let stop = stop_flag()?;
+    if args.ceiling {
+        for &case in &bench.cases {
+            println!("{case}: {:.1} Mpps", bench.ceiling(case, &stop)?.mpps);
+        }
+        return Ok(());
+    }
+    if !bench.drayd.exists() {
+        return Err(format!("{} is not there: build it, or say where it is (--drayd)", bench.drayd.display()));
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("dray-perf: this is a debug build, its figures mean nothing (build with --release)");
+    }
+    let begin = Instant::now();
+    say(begin, &format!("about {} s", expected(&bench).as_secs()));
+    let results = bench.run(&stop, &mut |line| say(begin, line))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&results).map_err(|e| e.to_string())?);
+    } else if args.markdown {
+        print!("{}", results.markdown());
+    } else {
+        print!("{}", results.text());
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Memif(args) => memif(&args),
+        Command::Bench(args) => bench(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
