@@ -280,11 +280,11 @@ impl Stack {
             } else {
                 idle = idle.saturating_add(1);
             }
-            // The demo has more processes than CPUs: give way soon, sleep when there is nothing to come back to.
+            // The demo has more processes than CPUs. Sleeping, not yielding: a task that yields all the time is put behind
+            // every other one.
             match idle {
-                0 => {}
-                1..200 => std::thread::yield_now(),
-                200..10_000 => std::thread::sleep(Duration::from_micros(50)),
+                0..20 => {}
+                20..10_000 => std::thread::sleep(Duration::from_micros(50)),
                 _ => std::thread::sleep(Duration::from_micros(500)),
             }
             if (now - looked).total_millis() >= 100 {

@@ -6,8 +6,9 @@
 
 use super::container::{Command as Say, Reply};
 use super::progress::{Interrupt, Stop};
-use dray_config::allowed_cpus;
+use crate::memif::Options;
 use dray_config::rpc::PortInfo;
+use dray_config::{SocketName, allowed_cpus};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs;
@@ -66,6 +67,12 @@ pub const STATIONS: [Station; 4] = [
 /// The stations that are containers.
 pub fn containers() -> impl Iterator<Item = &'static Station> {
     STATIONS.iter().filter(|s| s.host != "k")
+}
+
+/// The CPU of the worker of the `i`th host: the last ones, each its own as far as there are any.
+pub fn worker_cpu(i: usize) -> usize {
+    let cpus = allowed_cpus();
+    cpus.get(cpus.len().saturating_sub(1 + i)).copied().unwrap_or(0)
 }
 
 /// The configuration file of a host's switch.
@@ -197,13 +204,10 @@ impl Lab {
     /// # Errors
     /// Why one does not, with the end of its log; a signal.
     pub fn start_switches(&mut self) -> Result<(), Stop> {
-        let cpus = allowed_cpus();
         for (i, host) in HOSTS.iter().enumerate() {
             let dir = self.dir.join(host.name);
             let file = dir.join("dray.toml");
-            // A CPU each, the last ones, as far as there are any.
-            let cpu = cpus.get(cpus.len().saturating_sub(1 + i)).copied().unwrap_or(0);
-            fs::write(&file, config(host, &dir, cpu)).map_err(|e| format!("{}: {e}", file.display()))?;
+            fs::write(&file, config(host, &dir, worker_cpu(i))).map_err(|e| format!("{}: {e}", file.display()))?;
             let log = dir.join("log");
             let log = fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
             let also = log.try_clone().map_err(|e| format!("a log: {e}"))?;
@@ -289,8 +293,17 @@ impl Lab {
     }
 
     /// The memif socket of the switch of `host`.
-    pub fn memif(&self, host: &str) -> PathBuf {
+    fn memif(&self, host: &str) -> PathBuf {
         self.dir.join(host).join("memif.sock")
+    }
+
+    /// What a generator sends on the two ports of host a that are there for it.
+    pub fn bench_options(&self) -> Options {
+        let socket = SocketName::Path(self.memif("a"));
+        // The containers' ports come first.
+        let first = containers().filter(|s| s.host == "a").count() as u32;
+        let options = Options::new((socket.clone(), first), (socket, first + 1));
+        Options { flows: 1000, ..options }
     }
 
     /// Starts the containers.
@@ -507,7 +520,7 @@ mod tests {
     fn the_switches_configurations_are_valid() {
         let dir = Path::new("/tmp/dray-demo-1/a");
         for host in &HOSTS {
-            let text = config(host, dir, allowed_cpus()[0]);
+            let text = config(host, dir, worker_cpu(0));
             let valid = dray_config::parse("dray.toml", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
             assert_eq!(valid.bridge("blue").unwrap().vni, Some(VNI));
             assert_eq!(valid.vxlan.unwrap().peers.len(), 2);

@@ -5,8 +5,10 @@ pub mod hosts;
 pub mod picture;
 pub mod progress;
 
+use crate::cpu;
+use crate::memif::Generator;
 use container::{Command as Say, Reply};
-use hosts::{HOSTS, Lab, STATIONS, Station, run};
+use hosts::{HOSTS, Lab, STATIONS, Station, run, worker_cpu};
 use picture::{Findings, si};
 use progress::{Interrupt, Progress, Stop, Style, show};
 use std::io::Read;
@@ -108,13 +110,10 @@ fn tour(progress: &mut Progress, slot: &mut Option<Lab>, interrupt: Interrupt, b
         let said = move_file(lab, &mut findings)?;
         Ok(((), said))
     })?;
-    progress.step("throughput from container to container", || {
+    progress.step("throughput on one host", || {
         let said = throughput(lab, &mut findings)?;
         Ok(((), said))
     })?;
-    for host in &HOSTS {
-        findings.ports.push((host.name, lab.ports(host.name)?));
-    }
     progress.step("clean up", || {
         let left = lab.clean_up();
         if left.is_empty() { Ok(((), "nothing is left".into())) } else { Err(Stop::Failed(left.join(", "))) }
@@ -281,7 +280,7 @@ fn hash(file: &Path) -> Result<String, Stop> {
     }
 }
 
-/// TCP between the two containers of host a.
+/// TCP between the two containers of host a; then what the switch itself can do, between two memif ports of a generator.
 fn throughput(lab: &mut Lab, findings: &mut Findings) -> Result<String, Stop> {
     let [a1, a2, ..] = &STATIONS;
     let timeout = Duration::from_secs(SECONDS + 10);
@@ -293,6 +292,26 @@ fn throughput(lab: &mut Lab, findings: &mut Findings) -> Result<String, Stop> {
     };
     findings
         .remarks
-        .push(format!("TCP        a1 to a2 on one host {}, two smoltcp stacks and one worker", si(tcp, "bit/s")));
-    Ok(format!("TCP {}", si(tcp, "bit/s")))
+        .push(format!("TCP        {} from a1 to a2 through one worker, both ends smoltcp", si(tcp, "bit/s")));
+    let mut generator = Generator::connect(&lab.bench_options())?;
+    let stop = lab.interrupt.flag();
+    // Host b has nothing to do now, and leaves its worker's CPU to the generator.
+    let report = cpu::on(worker_cpu(1), || {
+        generator.learn(stop)?;
+        generator.run(Duration::from_secs(SECONDS), stop, |_| ())
+    });
+    lab.interrupt.check()?;
+    let report = report?;
+    // While its links are still up.
+    for host in &HOSTS {
+        findings.ports.push((host.name, lab.ports(host.name)?));
+    }
+    findings.remarks.push(format!(
+        "packets    {:.2} Mpps from memif to memif through one worker: {}-byte frames, {} flows, {:.3} % lost",
+        report.mpps,
+        report.size,
+        report.flows,
+        100.0 * report.a_to_b.lost as f64 / report.a_to_b.sent.max(1) as f64
+    ));
+    Ok(format!("TCP {}, {:.2} Mpps", si(tcp, "bit/s"), report.mpps))
 }

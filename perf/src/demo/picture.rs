@@ -92,8 +92,8 @@ fn ports(findings: &Findings, colours: bool) -> String {
     all
 }
 
-const WIDTH: usize = 98;
-const HEIGHT: usize = 17;
+const WIDTH: usize = 100;
+const HEIGHT: usize = 16;
 
 /// A grid of characters to draw on.
 struct Canvas(Vec<Vec<(char, Style)>>);
@@ -159,11 +159,11 @@ fn topology(findings: &Findings, colours: bool) -> String {
     let mut c = Canvas(vec![vec![(' ', Style::Plain); WIDTH]; HEIGHT]);
     let rate = |host: &str, port: &str| findings.rates.get(&(host.into(), port.into())).copied();
     // Left edge and width of each host, and the middles of what is in it.
-    let hosts = [("a", 2, 42, vec![12, 32]), ("b", 48, 24, vec![60]), ("k", 76, 22, vec![87])];
+    let hosts = [("a", 2, 41, vec![11, 29]), ("b", 45, 26, vec![57]), ("k", 73, 27, vec![])];
     for (host, x, w, middles) in &hosts {
         c.frame(*x, 0, *w, 12);
         c.put(x + 2, 0, &format!(" host {host} "), Style::Bold);
-        let middle = x + w / 2;
+        let middle = x + (w - 1) / 2;
         let vtep = HOSTS.iter().find(|h| h.name == *host).map_or(KERNEL_VTEP, |h| h.vtep);
         if *host == "k" {
             c.centre(middle, 2, "the kernel", Style::Bold);
@@ -176,22 +176,27 @@ fn topology(findings: &Findings, colours: bool) -> String {
             c.centre(middle, 7, "dray", Style::Bold);
             c.centre(middle, 8, &format!("bridge blue VNI {VNI}"), Style::Plain);
             for (station, &x) in STATIONS.iter().filter(|s| s.host == *host).zip(middles) {
-                c.frame(x - 8, 1, 16, 4);
+                c.frame(x - 7, 1, 14, 4);
                 c.centre(x, 2, station.name, Style::Bold);
                 c.centre(x, 3, &station.ip.to_string(), Style::Plain);
                 c.link(x, 4, 6, rate(host, station.name));
             }
         }
         let port = if *host == "k" { "vx" } else { "uplink" };
-        c.link(middle, 9, 14, rate(host, port));
+        c.link(middle, 9, 13, rate(host, port));
         c.put(middle, 11, "┼", Style::Dim);
-        c.put(middle + 2, 12, &format!("VTEP {vtep}"), Style::Plain);
+        c.put(middle + 2, 12, &vtep.to_string(), Style::Plain);
     }
-    c.put(2, 14, &"═".repeat(WIDTH - 2), Style::Dim);
+    c.put(2, 13, &"═".repeat(WIDTH - 2), Style::Dim);
     for (_, x, w, _) in &hosts {
-        c.put(x + w / 2, 14, "╧", Style::Dim);
+        c.put(x + (w - 1) / 2, 13, "╧", Style::Dim);
     }
-    c.put(2, 15, &format!("underlay 10.9.0.0/24, VXLAN {VNI}"), Style::Plain);
+    c.put(
+        2,
+        14,
+        &format!("underlay with the VTEPs' addresses; VXLAN, VNI {VNI}; highest rates of a step, busier direction"),
+        Style::Plain,
+    );
     c.text(colours)
 }
 
@@ -223,7 +228,7 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         assert!(!text.contains('\x1b'));
         for part in
-            ["from b1 10.1.0.21       lost", "0.21", "12.3 Gbit/s", "512 Mbit/s", "VTEP 10.9.0.3", "12 encap.too_big"]
+            ["from b1 10.1.0.21       lost", "0.21", "12.3 Gbit/s", "512 Mbit/s", "│ 10.9.0.3", "12 encap.too_big"]
         {
             assert!(text.contains(part), "{part}\n{text}");
         }

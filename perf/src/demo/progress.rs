@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,12 @@ impl From<String> for Stop {
 
 /// The signals that end the demo; they are looked at wherever it waits, so that it always cleans up.
 #[derive(Clone, Debug)]
-pub struct Interrupt(Arc<AtomicUsize>);
+pub struct Interrupt {
+    /// The last signal, or 0.
+    seen: Arc<AtomicUsize>,
+    /// Whether there was one.
+    flag: Arc<AtomicBool>,
+}
 
 impl Interrupt {
     /// Takes over SIGINT, SIGTERM and SIGHUP.
@@ -35,18 +40,24 @@ impl Interrupt {
     /// The system's reason.
     pub fn install() -> Result<Interrupt, String> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let seen = Arc::new(AtomicUsize::new(0));
+        let interrupt = Interrupt { seen: Arc::default(), flag: Arc::default() };
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register_usize(signal, Arc::clone(&seen), signal as usize)
+            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.seen), signal as usize)
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupt.flag)))
                 .map_err(|e| format!("handling signal {signal}: {e}"))?;
         }
-        Ok(Interrupt(seen))
+        Ok(interrupt)
+    }
+
+    /// Becomes true with the first signal.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.flag
     }
 
     /// # Errors
     /// [`Stop::Signal`] once there was one.
     pub fn check(&self) -> Result<(), Stop> {
-        match self.0.load(Relaxed) {
+        match self.seen.load(Relaxed) {
             0 => Ok(()),
             signal => Err(Stop::Signal(signal as i32)),
         }
@@ -184,7 +195,7 @@ mod tests {
 
     #[test]
     fn waiting_ends() {
-        let interrupt = Interrupt(Arc::default());
+        let interrupt = Interrupt { seen: Arc::default(), flag: Arc::default() };
         let mut asked = 0;
         let third = interrupt.wait("x", Duration::from_secs(5), || {
             asked += 1;
@@ -193,7 +204,7 @@ mod tests {
         assert_eq!(third, Ok(3));
         let never: Result<(), Stop> = interrupt.wait("the moon", Duration::ZERO, || Ok(None));
         assert_eq!(never, Err(Stop::Failed("the moon: not within 0 seconds".into())));
-        interrupt.0.store(15, Relaxed);
+        interrupt.seen.store(15, Relaxed);
         assert_eq!(interrupt.wait("x", Duration::from_secs(5), || Ok(Some(()))), Err(Stop::Signal(15)));
     }
 }
