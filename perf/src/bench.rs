@@ -134,9 +134,11 @@ pub struct FdbFigures {
     pub learned: u64,
     /// MACs that it was configured for.
     pub size: u64,
-    /// drayd's private memory in bytes before the first frame.
+    /// drayd's private memory in bytes with a table for 1,024 MACs, when its links have just come up.
+    pub memory_small: u64,
+    /// The same with a table for `size` MACs.
     pub memory_before: u64,
-    /// drayd's private memory in bytes when it knows them all.
+    /// The same when it knows them all.
     pub memory_after: u64,
 }
 
@@ -322,23 +324,21 @@ impl Bench {
             Kind::Dray => Switch::dray(&self.drayd, self.switch_cpu, macs)?,
             Kind::Testpmd => Switch::testpmd(&self.testpmd, self.switch_cpu, self.ring_size, memory)?,
         };
-        let memory_before = switch.private_memory();
         let report = cpu::on(self.generator_cpu, || {
             let mut generator = Generator::connect(&self.options(case, &switch.socket()))?;
             switch.start()?;
+            let memory_before = switch.private_memory();
             generator.learn(stop)?;
             let report = generator.run(self.duration, stop, |_| {})?;
-            if kind == Kind::Dray
-                && fdb.is_none()
-                && let (Some(before), Some(after)) = (memory_before, switch.private_memory())
-            {
+            if kind == Kind::Dray && fdb.is_none() {
                 let status = self.status(&switch)?;
                 *fdb = Some(FdbFigures {
                     macs: 2 * u64::from(case.flows),
                     learned: status.fdb_used,
                     size: status.fdb_size,
-                    memory_before: before,
-                    memory_after: after,
+                    memory_small: self.memory_of_small(case)?,
+                    memory_before,
+                    memory_after: switch.private_memory(),
                 });
             }
             Ok(report)
@@ -348,6 +348,13 @@ impl Bench {
         }
         switch.alive()?;
         report.map_err(|e| format!("{e}\nits last words:\n{}", switch.log()))
+    }
+
+    /// Private memory of a drayd with a small FDB whose links are up.
+    fn memory_of_small(&self, case: Case) -> Result<u64, String> {
+        let switch = Switch::dray(&self.drayd, self.switch_cpu, 1024)?;
+        let _links = Generator::connect(&self.options(Case { flows: 1, ..case }, &switch.socket()))?;
+        Ok(switch.private_memory())
     }
 
     /// What `dray status` says of this drayd.
@@ -466,13 +473,16 @@ impl Results {
         if let Some(f) = &self.fdb {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             notes.push(format!(
-                "The FDB knows {} of {} MACs after one frame of each; drayd's private memory grew from {:.1} to {:.1} MiB with a \
-                 table for {}.",
+                "The FDB knows {} of {} MACs after one frame of each. It takes {:.1} MiB with room for {} ({:.1} bytes each): \
+                 drayd's private memory is {:.1} MiB with room for 1,024, {:.1} MiB with that, {:.1} MiB when they are learned.",
                 thousands(f.learned),
                 thousands(f.macs),
+                mib(f.memory_after.saturating_sub(f.memory_small)),
+                thousands(f.size),
+                f.memory_after.saturating_sub(f.memory_small) as f64 / f.size.max(1) as f64,
+                mib(f.memory_small),
                 mib(f.memory_before),
                 mib(f.memory_after),
-                thousands(f.size)
             ));
         }
         let at = |flows: u32| self.cases.iter().find(|c| c.case == Case { size: 60, flows });

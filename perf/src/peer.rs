@@ -69,10 +69,12 @@ impl Switch {
             format!("net_memif{id},role=server,id={id},socket={socket},socket-abstract=no,rsize={rings}")
         };
         let mut command = Command::new(program);
-        command.args(["--no-pci", "--in-memory", "-m", "256", "--lcores", &format!("(0,1)@{on}")]);
-        if memory == Memory::Ordinary {
-            command.arg("--no-huge");
-        }
+        command.args(["--no-pci", "-m", "256", "--lcores", &format!("(0,1)@{on}")]);
+        // Neither leaves files behind.
+        command.args(match memory {
+            Memory::Huge => &["--in-memory"][..],
+            Memory::Ordinary => &["--no-huge", "--no-shconf"],
+        });
         // 16,384 packet buffers are enough for all rings and caches; -i, because else it begins before the links are up.
         command.args(["--vdev", &device(0), "--vdev", &device(1), "--", "--total-num-mbufs=16384", "-i"]);
         command.args(["--forward-mode=io", "--port-topology=paired"]);
@@ -158,11 +160,12 @@ impl Switch {
         self.dir.path().join("dray.sock")
     }
 
-    /// Bytes of its private memory that are in use.
-    pub fn private_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    /// Bytes of its private memory that are in use; 0 if it has ended.
+    pub fn private_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
     }
 }
 

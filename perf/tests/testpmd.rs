@@ -1,0 +1,90 @@
+//! The generator against testpmd, which moves frames between two links: needs root and dpdk-testpmd.
+
+use dray_perf::memif::{Generator, Options};
+use dray_perf::peer::{Memory, Switch};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One test after the other: each keeps two CPUs busy. `None` if there is no testpmd to be started, which it says.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if !rustix::process::geteuid().is_root() || Command::new("dpdk-testpmd").arg("-h").output().is_err() {
+        eprintln!("SKIPPED: not root, or there is no dpdk-testpmd");
+        return None;
+    }
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn testpmd() -> Switch {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    Switch::testpmd(Path::new("dpdk-testpmd"), cpus - 1, 1024, Memory::Ordinary).unwrap()
+}
+
+/// Options for a machine that is busy with other tests: no more under way than testpmd's rings hold, so that it never drops.
+fn options(switch: &Switch) -> Options {
+    let mut options = Options::new((switch.socket(), 0), (switch.socket(), 1));
+    options.window = 512;
+    options.timeout = Duration::from_secs(60);
+    options
+}
+
+#[test]
+fn a_million_frames_and_none_lost() {
+    let Some(_turn) = turn() else { return };
+    let mut switch = testpmd();
+    let mut options = options(&switch).size(64);
+    options.flows = 1500;
+    options.sample = 1;
+    options.bidirectional = true;
+    let mut generator = Generator::connect(&options).unwrap();
+    switch.start().unwrap();
+    let stop = AtomicBool::new(false);
+    generator.learn(&stop).unwrap();
+    let mut sent = 0;
+    for _ in 0..120 {
+        let report = generator.run(Duration::from_millis(500), &stop, |_| {}).unwrap();
+        for d in report.directions() {
+            assert_eq!((d.lost, d.reordered, d.duplicated, d.foreign), (0, 0, 0, 0), "{report:?}");
+            assert_eq!((d.received, d.sampled), (d.sent, d.sent), "{report:?}");
+        }
+        sent += report.directions().map(|d| d.sent).sum::<u64>();
+        if sent >= 1_000_000 {
+            return;
+        }
+    }
+    panic!("only {sent} frames in a minute");
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let Some(_turn) = turn() else { return };
+    let mut switch = testpmd();
+    let mut options = options(&switch).size(1514);
+    options.vlan = Some(100);
+    options.rate = 20_000;
+    let mut generator = Generator::connect(&options).unwrap();
+    switch.start().unwrap();
+    let stop = AtomicBool::new(false);
+    generator.learn(&stop).unwrap();
+    let report = generator.run(Duration::from_secs(1), &stop, |_| {}).unwrap();
+    let d = report.a_to_b;
+    assert_eq!((d.lost, d.reordered, d.duplicated, d.foreign), (0, 0, 0, 0), "{report:?}");
+    // Never more; less only if this thread did not get to run for longer than the bucket (a ring) lasts, 50 ms.
+    assert!(d.sent <= 20_100 && d.sent > 5_000, "{report:?}");
+    assert!(report.b_to_a.is_none());
+}
+
+#[test]
+fn it_says_which_way_is_closed() {
+    let Some(_turn) = turn() else { return };
+    // Not started: the links are there, nothing gets through.
+    let switch = testpmd();
+    let mut options = options(&switch);
+    options.timeout = Duration::from_secs(8);
+    let mut generator = Generator::connect(&options).unwrap();
+    let error = generator.learn(&AtomicBool::new(false)).unwrap_err();
+    assert!(error.contains("in either direction"), "{error}");
+}
