@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Writes `message` as one line, with the time (UTC). A log that nobody reads never stops the daemon.
+/// Writes each line of `message`, with the time (UTC) before it. If it can't be written there is nowhere to say so.
 pub fn log(message: impl AsRef<str>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = rfc3339(now.as_secs(), now.subsec_millis());

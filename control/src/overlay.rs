@@ -23,6 +23,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const REFRESH_ALL: Duration = Duration::from_secs(45);
 /// It is given up.
 const EXPIRE: Duration = Duration::from_secs(60);
+/// Between two defences of our address (RFC 5227, section 2.4, DEFEND_INTERVAL).
+const DEFEND: Duration = Duration::from_secs(10);
 /// VTEPs that may be learned; more are ignored.
 const MAX_LEARNED: usize = 4096;
 /// Lines for the log between two calls of [`Overlay::take_notices`]; a neighbour can cause as many as it likes.
@@ -47,6 +49,7 @@ pub struct Overlay {
     changed: bool,
     /// Who else claims our address.
     rival: Option<Mac>,
+    defended: Option<Instant>,
     notices: Vec<String>,
 }
 
@@ -69,6 +72,7 @@ impl Overlay {
             announce: true,
             changed: true,
             rival: None,
+            defended: None,
             notices: Vec::new(),
         };
         overlay.need();
@@ -213,7 +217,9 @@ impl Overlay {
                 notice(&mut self.notices, || format!("vxlan: {mac} claims our address {from} too"));
             }
             // Whoever heard that should know better (RFC 5227, section 2.4).
-            self.announce = true;
+            if self.defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND) {
+                (self.announce, self.defended) = (true, Some(now));
+            }
             return None;
         }
         // RFC 826's merge: an address that we need is updated by whatever its owner says; others are never entered.
@@ -429,7 +435,13 @@ mod tests {
             assert_eq!(overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]), after(0)), None);
         }
         assert_eq!(overlay.take_notices(), ["vxlan: 02:00:00:00:00:09 claims our address 10.9.0.1 too"]);
-        assert_eq!(overlay.tick(after(0)), [arp(ALL, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1])]);
+        let defence = arp(ALL, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]);
+        assert_eq!(overlay.tick(after(0)), std::slice::from_ref(&defence));
+        // Two that claim one address must not drive each other on.
+        overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]), after(9));
+        assert!(!overlay.tick(after(9)).contains(&defence));
+        overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]), after(10));
+        assert!(overlay.tick(after(10)).contains(&defence));
     }
 
     #[test]

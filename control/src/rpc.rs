@@ -335,8 +335,8 @@ mod tests {
 
     #[test]
     fn saving_keeps_mode_and_link_and_leaves_nothing_behind() {
-        let dir = std::env::temp_dir().join(format!("dray-save-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
         let (file, link) = (dir.join("a.toml"), dir.join("link.toml"));
         save(&file, "new").unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
@@ -346,8 +346,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o604);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(save(&dir, "x").is_err());
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
-        fs::remove_dir_all(&dir).unwrap();
+        assert!(save(dir, "x").is_err());
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
     }
 }

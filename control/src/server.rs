@@ -249,13 +249,13 @@ mod tests {
     /// A socket that answers every request with its method, for as long as the test runs.
     struct Fixture {
         socket: Option<Socket>,
-        dir: PathBuf,
+        dir: tempfile::TempDir,
     }
 
     impl Fixture {
-        fn new(name: &str, limits: Limits) -> Self {
-            let dir = std::env::temp_dir().join(format!("dray-server-{name}-{}", std::process::id()));
-            let socket = Socket::bind(&dir.join("run/dray.sock")).unwrap();
+        fn new(limits: Limits) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = Socket::bind(&dir.path().join("run/dray.sock")).unwrap();
             let calls = socket.serve_within(limits).unwrap();
             thread::spawn(move || {
                 for Call { request, reply } in calls {
@@ -267,7 +267,7 @@ mod tests {
         }
 
         fn path(&self) -> PathBuf {
-            self.dir.join("run/dray.sock")
+            self.dir.path().join("run/dray.sock")
         }
 
         fn connect(&self) -> UnixStream {
@@ -281,7 +281,6 @@ mod tests {
         fn drop(&mut self) {
             self.socket = None;
             assert!(!self.path().exists(), "the socket is removed");
-            let _ = fs::remove_dir_all(&self.dir);
         }
     }
 
@@ -303,7 +302,7 @@ mod tests {
 
     #[test]
     fn answers_several_requests_however_they_are_cut() {
-        let fixture = Fixture::new("cut", LIMITS);
+        let fixture = Fixture::new(LIMITS);
         let mut stream = fixture.connect();
         stream.write_all(&[STATUS, b"\n  \n", STATUS].concat()).unwrap();
         assert_eq!((line(&stream), line(&stream)), (ANSWERED.into(), ANSWERED.into()));
@@ -315,7 +314,7 @@ mod tests {
 
     #[test]
     fn garbage_gets_an_error_and_harms_nobody() {
-        let fixture = Fixture::new("garbage", LIMITS);
+        let fixture = Fixture::new(LIMITS);
         let mut stream = fixture.connect();
         let cases: [(&[u8], &str); 5] = [
             (b"\xff\xfe\x00\n", "-32700"),
@@ -335,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_refused() {
-        let fixture = Fixture::new("long", LIMITS);
+        let fixture = Fixture::new(LIMITS);
         let mut stream = fixture.connect();
         let writer = stream.try_clone().unwrap();
         let thread = thread::spawn(move || {
@@ -359,7 +358,7 @@ mod tests {
     #[test]
     fn slow_clients_are_given_up() {
         let short = Duration::from_millis(200);
-        let fixture = Fixture::new("slow", Limits { idle: short, line: short, write: short });
+        let fixture = Fixture::new(Limits { idle: short, line: short, write: short });
         let silent = fixture.connect();
         let mut partial = fixture.connect();
         partial.write_all(b"{\"jsonrpc\"").unwrap();
@@ -379,7 +378,7 @@ mod tests {
 
     #[test]
     fn too_many_connections_are_told_so() {
-        let fixture = Fixture::new("many", LIMITS);
+        let fixture = Fixture::new(LIMITS);
         let mut streams: Vec<UnixStream> = (0..100).map(|_| fixture.connect()).collect();
         for stream in &streams[MAX_CONNECTIONS..] {
             assert!(line(stream).contains("64 connections"));
@@ -402,13 +401,13 @@ mod tests {
 
     #[test]
     fn a_live_socket_is_refused_and_a_stale_one_replaced() {
-        let fixture = Fixture::new("stale", LIMITS);
+        let fixture = Fixture::new(LIMITS);
         let path = fixture.path();
         assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
         let error = Socket::bind(&path).err().unwrap();
         assert!(error.starts_with("another drayd answers on "), "{error}");
 
-        let stale = fixture.dir.join("stale.sock");
+        let stale = fixture.dir.path().join("stale.sock");
         drop(UnixListener::bind(&stale).unwrap());
         assert!(stale.exists());
         drop(Socket::bind(&stale).unwrap());

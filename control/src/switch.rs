@@ -372,6 +372,35 @@ mod tests {
         config.ports.remove(0)
     }
 
+    /// What happens to a port while others are closed and opened is not forgotten, and not believed of a new port of
+    /// that name.
+    #[test]
+    fn events_outlive_an_apply() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("m.sock");
+        let config = |ids: &[(&str, u32)]| {
+            let shown = socket.display();
+            let port = |(name, id): &(&str, u32)| {
+                format!("[[port]]\nname='{name}'\nkind='memif'\nsocket='{shown}'\nid={id}\n")
+            };
+            let text: String = "[fdb]\nsize = 4096\n".to_owned() + &ids.iter().map(port).collect::<String>();
+            dray_config::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let connect = |id| {
+            let name = dray_config::SocketName::Path(socket.clone());
+            dray_vhost::memif::Client::connect(&name, id, &Default::default()).unwrap()
+        };
+        let (mut switch, _punts) = Switch::start(config(&[("a", 0), ("b", 1)]), Path::new("/none")).unwrap();
+        let (_a, _b) = (connect(0), connect(1));
+        // Both have connected, nobody has taken notice, and now `b` becomes another one.
+        switch.apply(config(&[("a", 0), ("b", 2)])).unwrap();
+        assert!(switch.ports.link("a").unwrap().is_up());
+        assert!(!switch.ports.link("b").unwrap().is_up());
+        assert_eq!(switch.dataplane.worker_stats()[0].queues, [("a".to_owned(), 1)]);
+        switch.shutdown();
+        assert!(!socket.exists());
+    }
+
     #[test]
     fn ports_exclude_each_other() {
         let a = port("name='a';kind='memif';socket='/m';id=0");

@@ -9,24 +9,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const DRAYD: &str = env!("CARGO_BIN_EXE_drayd");
 const DRAY: &str = env!("CARGO_BIN_EXE_dray");
 
 /// A folder, and the drayd that runs there. Both go with it.
 struct Switch {
-    dir: PathBuf,
+    dir: TempDir,
     drayd: Option<Child>,
 }
 
 impl Switch {
     /// Starts drayd with `config`, in which DIR is the folder, and waits until it answers.
-    fn start(name: &str, config: &str) -> Switch {
-        let dir = std::env::temp_dir().join(format!("dray-smoke-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let mut switch = Switch { dir, drayd: None };
+    fn start(config: &str) -> Switch {
+        let mut switch = Switch { dir: tempfile::tempdir().unwrap(), drayd: None };
         let file = switch.file("dray.toml", config);
-        let log = fs::File::create(switch.dir.join("log")).unwrap();
+        let log = fs::File::create(switch.path("log")).unwrap();
         switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(file).stderr(log).spawn().unwrap());
         let start = Instant::now();
         while !switch.command(&["status"]).output().unwrap().status.success() {
@@ -36,19 +35,23 @@ impl Switch {
         switch
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let file = self.dir.join(name);
-        fs::write(&file, text.replace("DIR", self.dir.to_str().unwrap())).unwrap();
+        let file = self.path(name);
+        fs::write(&file, text.replace("DIR", self.dir.path().to_str().unwrap())).unwrap();
         file
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap()
+        fs::read_to_string(self.path("log")).unwrap()
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(DRAY);
-        command.arg("--socket").arg(self.dir.join("dray.sock")).args(args).current_dir(&self.dir);
+        command.arg("--socket").arg(self.path("dray.sock")).args(args).current_dir(self.dir.path());
         command
     }
 
@@ -105,7 +108,6 @@ impl Drop for Switch {
             let _ = drayd.kill();
             let _ = drayd.wait();
         }
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -135,10 +137,10 @@ ports = ["web", "db"]
 
 #[test]
 fn it_is_configured_asked_and_ended() {
-    let mut switch = Switch::start("life", TWO_PORTS);
-    let mode = |name: &str| fs::symlink_metadata(switch.dir.join(name)).unwrap().permissions().mode() & 0o777;
+    let mut switch = Switch::start(TWO_PORTS);
+    let mode = |name: &str| fs::symlink_metadata(switch.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("dray.sock"), 0o660);
-    assert!(switch.dir.join("memif.sock").exists());
+    assert!(switch.path("memif.sock").exists());
 
     // Every question has an answer, for people and for programs.
     for command in ["status", "port show", "bridge show", "fdb show", "vtep show", "worker show", "drop show"] {
@@ -161,7 +163,7 @@ fn it_is_configured_asked_and_ended() {
     let entry = json!([{"bridge": "blue", "mac": "02:00:00:00:00:0a", "port": "db", "age_seconds": 0, "static": true}]);
     assert_eq!(switch.json("fdb show --bridge blue"), entry);
     switch.dray("config save saved.toml");
-    let saved = fs::read_to_string(switch.dir.join("saved.toml")).unwrap();
+    let saved = fs::read_to_string(switch.path("saved.toml")).unwrap();
     assert_eq!(saved, switch.dray("config show"));
     assert!(saved.contains("name = \"third\"") && saved.contains("02:00:00:00:00:0a"));
     assert_eq!(switch.dray("config diff saved.toml"), "");
@@ -186,14 +188,14 @@ fn it_is_configured_asked_and_ended() {
     }
 
     assert_eq!(switch.terminate(), Some(0));
-    assert!(!switch.dir.join("dray.sock").exists() && !switch.dir.join("memif.sock").exists());
+    assert!(!switch.path("dray.sock").exists() && !switch.path("memif.sock").exists());
     let error = switch.refused("status", 1);
     assert!(error.contains("is drayd running?"), "{error}");
 }
 
 #[test]
 fn what_is_wrong_is_refused_and_changes_nothing() {
-    let switch = Switch::start("wrong", TWO_PORTS);
+    let switch = Switch::start(TWO_PORTS);
     let before = switch.dray("config show");
 
     switch.file("key.toml", &TWO_PORTS.replace("kind = \"memif\"", "knid = \"memif\""));
@@ -211,13 +213,13 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     let error = switch.refused("config apply half.toml", 1);
     let place = "error: half.toml:30:8: port \"d\" can't be opened: ";
     assert!(error.starts_with(place) && error.contains("precious"), "{error}");
-    assert!(!switch.dir.join("new.sock").exists(), "what was opened is closed again");
-    assert_eq!(fs::read_to_string(switch.dir.join("precious")).unwrap(), "no socket");
+    assert!(!switch.path("new.sock").exists(), "what was opened is closed again");
+    assert_eq!(fs::read_to_string(switch.path("precious")).unwrap(), "no socket");
     // The same when an old port must be closed first and the new one fails then.
     let taken = TWO_PORTS.replace("DIR/memif.sock", "DIR/precious");
     switch.file("taken.toml", &taken);
     switch.refused("config apply taken.toml", 1);
-    assert!(switch.dir.join("memif.sock").exists(), "what was closed is open again");
+    assert!(switch.path("memif.sock").exists(), "what was closed is open again");
     assert_eq!(switch.json("port show db")[0]["reason"], "no peer has connected");
 
     assert!(switch.refused("port del wbe", 1).contains("did you mean \"web\"?"));
@@ -232,8 +234,8 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_second_one_is_refused_and_a_killed_one_replaced() {
-    let mut switch = Switch::start("second", TWO_PORTS);
-    let file = switch.dir.join("dray.toml");
+    let mut switch = Switch::start(TWO_PORTS);
+    let file = switch.path("dray.toml");
     let second = Command::new(DRAYD).arg("--config").arg(&file).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another drayd answers on"));
@@ -243,7 +245,7 @@ fn a_second_one_is_refused_and_a_killed_one_replaced() {
     let drayd = switch.drayd.as_mut().unwrap();
     drayd.kill().unwrap();
     drayd.wait().unwrap();
-    assert!(switch.dir.join("dray.sock").exists());
+    assert!(switch.path("dray.sock").exists());
     switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(&file).stderr(Stdio::null()).spawn().unwrap());
     let start = Instant::now();
     while !switch.output("status").status.success() {
@@ -259,9 +261,8 @@ fn check(file: &Path) -> Output {
 
 #[test]
 fn files_are_checked() {
-    let dir = std::env::temp_dir().join(format!("dray-smoke-check-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    let file = dir.join("dray.toml");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dray.toml");
     fs::write(&file, TWO_PORTS.replace("DIR", "/run/dray")).unwrap();
     let output = check(&file);
     assert_eq!(output.status.code(), Some(0));
@@ -272,8 +273,7 @@ fn files_are_checked() {
     let output = check(&file);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean \"web\"?"));
-    assert_eq!(check(&dir.join("none.toml")).status.code(), Some(2));
-    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(check(&dir.path().join("none.toml")).status.code(), Some(2));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn metrics_are_served() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let socket = "socket = \"DIR/dray.sock\"";
     let config = TWO_PORTS.replace(socket, &format!("{socket}\nmetrics = \"127.0.0.1:{port}\""));
-    let switch = Switch::start("metrics", &config);
+    let switch = Switch::start(&config);
     let get = |path: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: dray\r\n\r\n").as_bytes()).unwrap();
