@@ -113,11 +113,12 @@ impl Reader {
         let mut workers = Vec::new();
         for t in self.tables(root, "worker", &schema::WORKER, schema::MAX_WORKERS) {
             let (cpu, place) = self.integer(&t, "cpu", 0);
-            workers.push(Worker { cpu: cpu as usize });
+            let idle_sleep = self.integer(&t, "idle-sleep", 0).0 as u16;
+            workers.push(Worker { cpu: cpu as usize, idle_sleep });
             places.workers.push(place);
         }
         if workers.is_empty() {
-            workers.push(Worker { cpu: cpus.last().copied().unwrap_or(0) });
+            workers.push(Worker { cpu: cpus.last().copied().unwrap_or(0), idle_sleep: 0 });
             places.workers.push(None);
         }
 

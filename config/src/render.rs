@@ -19,6 +19,7 @@ pub fn render(config: &ValidConfig) -> String {
     for worker in &config.workers {
         out.table("[[worker]]");
         out.key("cpu", worker.cpu);
+        out.unless("idle-sleep", worker.idle_sleep, 0);
     }
     let default = Fdb::default();
     if config.fdb != default {
@@ -247,7 +248,7 @@ mod tests {
                 }
                 let control = Control { metrics, ..Control::default() };
                 let fdb = Fdb { size, ageing };
-                let workers = vec![Worker { cpu: 3 }, Worker { cpu: 0 }];
+                let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];
                 let mut config = ValidConfig { control, workers, ports, bridges, vxlan, fdb };
                 for i in 0..config.ports.len() {
                     if config.ports[i].mac == Mac::default() {

@@ -113,12 +113,21 @@ pub static WORKER: Section = Section {
     header: "[[worker]]",
     meaning: "A thread that moves packets, pinned to a CPU and always busy. At most 64. \
               Without any: one on the last CPU the process may use. Changes need a restart.",
-    keys: &[key(
-        "cpu",
-        Value::Integer(0, 65535),
-        REQUIRED,
-        "The CPU. It must be one this process may use, and have no other worker.",
-    )],
+    keys: &[
+        key(
+            "cpu",
+            Value::Integer(0, 65535),
+            REQUIRED,
+            "The CPU. It must be one this process may use, and have no other worker.",
+        ),
+        key(
+            "idle-sleep",
+            Value::Integer(0, 1000),
+            "0",
+            "Microseconds to sleep at a time while there is nothing to do. 0: poll always, for the lowest latency; \
+             more where the CPU is shared, at the price of that much latency for the first packet.",
+        ),
+    ],
 };
 
 /// `[fdb]`

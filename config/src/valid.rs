@@ -42,6 +42,8 @@ pub struct Control {
 pub struct Worker {
     /// The CPU this worker is pinned to.
     pub cpu: usize,
+    /// Microseconds to sleep at a time while there is nothing to do; 0, the default: poll always.
+    pub idle_sleep: u16,
 }
 
 /// `[fdb]`

@@ -143,6 +143,7 @@ impl Dataplane {
             let (replies_tx, replies) = unbounded();
             let counters = Arc::new(Counters::new());
             let (cpu, fdb, clock, punts) = (worker.cpu, fdb.clone(), clock.clone(), punts.clone());
+            let idle_sleep = Duration::from_micros(worker.idle_sleep.into());
             let for_thread = counters.clone();
             let (pinned, is_pinned) = bounded(1);
             let thread = thread::Builder::new().name(format!("dray-worker{n}")).spawn(move || {
@@ -150,7 +151,8 @@ impl Dataplane {
                 on_start();
                 let tables = Arc::new(Tables::default());
                 let counters = for_thread;
-                Worker { commands: commands_rx, replies: replies_tx, punts, tables, fdb, counters, clock }.run()
+                Worker { commands: commands_rx, replies: replies_tx, punts, tables, fdb, counters, clock, idle_sleep }
+                    .run()
             })?;
             if is_pinned.recv() != Ok(true) {
                 return Err(io::Error::other(format!("worker {n} can't be pinned to CPU {cpu}")));

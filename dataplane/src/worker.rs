@@ -9,6 +9,7 @@ use dray_switch::tables::{PortTable, Tables};
 use dray_switch::{Burst, Drop, Drops, Rx, Tx, fdb::Fdb};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::Duration;
 
 /// What the control thread asks of a worker; taken up between two bursts, answered with a [`Reply`].
 pub(crate) enum Command {
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Counters>,
     /// Seconds, kept by the control thread.
     pub(crate) clock: Arc<AtomicU16>,
+    /// How long to sleep at a time when there is nothing to do; zero: not at all.
+    pub(crate) idle_sleep: Duration,
 }
 
 /// Empty loops after which a worker offers its CPU to others, should there be any: on a CPU of its own it is back at once.
@@ -99,7 +102,10 @@ impl Worker {
             }
             self.counters.worker.loops.add(1);
             if idle > IDLE {
-                std::thread::yield_now();
+                match self.idle_sleep {
+                    Duration::ZERO => std::thread::yield_now(),
+                    time => std::thread::sleep(time),
+                }
             }
         }
     }
