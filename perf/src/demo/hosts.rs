@@ -7,7 +7,7 @@
 use super::container::{Command as Say, Reply};
 use super::progress::{Interrupt, Stop};
 use crate::memif::Options;
-use dray_config::rpc::PortInfo;
+use dray_config::rpc::{PortInfo, Status};
 use dray_config::{SocketName, allowed_cpus};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -279,6 +279,30 @@ impl Lab {
     pub fn ports(&self, host: &str) -> Result<Vec<PortInfo>, Stop> {
         let text = self.dray(host, &["port", "show"])?;
         serde_json::from_str(&text).map_err(|e| Stop::Failed(format!("dray port show: {e}: {text}")))
+    }
+
+    /// Waits until the switches' counters add up: `received + originated + copies = sent + dropped + consumed`. They are read
+    /// while packets may be under way, so that it takes a quiet moment. How many packets were received on all hosts.
+    ///
+    /// # Errors
+    /// How many packets are not accounted for; why the command failed; a signal.
+    pub fn accounts(&mut self) -> Result<u64, Stop> {
+        let mut received = 0;
+        for host in &HOSTS {
+            let mut missing = 0;
+            let waited = self.wait_for(host.name, "counters add up", Duration::from_secs(3), |lab| {
+                let text = lab.dray(host.name, &["status"])?;
+                let s: Status = serde_json::from_str(&text).map_err(|e| format!("dray status: {e}: {text}"))?;
+                let arrived = s.received + s.originated + s.flood_copies;
+                missing = i128::from(arrived) - i128::from(s.sent + s.dropped + s.consumed);
+                Ok((missing == 0).then_some(s.received))
+            });
+            received += match waited {
+                Err(Stop::Failed(why)) => return Err(Stop::Failed(format!("{why}: {missing} packets are missing"))),
+                waited => waited?,
+            };
+        }
+        Ok(received)
     }
 
     /// Bytes the kernel's vxlan device received and sent.
