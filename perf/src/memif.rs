@@ -99,7 +99,7 @@ pub struct Direction {
     pub lost: u64,
     /// Frames received that were looked at.
     pub sampled: u64,
-    /// Of those: times that a frame came later than its successors.
+    /// Of those: times that a frame came later than its successors, which may be of other flows.
     pub reordered: u64,
     /// Frames that came more than once, seen in the sample or by more frames received than sent.
     pub duplicated: u64,
