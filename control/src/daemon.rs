@@ -5,7 +5,7 @@ use crate::metrics;
 use crate::server::{Call, Socket};
 use crate::switch::Switch;
 use clap::Parser;
-use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
 use dray_dataplane::{Dataplane, Punt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -107,7 +107,9 @@ fn control_loop(
     let events = switch.ports.events();
     let ticks = tick(Dataplane::TICK);
     loop {
+        let publish = switch.next_publish().map_or_else(never, at);
         select! {
+            recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
                 if let Ok(Call { request, reply }) = call {
                     // Nobody is there any more if it took too long.

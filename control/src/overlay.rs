@@ -113,24 +113,20 @@ impl Overlay {
         self.neighbours.values_mut().for_each(|neighbour| neighbour.asked = None);
     }
 
-    /// A VTEP that is not configured sent a packet.
-    pub fn heard(&mut self, vtep: Ipv4Addr, now: Instant) {
+    /// A VTEP that is not configured sent a packet. Whether it is new, and was learned.
+    pub fn heard(&mut self, vtep: Ipv4Addr, now: Instant) -> bool {
         let is_host = !(vtep.is_unspecified() || vtep.is_multicast() || vtep.is_broadcast() || vtep.is_loopback());
-        if !self.vxlan.learn_vteps
-            || !is_host
-            || vtep == self.vxlan.local
-            || self.vxlan.next_hop(vtep).is_none()
-            || self.configured.contains(&vtep)
-            || self.learned.contains_key(&vtep)
-        {
-            return;
-        }
-        if self.learned.len() >= MAX_LEARNED {
-            return;
+        let is_known = self.configured.contains(&vtep) || self.learned.contains_key(&vtep);
+        let is_reachable = vtep != self.vxlan.local && self.vxlan.next_hop(vtep).is_some();
+        if !self.vxlan.learn_vteps || !is_host || is_known || !is_reachable || self.learned.len() >= MAX_LEARNED {
+            return false;
         }
         self.learned.insert(vtep, now);
         self.changed = true;
-        self.need();
+        if let Some(hop) = self.vxlan.next_hop(vtep) {
+            self.neighbours.entry(hop).or_default();
+        }
+        true
     }
 
     /// Forgets learned VTEPs that no FDB entry has pointed to for `ageing`; `used` are those that one points to now.
@@ -543,7 +539,7 @@ mod tests {
         assert_eq!(overlay.underlay().learned, BTreeSet::from([FAR]));
         let request = arp(ALL, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 254]);
         assert!(overlay.tick(after(0)).contains(&request), "a far VTEP is reached by way of the gateway");
-        (0..10_000u32).for_each(|n| overlay.heard(Ipv4Addr::from(0x0b00_0000 + n), after(0)));
+        (0..10_000u32).for_each(|n| drop(overlay.heard(Ipv4Addr::from(0x0b00_0000 + n), after(0))));
         assert_eq!(overlay.underlay().learned.len(), MAX_LEARNED);
     }
 

@@ -276,11 +276,27 @@ impl Switch {
                 if let Some(answer) = overlay.frame(&frame, now) {
                     self.dataplane.inject(&vxlan.port, answer);
                 }
+                self.is_stale |= overlay.take_change();
+                self.publish_if_due(now);
             }
-            Punt::Vtep(vtep) => overlay.heard(vtep, now),
+            Punt::Vtep(vtep) => {
+                if overlay.heard(vtep, now) {
+                    // Its next hop is asked for at once.
+                    self.tick_overlay(now);
+                }
+            }
         }
-        self.is_stale |= overlay.take_change();
-        if self.is_stale && now.duration_since(self.published) >= PUBLISH {
+    }
+
+    /// When the workers' tables are due to be replaced, if they are behind what is known: then [`Switch::publish_if_due`]
+    /// is to be called.
+    pub fn next_publish(&self) -> Option<Instant> {
+        self.is_stale.then(|| self.published + PUBLISH)
+    }
+
+    /// Gives the workers new tables if theirs are behind and not too young.
+    pub fn publish_if_due(&mut self, now: Instant) {
+        if self.next_publish().is_some_and(|at| now >= at) {
             self.publish();
         }
     }
@@ -316,9 +332,7 @@ impl Switch {
         overlay.take_notices().iter().for_each(|line| self.news.log(now, line));
         self.news.flush(now, || "vxlan".into());
         self.is_stale |= overlay.take_change();
-        if self.is_stale && now.duration_since(self.published) >= PUBLISH {
-            self.publish();
-        }
+        self.publish_if_due(now);
     }
 
     fn sample(&mut self) {
