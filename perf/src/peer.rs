@@ -234,6 +234,11 @@ pub struct HugePages {
 impl HugePages {
     const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
+    /// Without any.
+    pub fn none() -> HugePages {
+        HugePages { before: None, memory: Memory::Ordinary }
+    }
+
     /// Sees to it that 512 MiB are free, if this process may and the machine has them.
     pub fn get() -> HugePages {
         let need = 256;

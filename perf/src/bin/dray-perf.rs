@@ -120,6 +120,9 @@ struct BenchArgs {
     /// Three cases, two short rounds: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
+    /// Give testpmd ordinary memory even if it could have huge pages
+    #[arg(long)]
+    no_huge: bool,
     /// Only measure what the generator reaches against a switch that touches no frame
     #[arg(long)]
     ceiling: bool,
@@ -277,6 +280,7 @@ fn bench(args: &BenchArgs) -> Result<(), String> {
         duration: Duration::from_secs_f64(args.duration),
         ring_size: 1024,
         buffer_size: 2048,
+        huge_pages: !args.no_huge,
         cases: if args.cases.is_empty() { CASES.to_vec() } else { args.cases.clone() },
     };
     if args.quick {
