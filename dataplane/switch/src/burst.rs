@@ -61,6 +61,8 @@ pub(crate) struct Meta {
     pub ingress: Egress,
     /// The bridge the frame is in.
     pub bridge: u16,
+    /// Priority and drop eligibility of the tag that was taken out (the upper four bits of its TCI), for the next one.
+    pub priority: u16,
 }
 
 impl Frame {

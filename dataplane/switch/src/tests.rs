@@ -196,6 +196,12 @@ fn a_trunk_pops_and_pushes_tags() {
         assert_eq!(s.run(0, vec![frame(B, A, 60)]), [(3, frame(B, A, 60))]);
         assert_eq!(s.run(3, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
     }
+    // From one VLAN of a trunk to another the priority stays.
+    s.tables.bridges[2].flood.push(Egress::port(0, 40));
+    s.tables.bridges[2].flood.retain(|e| e.index() == 0);
+    assert_eq!(s.run(0, vec![tagged(ALL, A, 0xb000 | 20, 64)]), [(0, tagged(ALL, A, 0xb000 | 40, 64))]);
+    s.fdb.set_static(crate::fdb::key(2, B), Egress::port(0, 40));
+    assert_eq!(s.run(0, vec![tagged(B, A, 0xb000 | 20, 64)]), [(0, tagged(B, A, 0xb000 | 40, 64))]);
     // A priority tag is no VLAN.
     assert_eq!(s.run(0, vec![tagged(B, A, 0, 64)]), [(3, frame(B, A, 60))]);
     assert_eq!(s.run(0, vec![tagged(B, A, 30, 64)]), []);

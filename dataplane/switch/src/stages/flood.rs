@@ -40,7 +40,7 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
             if to.is_tunnel() {
                 encap::one(burst, cx, lists, copy, to.index());
             } else {
-                vlan::push(&mut burst.frames[copy], to.vlan());
+                vlan::push(&mut burst.frames[copy], to.vlan() | meta.priority);
                 lists.push(to.index(), copy);
             }
         }

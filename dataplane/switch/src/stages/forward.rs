@@ -22,7 +22,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
         if egress.is_untagged_port() {
             lists.push(egress.index(), i);
         } else if !egress.is_tunnel() {
-            vlan::push(&mut burst.frames[i], egress.vlan());
+            vlan::push(&mut burst.frames[i], egress.vlan() | meta.priority);
             lists.push(egress.index(), i);
         } else if meta.ingress.is_tunnel() {
             return Verdict::Drop(Drop::ForwardSplitHorizon);

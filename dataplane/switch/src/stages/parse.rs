@@ -33,13 +33,17 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: im
 #[cold]
 #[inline(never)]
 fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
-    let vlan = match vlan::pop(&mut burst.frames[i]) {
-        Ok(vlan) => vlan,
+    let (vlan, priority) = match vlan::pop(&mut burst.frames[i]) {
+        Ok(tci) => (tci & 0xfff, tci & 0xf000),
         Err(reason) => return Verdict::Drop(reason),
     };
     match bridge_of(vlan) {
         NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
-        bridge => addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan)),
+        bridge => {
+            let verdict = addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan));
+            burst.meta[i].priority = priority;
+            verdict
+        }
     }
 }
 
@@ -74,7 +78,7 @@ impl Addresses {
         let (dst_bucket, src_bucket) = (cx.fdb.home(dst), cx.fdb.home(src));
         cx.fdb.prefetch(src_bucket);
         cx.fdb.prefetch(dst_bucket);
-        burst.meta[i] = Meta { dst, src, dst_bucket, src_bucket, ingress, bridge };
+        burst.meta[i] = Meta { dst, src, dst_bucket, src_bucket, ingress, bridge, priority: 0 };
         Verdict::Go
     }
 }

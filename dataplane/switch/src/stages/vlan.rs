@@ -8,23 +8,24 @@ use crate::burst::Frame;
 use crate::drops::Drop;
 use crate::wire::{self, ETH, TAG, be16};
 
-/// Takes the tag out, over which the addresses move up, and returns its VLAN.
+/// Takes the tag out, over which the addresses move up, and returns its TCI: priority in the upper four bits, VLAN in the
+/// lower twelve.
 pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
     if frame.head().len() < ETH + TAG {
         return Err(Drop::ParseTruncated);
     }
-    let vlan = be16(frame.head(), 14) & 0xfff;
+    let tci = be16(frame.head(), 14);
     frame.head_mut().copy_within(0..12, TAG);
     frame.pull_front(TAG);
-    Ok(vlan)
+    Ok(tci)
 }
 
 /// Puts a tag in: the addresses move down into the headroom.
 #[inline]
-pub(crate) fn push(frame: &mut Frame, vlan: u16) {
+pub(crate) fn push(frame: &mut Frame, tci: u16) {
     frame.push_front::<TAG>();
     let head = frame.head_mut();
     head.copy_within(TAG..TAG + 12, 0);
     head[12..14].copy_from_slice(&wire::VLAN.to_be_bytes());
-    head[14..16].copy_from_slice(&vlan.to_be_bytes());
+    head[14..16].copy_from_slice(&tci.to_be_bytes());
 }
