@@ -231,8 +231,11 @@ enum Step {
 
 /// Identifier of our echo requests.
 const IDENT: u16 = 0x6472;
-/// Bytes of a TCP socket's buffer, each way: less than what fits into a memif ring of 1024 frames, so that none is lost there.
-const TCP_BUFFER: usize = 512 << 10;
+/// Bytes of a TCP socket's send buffer, and so under way at most: less than a memif ring of 1024 frames holds.
+const TCP_SEND: usize = 256 << 10;
+/// Bytes of its receive buffer. Much more than the other side sends at once: smoltcp also sends a FIN for which the window has
+/// no room, which is then dropped, and repeated only a second later.
+const TCP_RECEIVE: usize = 1 << 20;
 
 struct Stack {
     nic: Nic,
@@ -297,8 +300,8 @@ impl Stack {
     }
 
     fn tcp_socket(&mut self) -> tcp::Socket<'static> {
-        let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
+        let buffer = |size| tcp::SocketBuffer::new(vec![0; size]);
+        let mut socket = tcp::Socket::new(buffer(TCP_RECEIVE), buffer(TCP_SEND));
         socket.set_timeout(Some(smoltcp::time::Duration::from_secs(5)));
         socket.set_nagle_enabled(false);
         socket
