@@ -1,6 +1,6 @@
 //! Shared-memory interfaces: memif (and later vhost-user).
 //!
-//! `unsafe` lives in [`mem`] (mapping what a peer shares) and `memif::ring` (reading and writing it).
+//! `unsafe` lives in [`mem`] (mapping what a peer shares, signals) and `memif::ring` (reading and writing it).
 #![deny(unsafe_code)]
 
 pub mod mem;

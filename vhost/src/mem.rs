@@ -286,6 +286,43 @@ pub mod guard {
     }
 }
 
+/// Interrupting a thread that hangs in a system call.
+pub(crate) mod signal {
+    use std::os::unix::thread::JoinHandleExt;
+    use std::ptr::null_mut;
+    use std::sync::Once;
+    use std::thread::JoinHandle;
+
+    /// Nobody uses it, and it is ignored by default: one that is astray does no harm.
+    const SIGNAL: i32 = libc::SIGURG;
+
+    extern "C" fn nothing(_signal: i32) {}
+
+    /// Has [`interrupt`] interrupt this thread: threads inherit a mask, and the signal must not be in it.
+    pub fn unblock() {
+        static INSTALL: Once = Once::new();
+        // SAFETY: an all-zero sigaction is a valid one, and without SA_RESTART: a system call ends with EINTR. The handler
+        // has the signature of a plain one and does nothing. The set is initialized before it is used.
+        unsafe {
+            INSTALL.call_once(|| {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = nothing as extern "C" fn(_) as usize;
+                libc::sigaction(SIGNAL, &action, null_mut());
+            });
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, SIGNAL);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null_mut());
+        }
+    }
+
+    /// Ends the system call that `thread`, which called [`unblock`], is in now, if it is in one that can be interrupted.
+    pub fn interrupt(thread: &JoinHandle<()>) {
+        // SAFETY: the handle was not joined, so its pthread_t is valid, also if the thread has ended.
+        unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,10 @@
 //! A peer that breaks every rule: it loses its own link and nothing else happens. No root, no DPDK.
 
 use dray_config::{Memif, Role, SocketName};
-use dray_switch::{Burst, Drop as Reason, Drops};
+use dray_switch::{Burst, Drop as Reason, Drops, Tx};
 use dray_vhost::memif::{Client, ClientOptions, Event, Link, LinkState, PortSpec, Supervisor};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, recv, sendmsg, socket_with,
@@ -14,6 +14,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -143,7 +144,7 @@ impl Test {
         Test { s, events, dir, honest: (client, link), memory: memfd(SIZE), event, _one: one }
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    fn path(&self) -> PathBuf {
         self.dir.path().join("s")
     }
 
@@ -426,6 +427,14 @@ impl Random {
     }
 }
 
+/// The threads whose names begin with `name`.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that ends meanwhile has no name.
+    let comm = |path: PathBuf| std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+    tasks.filter(|t| comm(t.as_ref().unwrap().path()).starts_with(name)).count()
+}
+
 fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -545,4 +554,240 @@ fn mutated_descriptors() {
     }
     assert_eq!(open_fds(), fds);
     t.check_honest();
+}
+
+/// Waits for it.
+fn until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + SOON;
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Test {
+    /// [`Test::link`], with all buffers of the ring to the hostile peer on offer.
+    fn open_link(&self) -> (Peer, Link) {
+        let link = self.link();
+        self.set_head(M2S, 256);
+        link
+    }
+
+    /// Sends a frame from the honest link.
+    fn send(&mut self, tx: &mut dyn Tx) {
+        let (client, link) = &mut self.honest;
+        assert!(client.tx[0].send(&[1; 60]));
+        let mut burst = Burst::default();
+        link.rx[0].receive(&mut burst);
+        let mut drops = Drops::default();
+        assert_eq!(tx.send(&mut burst, &[0], &mut drops).packets, 1);
+        link.rx[0].release(&mut burst);
+    }
+
+    fn mask(&self, ring: u64, masked: bool) {
+        self.memory.write_all_at(&[masked.into()], ring + 4).unwrap();
+    }
+
+    /// How often the hostile peer was woken, when it was within `ms`.
+    fn woken(&self, ms: i64) -> Option<u64> {
+        let mut fds = [PollFd::new(&self.event, PollFlags::IN)];
+        if poll(&mut fds, Some(&Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 })).unwrap() == 0 {
+            return None;
+        }
+        let mut count = [0; 8];
+        rustix::io::read(&self.event, &mut count).unwrap();
+        Some(u64::from_ne_bytes(count))
+    }
+
+    /// Makes the hostile peer's eventfd one that a write to hangs in.
+    fn fill(&self) {
+        // A thread of the link before may still write to it.
+        fcntl_setfl(&self.event, OFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&self.event, &(u64::MAX - 1).to_ne_bytes()).is_err() {
+            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        }
+        fcntl_setfl(&self.event, OFlags::empty()).unwrap();
+    }
+}
+
+#[test]
+fn a_sleeping_peer_is_woken() {
+    let mut t = Test::new();
+    // It blocks in a read, for which its eventfd has to stay as it made it.
+    fcntl_setfl(&t.event, OFlags::empty()).unwrap();
+    let (_peer, link) = t.open_link();
+    let mut tx = link.tx.handles(1);
+    let event = t.event.try_clone().unwrap();
+    let (woken, wakes) = channel();
+    let sleeper = std::thread::spawn(move || {
+        let mut count = [0; 8];
+        while rustix::io::read(&event, &mut count).is_ok() && u64::from_ne_bytes(count) == 1 {
+            woken.send(()).unwrap();
+        }
+    });
+    for _ in 0..100 {
+        t.send(&mut *tx[0]);
+        wakes.recv_timeout(SOON).unwrap();
+    }
+    assert_eq!(threads("memif-kick"), 1);
+    rustix::io::write(&t.event, &2u64.to_ne_bytes()).unwrap();
+    sleeper.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_polls_is_not_woken() {
+    let mut t = Test::new();
+    t.mask(M2S, true);
+    let (_peer, link) = t.open_link();
+    t.mask(M2S, true);
+    let mut tx = link.tx.handles(1);
+    // It was seen asleep at most before its flags were written.
+    let _ = t.woken(250);
+    let threads_before = threads("memif-kick");
+    (0..100).for_each(|_| t.send(&mut *tx[0]));
+    assert_eq!(t.woken(250), None);
+    assert_eq!((threads_before, threads("memif-kick")), (0, 0));
+}
+
+#[test]
+fn a_peer_that_falls_asleep_unnoticed_is_woken_soon() {
+    let mut t = Test::new();
+    let (_peer, link) = t.open_link();
+    t.mask(M2S, true);
+    let mut tx = link.tx.handles(1);
+    for _ in 0..3 {
+        t.send(&mut *tx[0]);
+        assert_eq!(t.woken(250), None);
+        t.mask(M2S, false);
+        let start = Instant::now();
+        assert_eq!(t.woken(1_000), Some(1));
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+        // Once is enough.
+        assert_eq!(t.woken(250), None);
+        t.mask(M2S, true);
+    }
+}
+
+#[test]
+fn an_interrupt_that_is_no_eventfd_is_named() {
+    let mut t = Test::new();
+    let (_read, write) = rustix::pipe::pipe().unwrap();
+    let socket = Peer::new(&t).0;
+    for fd in [write.as_fd(), t.memory.as_fd(), socket.as_fd()] {
+        let peer = Peer::new(&t);
+        let good = Test::good();
+        assert!(peer.send(&good[0].0, &[]) && peer.send(&good[1].0, &t.fds(1)) && peer.send(&good[2].0, &[fd]));
+        let reason = peer.reason();
+        assert!(reason.starts_with("a ring's interrupt is not an eventfd but"), "{reason}");
+    }
+    t.check_honest();
+}
+
+/// Whether a thread that wakes a peer hangs in write(2), system call 1 of x86-64.
+fn kicker_hangs() -> bool {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    std::fs::read_dir("/proc/self/task").unwrap().map(|t| t.unwrap().path()).any(|t| {
+        read(t.join("comm")).starts_with("memif-kick") && read(t.join("syscall")).split(' ').next() == Some("1")
+    })
+}
+
+#[test]
+fn an_eventfd_that_blocks_hurts_its_own_link_only() {
+    let mut t = Test::new();
+    let (peer, link) = t.open_link();
+    let mut tx = link.tx.handles(1);
+    // Another peer that sleeps.
+    let memif = Memif {
+        socket: SocketName::Path(t.path()),
+        id: 2,
+        role: Role::Server,
+        secret: None,
+        ring_size: 1024,
+        buffer_size: 2048,
+        queues: 1,
+    };
+    t.s.add(PortSpec { name: "p2".into(), memif, max_frame: 9216 }).unwrap();
+    let memory = memfd(SIZE);
+    let mut rings = vec![0; BUFFERS as usize];
+    t.memory.read_exact_at(&mut rings, 0).unwrap();
+    memory.write_all_at(&rings, 0).unwrap();
+    let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let other_peer = Peer::new(&t);
+    for (m, fd) in with(0, init(0x200, 2, 0, &[0; 24]), 0) {
+        let fds = [memory.as_fd(), event.as_fd()];
+        assert!(other_peer.send(&m, if fd == 0 { &[] } else { &fds[fd as usize - 1..][..1] }));
+    }
+    let Event::Up { port, link: other } = t.events.recv_timeout(SOON).unwrap() else { panic!() };
+    assert_eq!(port, "p2");
+    let mut other_tx = other.tx.handles(1);
+
+    t.fill();
+    t.send(&mut *tx[0]);
+    until("the kicker hangs", kicker_hangs);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..200 {
+        let start = Instant::now();
+        t.send(&mut *tx[0]);
+        slowest = slowest.max(start.elapsed());
+        t.send(&mut *other_tx[0]);
+        let mut fds = [PollFd::new(&event, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })), Ok(1));
+        rustix::io::read(&event, &mut [0; 8]).unwrap();
+    }
+    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+    assert!(kicker_hangs());
+    assert_eq!(threads("memif-kick"), 2);
+    t.check_honest();
+
+    // It reads after all: what was held up comes.
+    assert_eq!(t.woken(0), Some(u64::MAX - 1));
+    assert!(t.woken(5_000).is_some());
+    // And hangs again, while its link ends.
+    t.fill();
+    t.send(&mut *tx[0]);
+    until("the kicker hangs", kicker_hangs);
+    drop(peer);
+    assert_eq!(t.down(), "the peer closed the connection");
+    until("the kicker ends", || threads("memif-kick") == 1);
+    t.send(&mut *other_tx[0]);
+    let mut fds = [PollFd::new(&event, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })), Ok(1));
+    t.check_honest();
+}
+
+#[test]
+fn links_that_hang_leave_nothing_behind() {
+    let mut t = Test::new();
+    let before = (open_fds(), threads(""), mappings());
+    for i in 0..200 {
+        let (peer, link) = t.open_link();
+        let mut tx = link.tx.handles(1);
+        t.fill();
+        t.send(&mut *tx[0]);
+        // Some end before their thread hangs, or has even begun.
+        match i % 4 {
+            0 => {}
+            1 => std::thread::sleep(Duration::from_micros(50)),
+            _ => until("the kicker hangs", kicker_hangs),
+        }
+        drop(peer);
+        t.down();
+    }
+    until("threads end", || threads("memif-kick") == 0 && threads("") <= before.1);
+    until("descriptors are closed", || open_fds() == before.0);
+    // Stacks of threads that have ended are kept for the next ones, a few.
+    assert!(mappings() < before.2 + 50, "{} {}", before.2, mappings());
+    // Also when all ends at once.
+    let (_peer, link) = t.open_link();
+    t.fill();
+    t.send(&mut *link.tx.handles(1)[0]);
+    until("the kicker hangs", kicker_hangs);
+    let start = Instant::now();
+    drop(t);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    until("the kicker ends", || threads("memif") == 0);
+}
+
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().count()
 }

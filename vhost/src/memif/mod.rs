@@ -4,6 +4,7 @@
 //! [`Client`] is a blocking client for tools.
 
 mod client;
+mod kick;
 pub mod proto;
 mod ring;
 mod socket;

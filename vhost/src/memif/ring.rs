@@ -13,6 +13,7 @@ mod raw;
 
 pub use raw::NullSwitch;
 
+use super::kick::{Interrupt, Kicker};
 use super::proto::COOKIE;
 use crate::mem::{Regions, guard};
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
@@ -66,8 +67,13 @@ impl Shared {
     #[cold]
     fn set_fault(&self, what: String) {
         if self.fault.set(what).is_ok() {
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.wake();
         }
+    }
+
+    /// Wakes the supervisor. Its eventfd is its own and not blocking.
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -80,7 +86,7 @@ struct Desc {
     offset: u32,
 }
 
-/// A ring in shared memory. All its fields are within one region of the [`Shared`] that its queue holds.
+/// A ring in shared memory. All its fields are within one region of the [`Shared`] that its queue or [`Interrupt`] holds.
 #[derive(Clone, Copy)]
 pub(crate) struct Ring {
     base: NonNull<u8>,
@@ -89,6 +95,8 @@ pub(crate) struct Ring {
 
 // SAFETY: a ring is an address; the memory behind it is only touched by atomic and volatile accesses through raw pointers.
 unsafe impl Send for Ring {}
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
 
 impl Ring {
     /// The ring of `1 << log2` descriptors at `offset` of `region`.
@@ -131,8 +139,8 @@ impl Ring {
 
     #[inline(always)]
     fn field(&self, at: usize) -> &AtomicU16 {
-        // SAFETY: `at` is below HEADER and even; the ring is aligned, within its region (`new`), and the queue that has it
-        // holds the region.
+        // SAFETY: `at` is below HEADER and even; the ring is aligned, within its region (`new`), and the queue or interrupt
+        // that has it holds the region.
         unsafe { AtomicU16::from_ptr(self.base.add(at).cast().as_ptr()) }
     }
 
@@ -149,6 +157,17 @@ impl Ring {
     #[inline(always)]
     fn tail(&self) -> &AtomicU16 {
         self.field(64)
+    }
+
+    /// Whether the peer does not want to be woken.
+    #[inline(always)]
+    pub fn masked(&self) -> bool {
+        self.flags().load(Ordering::Relaxed) & MASK_INT != 0
+    }
+
+    /// The index that the sender of frames moves: a client's head or a server's tail.
+    pub fn produced(&self, client: bool) -> u16 {
+        if client { self.head() } else { self.tail() }.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
@@ -283,8 +302,8 @@ pub(crate) struct Queue {
     shared: Arc<Shared>,
     /// A client's own buffers; a server has none.
     own: Option<Buffers>,
-    /// The ring's eventfd, by which a consumer that sleeps is woken.
-    event: OwnedFd,
+    /// By which a consumer that sleeps is woken.
+    interrupt: Arc<Interrupt>,
     /// Index of the next descriptor to use.
     next: u16,
     /// The peer's index as last read.
@@ -306,11 +325,12 @@ impl Queue {
     fn new(ring: Ring, shared: &Arc<Shared>, own: Option<Buffers>, event: OwnedFd, name: String) -> Queue {
         let faults = guard::faults();
         let slots = [Slot::EMPTY; BURST];
+        let interrupt = Arc::new(Interrupt::new(ring, own.is_some(), shared.clone(), event));
         Queue {
             ring,
             shared: shared.clone(),
             own,
-            event,
+            interrupt,
             next: 0,
             peer: 0,
             offered: 0,
@@ -371,25 +391,21 @@ impl Queue {
         self.ring.head().store(head, Ordering::Release);
     }
 
-    /// Wakes the peer if it sleeps.
+    /// Whether the peer sleeps and is to be woken, after the index was moved.
     #[inline(always)]
-    fn kick(&mut self) {
+    fn asleep(&mut self) -> bool {
         // The order of "index written, flags read" against the peer's "flags written, index read" needs a full fence, or both
         // could miss each other and the peer sleep on. It costs a wait for all stores of the burst, so peers that
-        // were never seen to sleep are spared it: rings begin unmasked, so one that sleeps is seen at the first burst.
+        // were never seen to sleep are spared it: rings begin unmasked, so one that sleeps is seen at the first burst. One
+        // that falls asleep later may be missed, until the supervisor looks (`Kicker::kick_missed`).
         if self.sleeps {
             fence(Ordering::SeqCst);
         }
-        if self.ring.flags().load(Ordering::Relaxed) & MASK_INT == 0 {
-            self.sleeps = true;
-            self.kick_now();
+        if self.ring.masked() {
+            return false;
         }
-    }
-
-    #[cold]
-    fn kick_now(&self) {
-        // A full counter (EAGAIN) already says all there is to say.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.sleeps = true;
+        true
     }
 }
 
@@ -598,7 +614,9 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         if used != 0 {
             q.next = base.wrapping_add(used as u16);
             if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
-            q.kick();
+            if q.asleep() {
+                q.interrupt.raise();
+            }
             // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one
             // transfer instead of one to read and one to write.
             let ahead = free.saturating_sub(used).min(BURST);
@@ -755,8 +773,8 @@ pub(crate) struct RingSpec {
     pub event: OwnedFd,
 }
 
-/// The queues of one side of a link.
-pub(crate) type Queues = (Vec<Box<dyn Rx>>, TxQueues);
+/// The queues of one side of a link, and who wakes its peer.
+pub(crate) type Queues = (Vec<Box<dyn Rx>>, TxQueues, Kicker);
 
 /// A server's queues on the rings that its client described.
 ///
@@ -778,18 +796,22 @@ pub(crate) fn server_queues(shared: &Arc<Shared>, s2m: Vec<RingSpec>, m2s: Vec<R
         rx.push(Box::new(RxQueue::<false>(queue)));
     }
     let mut tx: Vec<Box<dyn Tx>> = Vec::new();
+    let mut interrupts = Vec::new();
     for (i, spec) in m2s.into_iter().enumerate() {
-        tx.push(Box::new(TxQueue::<false>(open(spec, format!("ring m2s {i}"))?)));
+        let queue = open(spec, format!("ring m2s {i}"))?;
+        interrupts.push(queue.interrupt.clone());
+        tx.push(Box::new(TxQueue::<false>(queue)));
     }
-    Ok((rx, TxQueues(tx)))
+    Ok((rx, TxQueues(tx), Kicker::new(interrupts)))
 }
 
 /// A client's queues on its rings.
 pub(crate) fn client_queues(rings: ClientRings) -> Queues {
     rings.offer_again();
+    let kicker = Kicker::new(rings.s2m.iter().map(|q| q.interrupt.clone()).collect());
     let rx = rings.m2s.into_iter().map(|q| Box::new(RxQueue::<true>(q)) as Box<dyn Rx>);
     let tx = rings.s2m.into_iter().map(|q| Box::new(TxQueue::<true>(q)) as Box<dyn Tx>);
-    (rx.collect(), TxQueues(tx.collect()))
+    (rx.collect(), TxQueues(tx.collect()), kicker)
 }
 
 /// A client's rings.
@@ -827,6 +849,7 @@ pub(crate) fn client_rings(shared: &Arc<Shared>, layout: Layout, events: Vec<Own
 }
 
 /// A client's transmit ring for tools: frames are prepared in its buffers and published without touching them again.
+/// It trusts its server: waking one that sleeps may block.
 pub struct RawTx(Queue);
 
 /// A client's receive ring for tools: frames are looked at where they arrived.
@@ -884,7 +907,7 @@ impl RawTx {
     pub fn publish(&mut self, n: u16) {
         self.0.next = self.0.next.wrapping_add(n);
         self.0.ring.head().store(self.0.next, Ordering::Release);
-        self.0.kick();
+        self.wake();
     }
 
     /// Sends a copy of `frame`, over several buffers if need be. `false` if there is no room (now, or ever if it is longer than all

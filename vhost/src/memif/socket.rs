@@ -3,7 +3,6 @@
 use super::proto::{Message, SIZE};
 use dray_config::SocketName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -12,7 +11,7 @@ use rustix::net::{
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -213,15 +212,15 @@ pub(super) fn send_disconnect(fd: BorrowedFd<'_>, reason: &str) {
     }
 }
 
-/// Checks that a peer's file descriptor is an eventfd, on which a write does not block.
+/// Checks that a peer's file descriptor is an eventfd: a write to anything else could block for ever, and not every such write can be
+/// interrupted. The descriptor's flags stay as they are: the peer shares them, and may want to block.
 ///
 /// # Errors
-/// If it is something else: a write to a pipe, socket or file could stop a worker.
+/// What it is instead.
 pub(super) fn check_event(fd: &OwnedFd) -> Result<(), String> {
     let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(text)?;
     if target.as_os_str() != "anon_inode:[eventfd]" {
-        return Err("a ring's interrupt is not an eventfd".into());
+        return Err(format!("a ring's interrupt is not an eventfd but {target:?}"));
     }
-    let flags = fcntl_getfl(fd.as_fd()).map_err(text)?;
-    fcntl_setfl(fd.as_fd(), flags | OFlags::NONBLOCK).map_err(text)
+    Ok(())
 }

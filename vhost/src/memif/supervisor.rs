@@ -2,6 +2,7 @@
 
 use super::SOFTWARE;
 use super::client::{ClientOptions, Offer, event};
+use super::kick::Kicker;
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, TxQueues, client_queues, server_queues};
 use super::socket::{
@@ -32,6 +33,10 @@ const REGIONS: usize = 256;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Messages of one connection that are read before the others get their turn.
 const TURN: usize = 64;
+/// Between two attempts to end a thread that wakes peers.
+const END: Duration = Duration::from_millis(1);
+/// Between two looks for peers that fell asleep unnoticed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A port to be kept.
 #[derive(Clone, Debug)]
@@ -145,7 +150,9 @@ impl Supervisor {
             ports: HashMap::new(),
             listeners: HashMap::new(),
             conns: HashMap::new(),
+            ending: Vec::new(),
             token: 0,
+            look: Instant::now(),
         };
         inner.watch(&wake, 0)?;
         let thread = std::thread::Builder::new().name("memif".into()).spawn(move || inner.run()).map_err(text)?;
@@ -239,7 +246,7 @@ enum Stage {
     /// Client: waits for CONNECTED.
     Offered(Box<Offer>),
     /// Either.
-    Up(Arc<Shared>),
+    Up(Arc<Shared>, Kicker),
 }
 
 struct Conn {
@@ -260,8 +267,12 @@ struct Inner {
     ports: HashMap<String, Port>,
     listeners: HashMap<SocketName, Listener>,
     conns: HashMap<u64, Conn>,
+    /// Of links that have ended.
+    ending: Vec<Kicker>,
     /// The last epoll token given out; 0 is `wake`.
     token: u64,
+    /// When to look for peers that fell asleep unnoticed, if any link is up.
+    look: Instant,
 }
 
 impl Inner {
@@ -313,21 +324,38 @@ impl Inner {
                 }
             }
             self.check_faults();
+            self.kick();
             self.check_times();
         }
     }
 
     /// When something is due at the latest.
     fn next_time(&self) -> Option<Instant> {
-        let conns = self.conns.values().filter(|c| !matches!(c.stage, Stage::Up(_))).map(|c| c.deadline);
+        let conns = self.conns.values().filter(|c| !matches!(c.stage, Stage::Up(..))).map(|c| c.deadline);
         let ports = self.ports.values().filter(|p| p.conn.is_none()).filter_map(|p| p.retry);
-        conns.chain(ports).chain(self.listeners.values().filter_map(|l| l.paused)).min()
+        let look = self.conns.values().any(|c| matches!(c.stage, Stage::Up(..))).then_some(self.look);
+        let ending = (!self.ending.is_empty()).then(|| Instant::now() + END);
+        conns.chain(ports).chain(self.listeners.values().filter_map(|l| l.paused)).chain(look).chain(ending).min()
+    }
+
+    /// Has peers woken for which a worker asked, and from time to time those that fell asleep while no worker saw it. Ends the threads
+    /// of links that have ended.
+    fn kick(&mut self) {
+        let look = self.look <= Instant::now();
+        if look {
+            self.look = Instant::now() + LOOK;
+        }
+        for conn in self.conns.values_mut() {
+            let Stage::Up(_, kicker) = &mut conn.stage else { continue };
+            if look { kicker.kick_missed() } else { kicker.kick() }
+        }
+        self.ending.retain_mut(|kicker| !kicker.end());
     }
 
     /// Closes the links whose peers broke the rules of the rings.
     fn check_faults(&mut self) {
         let fault = |(&token, conn): (&u64, &Conn)| match &conn.stage {
-            Stage::Up(shared) => shared.fault().map(|f| (token, f.to_owned())),
+            Stage::Up(shared, _) => shared.fault().map(|f| (token, f.to_owned())),
             _ => None,
         };
         for (token, what) in self.conns.iter().filter_map(fault).collect::<Vec<_>>() {
@@ -338,7 +366,7 @@ impl Inner {
     /// Does what is due.
     fn check_times(&mut self) {
         let now = Instant::now();
-        let late = |c: &Conn| !matches!(c.stage, Stage::Up(_)) && c.deadline <= now;
+        let late = |c: &Conn| !matches!(c.stage, Stage::Up(..)) && c.deadline <= now;
         for token in self.conns.iter().filter(|(_, c)| late(c)).map(|(&t, _)| t).collect::<Vec<_>>() {
             self.close(token, "the handshake takes too long", true);
         }
@@ -554,15 +582,15 @@ impl Inner {
                 conn.stage = Stage::Offered(Box::new(offer));
                 Ok(())
             }
-            (Stage::Offered(_) | Stage::Up(_), Message::Ack) => Ok(()),
+            (Stage::Offered(_) | Stage::Up(..), Message::Ack) => Ok(()),
             (Stage::Offered(_), Message::Connected { interface }) => {
                 let Stage::Offered(offer) = std::mem::replace(&mut conn.stage, Stage::Dialled) else {
                     return Ok(());
                 };
                 let info = offer.info(interface);
-                let (rx, tx) = client_queues(offer.rings);
+                let (rx, tx, kicker) = client_queues(offer.rings);
                 let shared = offer.shared;
-                self.up(token, shared, Link { rx, tx, info });
+                self.up(token, Stage::Up(shared, kicker), Link { rx, tx, info });
                 Ok(())
             }
             (_, message) => {
@@ -624,15 +652,15 @@ impl Inner {
             sealed: regions.iter().all(Region::sealed),
         };
         let shared = Arc::new(Shared::new(Regions::new(regions), port.max_frame.clone(), self.wake.clone()));
-        let (rx, tx) = server_queues(&shared, s2m, m2s)?;
+        let (rx, tx, kicker) = server_queues(&shared, s2m, m2s)?;
         send(conn.fd.as_fd(), &Message::Connected { interface: name.clone() }, None)?;
-        self.up(token, shared, Link { rx, tx, info });
+        self.up(token, Stage::Up(shared, kicker), Link { rx, tx, info });
         Ok(())
     }
 
-    fn up(&mut self, token: u64, shared: Arc<Shared>, link: Link) {
+    fn up(&mut self, token: u64, stage: Stage, link: Link) {
         let Some(conn) = self.conns.get_mut(&token) else { return };
-        conn.stage = Stage::Up(shared);
+        conn.stage = stage;
         let Some((name, port)) = conn.port.as_ref().and_then(|n| Some((n.clone(), self.ports.get_mut(n)?))) else {
             return;
         };
@@ -648,8 +676,11 @@ impl Inner {
             send_disconnect(conn.fd.as_fd(), reason);
         }
         let _ = epoll::delete(&self.epoll, &conn.fd);
-        if let Stage::Up(shared) = &conn.stage {
+        if let Stage::Up(shared, mut kicker) = conn.stage {
             shared.end();
+            if !kicker.end() {
+                self.ending.push(kicker);
+            }
         }
         let Some(name) = conn.port else { return };
         if let Some(port) = self.ports.get_mut(&name)

@@ -36,14 +36,17 @@ impl RawTx {
         }
         q.next = next;
         ring.head().store(next, Ordering::Release);
-        if ring.flags().load(Ordering::Relaxed) & super::MASK_INT == 0 {
-            q.kick_now();
+        if !ring.masked() {
+            let _ = q.interrupt.write();
         }
     }
 
     /// Wakes the peer if it sleeps, for certain.
+    #[inline(always)]
     pub fn wake(&mut self) {
-        self.0.kick();
+        if self.0.asleep() {
+            let _ = self.0.interrupt.write();
+        }
     }
 }
 
