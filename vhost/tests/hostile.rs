@@ -655,17 +655,20 @@ fn a_peer_that_falls_asleep_unnoticed_is_woken_soon() {
     let (_peer, link) = t.open_link();
     t.mask(M2S, true);
     let mut tx = link.tx.handles(1);
-    for _ in 0..3 {
+    // Other load may delay some.
+    let mut fastest = SOON;
+    for _ in 0..5 {
         t.send(&mut *tx[0]);
         assert_eq!(t.woken(250), None);
         t.mask(M2S, false);
         let start = Instant::now();
-        assert_eq!(t.woken(1_000), Some(1));
-        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+        assert_eq!(t.woken(20_000), Some(1));
+        fastest = fastest.min(start.elapsed());
         // Once is enough.
         assert_eq!(t.woken(250), None);
         t.mask(M2S, true);
     }
+    assert!(fastest < Duration::from_millis(150), "{fastest:?}");
 }
 
 #[test]
@@ -724,17 +727,14 @@ fn an_eventfd_that_blocks_hurts_its_own_link_only() {
     t.fill();
     t.send(&mut *tx[0]);
     until("the kicker hangs", kicker_hangs);
-    let mut slowest = Duration::ZERO;
+    // Were this to write to the eventfd, it would never return.
     for _ in 0..200 {
-        let start = Instant::now();
         t.send(&mut *tx[0]);
-        slowest = slowest.max(start.elapsed());
         t.send(&mut *other_tx[0]);
         let mut fds = [PollFd::new(&event, PollFlags::IN)];
         assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })), Ok(1));
         rustix::io::read(&event, &mut [0; 8]).unwrap();
     }
-    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
     assert!(kicker_hangs());
     assert_eq!(threads("memif-kick"), 2);
     t.check_honest();
@@ -782,9 +782,7 @@ fn links_that_hang_leave_nothing_behind() {
     t.fill();
     t.send(&mut *link.tx.handles(1)[0]);
     until("the kicker hangs", kicker_hangs);
-    let start = Instant::now();
     drop(t);
-    assert!(start.elapsed() < Duration::from_secs(1));
     until("the kicker ends", || threads("memif") == 0);
 }
 
