@@ -1,0 +1,141 @@
+//! The daemon itself: start, stop, and who talks to it.
+
+use crate::harness::*;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+fn config() -> String {
+    memif_ports(&["a", "b"]) + &bridge("blue", &["a", "b"])
+}
+
+/// What drayd says when it can't start.
+fn fails_to_start(test: &Test, config: &str) -> String {
+    let mut drayd = Drayd::spawn(test, config, None);
+    let status = drayd.process().wait();
+    assert_eq!(status.code(), Some(1), "{}", drayd.log());
+    sleep_ms(50);
+    drayd.log()
+}
+
+#[test]
+fn a_second_daemon_on_the_same_sockets_refuses() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    let log = fails_to_start(&test, &config());
+    assert!(log.contains("dray.sock"), "{log}");
+    // A control socket of its own, but the other's memif socket.
+    let log = fails_to_start(&test, &(config() + "[control]\nsocket = \"DIR/second.sock\"\n"));
+    assert!(log.contains("memif.sock"), "{log}");
+    assert!(!test.path("second.sock").exists());
+    exchange.more(1000);
+    exchange.stop();
+    drayd.finish();
+}
+
+#[test]
+fn sigterm_tells_the_peers_and_removes_the_sockets() {
+    let Some(test) = Test::begin() else { return };
+    let mut drayd = Drayd::start(&test, &config());
+    let a = test.memif(0);
+    drayd.wait_link("a", "up");
+    assert!(test.path("memif.sock").exists());
+    drayd.conserved();
+    drayd.stop();
+    let reason = wait_for("the farewell", || a.down());
+    assert!(!reason.contains("closed the connection"), "a reason, not a hang-up: {reason}");
+    assert!(!test.path("memif.sock").exists());
+}
+
+#[test]
+fn sockets_of_a_killed_daemon_are_replaced() {
+    let Some(test) = Test::begin() else { return };
+    let mut first = Drayd::start(&test, &config());
+    first.process().signal(libc::SIGKILL);
+    first.process().wait();
+    assert!(test.path("memif.sock").exists() && test.path("dray.sock").exists());
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    exchange.more(1000);
+    exchange.stop();
+    drayd.finish();
+    drop(first);
+
+    // Only a socket is stale: a file is not touched.
+    std::fs::write(test.path("memif.sock"), "precious").unwrap();
+    let log = fails_to_start(&test, &config());
+    assert!(log.contains("memif.sock"), "{log}");
+    assert_eq!(std::fs::read(test.path("memif.sock")).unwrap(), b"precious");
+    std::fs::remove_file(test.path("memif.sock")).unwrap();
+    let live = UnixListener::bind(test.path("dray.sock")).unwrap();
+    let log = fails_to_start(&test, &config());
+    assert!(log.contains("dray.sock"), "{log}");
+    drop(live);
+}
+
+/// Slow, silent, endless and nonsensical clients of the control socket keep nobody waiting.
+#[test]
+fn hostile_control_clients_keep_nobody_waiting() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    let connect = || UnixStream::connect(test.path("dray.sock")).unwrap();
+
+    // Nonsense gets an error, and the connection goes on or ends; nothing else happens.
+    for line in
+        ["{", "[]", "null", "\u{1b}[31m", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"no.such\"}", &"[".repeat(50_000)]
+    {
+        let mut client = connect();
+        client.write_all(format!("{line}\n").as_bytes()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        BufReader::new(client).read_line(&mut answer).unwrap();
+        assert!(answer.contains("\"error\""), "{line:.100}: {answer}");
+    }
+    let mut binary = connect();
+    let _ = binary.write_all(&[0xff, 0x00, 0xfe, b'\n']);
+
+    // Those who never finish, never read, and those who send for ever.
+    let mut slow: Vec<_> = (0..20).map(|_| connect()).collect();
+    for client in &mut slow {
+        client.write_all(b"{\"jsonrpc\":").unwrap();
+    }
+    let mut deaf = connect();
+    deaf.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    let mut ask = || deaf.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"port.show\"}\n").is_ok();
+    for _ in 0..20_000 {
+        if !ask() {
+            break;
+        }
+    }
+    let mut endless = connect();
+    endless.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let piece = vec![b'x'; 1 << 16];
+    let written = (0..64).take_while(|_| endless.write_all(&piece).is_ok()).count();
+    assert!(written < 64, "4 MiB without an end are not read");
+    let mut rest = Vec::new();
+    let _ = endless.set_read_timeout(Some(std::time::Duration::from_secs(5)));
+    let _ = endless.read_to_end(&mut rest);
+
+    assert_eq!(drayd.status().ports, 2);
+    exchange.more(1000);
+    exchange.stop();
+    drop((slow, binary));
+    drayd.finish();
+}
+
+#[test]
+fn how_to_attach_is_ready_to_paste() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let text = drayd.dray("port show b --connect");
+    let device = format!("role=client,id=1,socket={}", test.path("memif.sock").display());
+    for what in ["dpdk-testpmd", "socket-abstract=no", &device, "create interface memif"] {
+        assert!(text.contains(what), "{what:?} in:\n{text}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = drayd.command(&["completions", shell]).output().unwrap();
+        assert!(output.status.success() && output.stdout.len() > 500, "{shell}");
+    }
+    drayd.finish();
+}

@@ -1,0 +1,15 @@
+//! Stories of users, told with the real daemon, the real command and real peers: testpmd, the kernel, tshark.
+//!
+//! They need root and the packages of `.ci/deps test`; without root they do nothing and say so. In each of them packets
+//! are conserved at the end.
+
+mod bridge;
+mod cpu;
+mod daemon;
+mod fdb;
+mod harness;
+mod overlay;
+mod reconfigure;
+mod refuse;
+mod survive;
+mod vlan;

@@ -1,0 +1,143 @@
+//! What goes wrong with one peer is nobody else's business.
+
+use crate::harness::*;
+use std::time::{Duration, Instant};
+
+/// Two quiet ports `a` and `b`, and two for the one who misbehaves: `c`, and `d` where its frames go.
+fn config() -> String {
+    memif_ports(&["a", "b", "c", "d"])
+        + "[[bridge]]\nname = \"blue\"\nports = [\"a\", \"b\", \"c\", \"d\"]\n\
+           static = [{ mac = \"02:d0:00:00:00:0d\", port = \"d\" }]\n"
+}
+
+#[test]
+fn a_killed_client_takes_nobody_with_it() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    let mut quickest = PATIENCE;
+    for _ in 0..3 {
+        let mut victim = Testpmd::client(&test, 2, "txonly");
+        drayd.wait_link("c", "up");
+        victim.command("set eth-peer 0 02:d0:00:00:00:0d");
+        victim.start();
+        let before = drayd.port("c").rx_packets;
+        wait_for("load from the victim", || (drayd.port("c").rx_packets > before + 10_000).then_some(()));
+        exchange.more(10_000);
+        victim.kill();
+        let died = Instant::now();
+        drayd.wait_link("c", "down");
+        quickest = quickest.min(died.elapsed());
+        exchange.more(10_000);
+    }
+    let (arrived, _a, _b) = exchange.stop();
+    println!("{arrived} frames, none lost; a dead peer's link was down after {quickest:?}");
+    assert!(quickest < Duration::from_secs(1));
+    assert!(drayd.port("a").drops.is_empty() && drayd.port("b").drops.is_empty(), "{:?}", drayd.ports());
+    drayd.finish();
+}
+
+#[test]
+fn a_client_that_writes_garbage_only_loses_its_own_link() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    let mut random = Random(1);
+    let mut resets = 0;
+    for round in 0..150 {
+        let mut c = test.memif(2);
+        drayd.wait_link("c", "up");
+        // A word of the descriptor is flags, region and length; the other offset and metadata (memif.h, memif_desc_t).
+        for slot in 0..c.tx[0].size() {
+            let words = match round % 5 {
+                0 => [random.next(), random.next()],
+                1 => [1 | 60 << 32, 0], // a chain without an end
+                2 => [((random.next() % 4) << 16) | (60 << 32), random.next()], // any region, any offset
+                3 => [u64::from(u32::MAX) << 32, 0], // a length up to the end of everything
+                _ => [1500 << 32, u64::from(u32::MAX - 700)], // past the end of the region
+            };
+            c.tx[0].set_raw(slot, words);
+        }
+        let head = if round % 3 == 0 { random.next() as u16 } else { c.tx[0].next().wrapping_add(c.tx[0].size()) };
+        c.tx[0].set_head(head);
+        sleep_ms(5);
+        resets += u32::from(c.down().is_some());
+        drop(c);
+        drayd.wait_link("c", "down");
+    }
+    assert!(resets > 50, "who breaks the rules is disconnected: {resets} times");
+    assert!(drayd.drops("c", "rx.bad_descriptor") > 0, "{:?}", drayd.port("c"));
+    exchange.more(10_000);
+    let (_, mut a, b) = exchange.stop();
+
+    // It can come back at once, and be good.
+    let mut c = test.memif(2);
+    drayd.wait_link("c", "up");
+    receive(&mut a);
+    send(&mut c, &[numbered(mac(0xc), mac(0xa), 5)]);
+    expect(&mut a, &[numbered(mac(0xc), mac(0xa), 5)]);
+    drop((b, c));
+    drayd.finish();
+}
+
+/// Random messages, half of handshakes and floods of connections on memif's control channel.
+#[test]
+fn garbage_on_the_control_channel_hurts_nobody() {
+    use dray_vhost::memif::proto::{Message, SIZE};
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &config());
+    let exchange = Exchange::start(&test, &drayd);
+    let mut random = Random(2);
+    let address = SocketAddrUnix::new(test.path("memif.sock")).unwrap();
+    let mut held = Vec::new();
+    for round in 0..2_000 {
+        let fd = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        connect(&fd, &address).unwrap();
+        for _ in 0..1 + round % 4 {
+            let mut bytes = [0u8; SIZE + 8];
+            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            match round % 4 {
+                0 => bytes[..2].copy_from_slice(&[random.next() as u8 % 9, 0]),
+                // Knocks at everybody's door, with whatever follows.
+                1 => bytes[..SIZE].copy_from_slice(
+                    &Message::Init {
+                        version: 0x200,
+                        id: (round % 5) as u32,
+                        mode: 0,
+                        secret: [0; 24],
+                        name: "x".into(),
+                    }
+                    .encode(),
+                ),
+                2 => bytes[..SIZE].copy_from_slice(&Message::AddRegion { index: 0, size: random.next() }.encode()),
+                _ => {}
+            }
+            let len = if random.next().is_multiple_of(8) { random.next() as usize % bytes.len() } else { SIZE };
+            let _ = send(&fd, &bytes[..len], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+        if held.len() < 100 {
+            held.push(fd); // says no more, and does not go
+        }
+    }
+    exchange.more(10_000);
+    drop(held);
+    let c = test.memif(2);
+    drayd.wait_link("c", "up");
+    drop(c);
+    exchange.stop();
+    assert!(drayd.port("a").drops.is_empty() && drayd.port("b").drops.is_empty(), "{:?}", drayd.ports());
+    drayd.finish();
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
