@@ -52,6 +52,10 @@ impl Region {
     }
 
     fn map_with(fd: &OwnedFd, size: u64, flags: MapFlags) -> Result<Region, String> {
+        // Only memory: shmem and hugetlbfs know seals, and this asks nobody but the kernel. Any other file, FUSE above all,
+        // would let a peer answer (or not) for its size and every page of it, and so stop whoever touches it.
+        let not_memory = |_| "a region is not a memfd nor a file on tmpfs or hugetlbfs".to_string();
+        fcntl_get_seals(fd.as_fd()).map_err(not_memory)?;
         // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
         let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
         let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));
@@ -355,6 +359,12 @@ mod tests {
         assert!(Region::map(memfd(REGION_MAX + 4096, MemfdFlags::empty()), REGION_MAX + 4096).is_err());
         let (_, pipe) = rustix::pipe::pipe().unwrap();
         assert!(Region::map(pipe, 4096).is_err());
+    }
+
+    #[test]
+    fn only_memory_is_mapped() {
+        let proc = std::fs::File::open("/proc/self/mem").unwrap();
+        assert!(Region::map(proc.into(), 4096).unwrap_err().contains("not a memfd"));
     }
 
     #[test]

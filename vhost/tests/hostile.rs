@@ -258,7 +258,7 @@ fn every_wrong_message_is_named() {
         (with(1, init(0x200, 0, 0, SECRET), 0), "unexpected message Init"),
         (with(1, add_region(1, SIZE), 1), "region index 1"),
         (with(1, add_region(0, SIZE), 0), "without a file"),
-        (with(1, add_region(0, SIZE), 2), "the region is said"),
+        (with(1, add_region(0, SIZE), 2), "not a memfd"),
         (with(1, add_region(0, SIZE), 3), "more than one file"),
         (with(1, add_region(0, SIZE + 1), 1), "1048577"),
         (with(1, add_region(0, SIZE - 1), 1), "1048575"),
