@@ -2,7 +2,10 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
-SYSTEMD_UNITS ?= $(PREFIX)/lib/systemd/system
+UNITS := $(PREFIX)/lib/systemd/system
+BASH := $(PREFIX)/share/bash-completion/completions
+ZSH := $(PREFIX)/share/zsh/site-functions
+FISH := $(PREFIX)/share/fish/vendor_completions.d
 # Everything that checks and tests is built with one profile, so that nothing is compiled twice.
 PROFILE := fast
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
@@ -56,8 +59,12 @@ test-deps: ## Install the peers that the tests need
 	@.ci/deps test
 
 .PHONY: install
-install: ## Install below PREFIX (/usr/local)
+install: ## Install below PREFIX (/usr/local), with a systemd unit and completions
 	@.ci/deps build
 	$(CARGO) build --release --locked
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(RELEASE)/drayd $(RELEASE)/dray $(RELEASE)/dray-perf
-	install -D -m 644 -t $(DESTDIR)$(SYSTEMD_UNITS) control/dray.service
+	install -d $(addprefix $(DESTDIR),$(UNITS) $(BASH) $(ZSH) $(FISH))
+	sed 's|@PREFIX@|$(PREFIX)|' control/dray.service > $(DESTDIR)$(UNITS)/dray.service
+	$(RELEASE)/dray completions bash > $(DESTDIR)$(BASH)/dray
+	$(RELEASE)/dray completions zsh > $(DESTDIR)$(ZSH)/_dray
+	$(RELEASE)/dray completions fish > $(DESTDIR)$(FISH)/dray.fish
