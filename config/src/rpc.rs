@@ -35,7 +35,7 @@ pub const BAD_FILE: i64 = -32001;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What the switch is and does: [`Status`]
+    /// What the switch is and does
     Status {},
     /// Show, add and delete ports
     #[command(subcommand)]
@@ -64,7 +64,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PortRequest {
-    /// Show ports: an array of [`PortInfo`], or with --connect of [`ConnectInfo`]
+    /// Show ports
     Show {
         /// Only this port
         name: Option<String>,
@@ -132,7 +132,7 @@ pub struct PortAdd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BridgeRequest {
-    /// Show bridges: an array of [`BridgeInfo`]
+    /// Show bridges
     Show {
         /// Only this bridge
         name: Option<String>,
@@ -160,7 +160,7 @@ pub enum BridgeRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FdbRequest {
-    /// Show entries: an array of [`FdbEntry`]
+    /// Show entries
     Show {
         /// Only this bridge
         #[arg(long)]
@@ -202,7 +202,7 @@ pub enum FdbRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum VtepRequest {
-    /// Show the other VTEPs: an array of [`VtepInfo`]
+    /// Show the other VTEPs
     Show {},
 }
 
@@ -210,7 +210,7 @@ pub enum VtepRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WorkerRequest {
-    /// Show the workers: an array of [`WorkerInfo`]
+    /// Show the workers
     Show {},
 }
 
@@ -218,7 +218,7 @@ pub enum WorkerRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DropRequest {
-    /// Show drop counters that are not zero: an array of [`DropInfo`]
+    /// Show drop counters that are not zero
     Show {},
 }
 
@@ -226,21 +226,21 @@ pub enum DropRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ConfigRequest {
-    /// Show the running configuration: [`ConfigText`]
+    /// Show the running configuration
     Show {},
-    /// Show what applying a file would change: [`ConfigChange`]
+    /// Show what applying a file would change
     Diff {
         /// The file; "-" reads standard input
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: ConfigFile,
     },
-    /// Make the running configuration that of a file, touching only what differs: [`ConfigChange`]
+    /// Make the running configuration that of a file, touching only what differs
     Apply {
         /// The file; "-" reads standard input
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: ConfigFile,
     },
-    /// Write the running configuration to a file on the switch's host: [`ConfigSaved`]
+    /// Write the running configuration to a file on the switch's host
     Save {
         /// The file [default: the one drayd was started with]
         #[arg(value_parser = absolute, value_hint = ValueHint::FilePath)]

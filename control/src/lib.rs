@@ -3,7 +3,6 @@
 
 pub mod client;
 mod connect;
-pub mod cpu;
 pub mod daemon;
 mod log;
 mod metrics;

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod burst;
+mod cpu;
 pub mod drops;
 pub mod fdb;
 pub mod mem;

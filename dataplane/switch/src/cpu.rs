@@ -1,22 +1,29 @@
-//! What this program is compiled for, and whether the CPU is that.
-//!
-//! It is compiled for x86-64-v3 altogether, this file too: so there must be nothing here but a few comparisons. The
-//! standard library's detection macro is of no use: what is enabled at compile time it takes for granted.
+//! What everything here is compiled for, and whether the CPU is that: checked before `main`, since with link-time
+//! optimization even the standard library's start is compiled for it. This file too is, so there must be nothing in it but a few
+//! comparisons. The standard library's detection macro is of no use: what is enabled at compile time it takes for granted.
+#![allow(unsafe_code)]
 
 use std::arch::x86_64::__cpuid;
-use std::io::Write;
 
 const MESSAGE: &[u8] =
     b"error: this CPU is too old: an x86-64-v3 is needed (AVX2, BMI1, BMI2, FMA, F16C, LZCNT, MOVBE), \
       Intel since Haswell, AMD since Excavator\n";
 
+// SAFETY: the C library calls what is listed in this section before `main`, with C's calling convention. `require` needs
+// nothing that is not there yet.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REQUIRE: extern "C" fn() = require;
+
 /// Ends the process with status 2 and says why, unless the CPU is an x86-64-v3 (x86-64 psABI, "Micro-Architecture
-/// Levels"). To be called before anything else.
-#[inline(never)]
-pub fn require() {
+/// Levels").
+extern "C" fn require() {
     if !is_v3() {
-        let _ = std::io::stderr().write_all(MESSAGE);
-        std::process::exit(2);
+        // SAFETY: the message is that many bytes long; `_exit` runs nothing of ours.
+        unsafe {
+            libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len());
+            libc::_exit(2);
+        }
     }
 }
 
