@@ -460,7 +460,7 @@ pub struct Status {
     pub fdb_used: u64,
     /// MAC addresses it can hold.
     pub fdb_size: u64,
-    /// Packets received on all ports. `received + originated + flood_copies = sent + dropped`.
+    /// Packets received on all ports. `received + originated + flood_copies = sent + dropped + consumed`.
     pub received: u64,
     /// Packets sent on all ports.
     pub sent: u64,
