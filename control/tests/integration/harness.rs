@@ -404,6 +404,8 @@ fn with_control(config: &str) -> String {
 /// A dpdk-testpmd with one port.
 pub struct Testpmd {
     process: Process,
+    /// EAL's name for its files.
+    prefix: String,
     stdin: std::process::ChildStdin,
 }
 
@@ -433,6 +435,7 @@ impl Testpmd {
         let device = format!("net_memif0,role={role},id={id},socket={},socket-abstract=no", socket.display());
         // It prints through a buffer that only stdbuf makes it empty line by line. Its lcores leave CPU 1, where drayd's worker is,
         // alone.
+        let prefix = format!("dray-test-{}", unique());
         let mut command = Command::new("stdbuf");
         command.args([
             "-oL",
@@ -445,7 +448,7 @@ impl Testpmd {
             "--lcores",
             "0@0,1@0",
         ]);
-        command.args(["--file-prefix", &format!("dray-{}", unique()), "--vdev", &device]);
+        command.args(["--file-prefix", &prefix, "--vdev", &device]);
         command.args(["--", "-i", "--no-mlockall", "--total-num-mbufs=8192", "--forward-mode", mode]);
         command.stdin(Stdio::piped());
         let mut process = Process::start(command);
@@ -455,7 +458,7 @@ impl Testpmd {
             assert!(process.ended().is_none(), "testpmd ended\n{printed}");
             printed.contains("Done\n").then_some(())
         });
-        Testpmd { process, stdin }
+        Testpmd { process, prefix, stdin }
     }
 
     /// Gives it a command line, and waits until it was carried out.
@@ -513,12 +516,14 @@ impl Drop for Testpmd {
             let lines: Vec<&str> = printed.lines().collect();
             eprintln!("--- testpmd ---\n{}\n---------------", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
-        // Politely, because it leaves files behind otherwise.
         let _ = writeln!(self.stdin, "quit");
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(3) && matches!(self.process.child.try_wait(), Ok(None)) {
             sleep(Duration::from_millis(10));
         }
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
+        let _ = std::fs::remove_dir_all(Path::new("/var/run/dpdk").join(&self.prefix));
     }
 }
 
