@@ -100,7 +100,7 @@ fn mutated_configurations() {
     let base = parse_for("example.toml", EXAMPLE, &[]).unwrap();
     let mut random = Random(1);
     let (mut right, mut wrong) = (0, 0);
-    for _ in 0..20_000 {
+    for _ in 0..50_000 {
         let bytes = mutate(&mut random, EXAMPLE);
         let text = String::from_utf8_lossy(&bytes);
         match parse_for("fuzz.toml", &text, &[]) {
@@ -136,7 +136,7 @@ fn mutated_requests() {
     ];
     let mut random = Random(2);
     let mut right = 0;
-    for i in 0..20_000 {
+    for i in 0..50_000 {
         let bytes = mutate(&mut random, requests[i % requests.len()]);
         right += usize::from(Request::decode(&bytes).1.is_ok());
     }

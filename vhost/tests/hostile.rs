@@ -446,7 +446,7 @@ fn mutated_messages() {
     let fds = open_fds();
     let mut random = Random(0x5eed_0001);
     let mut sent = 0;
-    while sent < 50_000 {
+    while sent < 100_000 {
         let mut messages = Test::good();
         for _ in 0..1 + random.below(3) {
             let i = random.below(messages.len() as u64) as usize;
@@ -502,7 +502,7 @@ fn mutated_descriptors() {
     let mut burst = Burst::default();
     let mut drops = Drops::default();
     let wild = |random: &mut Random, sane: u64| if random.below(400) == 0 { random.next() } else { sane };
-    while written < 50_000 {
+    while written < 100_000 {
         for ring in [S2M, M2S] {
             let head = if ring == S2M { &mut s2m } else { &mut m2s };
             let n = random.below(40);

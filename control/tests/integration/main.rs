@@ -13,3 +13,4 @@ mod reconfigure;
 mod refuse;
 mod survive;
 mod vlan;
+mod workers;

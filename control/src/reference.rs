@@ -1,0 +1,305 @@
+//! The page `docs/commands.md`, made from the commands themselves and from the source text of the socket's messages.
+
+use crate::{client, daemon};
+use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
+use dray_config::rpc::{ConfigFile, ConfigRequest, MAX_REQUEST, Request, VERSION};
+use std::fmt::Write;
+
+/// Where the replies are declared and described, and [`dray_config::Member`], which is in some of them.
+const SOURCES: [&str; 2] = [include_str!("../../config/src/rpc.rs"), include_str!("../../config/src/valid.rs")];
+
+/// The page's exchange on the control socket: a request and the answer of a switch that has such a bridge.
+pub const EXCHANGE: [&str; 2] = [
+    r#"{"jsonrpc":"2.0","id":1,"method":"bridge.show","params":{"name":"blue"}}"#,
+    concat!(
+        r#"{"jsonrpc":"2.0","id":1,"result":[{"name":"blue","members":[{"port":"web"},{"port":"trunk","vlan":10}],"#,
+        r#""macs":0,"flood_targets":2,"peers":[]}]}"#
+    ),
+];
+
+/// A use of each command that makes a request, in the order of [`Request::methods`].
+const EXAMPLES: [&str; 18] = [
+    "status",
+    "port show web",
+    "port add --name web --kind memif --socket /run/dray/memif.sock --id 2 --bridge blue",
+    "port del web",
+    "bridge show",
+    "bridge add blue --vni 42 --port web --port trunk:10",
+    "bridge del blue",
+    "fdb show --bridge blue",
+    "fdb add blue 02:00:00:00:00:01 --port trunk:10",
+    "fdb del blue 02:00:00:00:00:01",
+    "fdb flush --port web",
+    "vtep show",
+    "worker show",
+    "drop show",
+    "config show",
+    "config diff dray.toml",
+    "config apply dray.toml",
+    "config save /etc/dray/dray.toml",
+];
+
+/// The reference page of the commands and of their JSON, in Markdown.
+///
+/// # Panics
+/// If a command has no example or a reply has a field of a type without a JSON name: this page is to be completed.
+pub fn reference() -> String {
+    let (mut drayd, mut dray) = (daemon::command(), client::command());
+    drayd.build();
+    dray.build();
+    let mut leaves = Vec::new();
+    collect(&dray, &mut leaves);
+    let types = types();
+
+    let mut page = String::from(
+        "# The commands
+
+<!-- Made by `cargo run -p dray-control --example commands > docs/commands.md`; do not edit. -->
+
+`drayd` is the switch, `dray` asks and changes it while it runs. Both tell more with `--help`.
+
+| Command | What it does |
+|---|---|
+",
+    );
+    for command in [&drayd].into_iter().chain(leaves.iter().copied()) {
+        let name = full_name(command);
+        let _ = writeln!(page, "| [`{name}`](#{}) | {} |", name.replace(' ', "-"), about(command));
+    }
+
+    page += "\n## drayd\n\n";
+    describe(&mut page, &drayd);
+    page += "\nSIGTERM and SIGINT end it, SIGHUP makes it read the file again and apply what differs.\n";
+    page += "\n## dray\n\n";
+    describe(&mut page, &dray);
+    page += "\n`--json` may stand anywhere on the line. The options of `port add` are the keys of\n\
+        [the configuration file](configuration.md), where their values are described.\n";
+    for command in leaves {
+        let name = full_name(command);
+        let _ = write!(page, "\n### {name}\n\n");
+        describe(&mut page, command);
+        let method = name.trim_start_matches("dray ").replace(' ', ".");
+        let Some(at) = Request::methods().iter().position(|known| *known == method) else {
+            continue;
+        };
+        let (line, request) = example(EXAMPLES[at]);
+        assert_eq!(request.method(), method, "EXAMPLES are in the order of the methods");
+        let _ = write!(page, "\n```text\ndray {line}\n{}\n```\n", request.encode(1));
+        let replies: Vec<String> = replies(&types, &method)
+            .into_iter()
+            .map(|reply| {
+                let array = if reply.is_element { "array of " } else { "" };
+                format!("{array}{}{}", link(reply.name), reply.condition)
+            })
+            .collect();
+        let _ = write!(page, "\nReply: {}.\n", replies.join("; "));
+    }
+    json(&mut page, &types);
+    socket(&mut page);
+    page
+}
+
+/// The replies' types.
+fn json(page: &mut String, types: &[Type]) {
+    let _ = write!(
+        page,
+        "
+## JSON
+
+With `--json` a command prints the reply's object or array. It is additive: within version {VERSION}, which is
+`protocol` in `dray status --json`, fields are added, never renamed or removed. A program ignores fields that it does
+not know. Counters begin at zero when drayd starts. What is marked optional is left out when there is nothing to tell.
+"
+    );
+    for reply in types.iter().filter(|reply| is_reached(types, reply)) {
+        let _ = write!(page, "\n### {}\n\n{}\n\n| Field | Type | Meaning |\n|---|---|---|\n", reply.name, reply.doc);
+        for field in &reply.fields {
+            let optional = if field.optional { ", optional" } else { "" };
+            let _ = writeln!(
+                page,
+                "| `{}` | {}{optional} | {} |",
+                field.key,
+                json_type(types, field.rust_type),
+                cell(&field.doc)
+            );
+        }
+    }
+}
+
+fn socket(page: &mut String) {
+    let [request, answer] = EXCHANGE;
+    let _ = write!(
+        page,
+        "
+## The control socket
+
+It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/specification), one object a line. The
+method is the command's name with a dot; each command above shows the request that it makes. Parameters have names, and
+those that are `null` may be left out; `id` is a number or a string. There are no batches and no notifications. A
+request has at most {MAX_REQUEST} bytes.
+
+```text
+$ echo '{request}' | socat - UNIX-CONNECT:/run/dray/dray.sock
+{answer}
+```
+
+If a request fails, the answer has an `error` with `code` and `message`:
+
+| Code | Meaning |
+|---|---|
+"
+    );
+    for (code, doc) in error_codes() {
+        let _ = writeln!(page, "| {code} | {doc} |");
+    }
+}
+
+/// The commands below `command` that do something.
+fn collect<'a>(command: &'a Command, leaves: &mut Vec<&'a Command>) {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        if sub.has_subcommands() { collect(sub, leaves) } else { leaves.push(sub) }
+    }
+}
+
+/// Such as `dray port show`.
+fn full_name(command: &Command) -> &str {
+    command.get_bin_name().unwrap_or(command.get_name())
+}
+
+fn about(command: &Command) -> String {
+    sentence(&command.get_about().map(ToString::to_string).unwrap_or_default())
+}
+
+/// Clap's texts have no full stop.
+fn sentence(text: &str) -> String {
+    if text.is_empty() || text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
+}
+
+/// In a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// What a command does, its usage, and its arguments.
+fn describe(page: &mut String, command: &Command) {
+    let usage = command.clone().render_usage().to_string();
+    let _ = write!(page, "{}\n\n```text\n{}\n```\n", about(command), usage.trim_start_matches("Usage: "));
+    let is_shown = |arg: &&Arg| {
+        let is_usual = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::Version);
+        !is_usual && (!arg.is_global_set() || full_name(command) == "dray")
+    };
+    let args: Vec<&Arg> = command.get_arguments().filter(is_shown).collect();
+    if !args.is_empty() {
+        page.push_str("\n| Argument | Default | Meaning |\n|---|---|---|\n");
+    }
+    for arg in args {
+        // Defaults that the switch has, not the command, are part of the text.
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let (help, stated) = match help.strip_suffix(']').and_then(|help| help.split_once(" [default: ")) {
+            Some((help, default)) => (help, Some(default)),
+            None => (help.as_str(), None),
+        };
+        let default = match arg.get_default_values() {
+            _ if arg.is_required_set() => "required".to_owned(),
+            [value] if arg.get_action().takes_values() => format!("`{}`", value.to_string_lossy()),
+            _ => stated.unwrap_or_default().to_owned(),
+        };
+        let mut meaning = sentence(help);
+        if let Some(variable) = arg.get_env() {
+            let _ = write!(meaning, " The environment's `{}` replaces the default.", variable.to_string_lossy());
+        }
+        let values = arg.get_possible_values();
+        if arg.get_action().takes_values() && !values.is_empty() {
+            let names: Vec<String> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
+            let _ = write!(meaning, " One of {}.", names.join(", "));
+        }
+        let _ = writeln!(page, "| `{}` | {} | {} |", cell(&argument(arg)), cell(&default), cell(&meaning));
+    }
+    if let Some(text) = command.get_after_help() {
+        let _ = write!(page, "\n{text}\n");
+    }
+}
+
+/// Such as `--vni VNI`, or `NAME`.
+fn argument(arg: &Arg) -> String {
+    let value = match arg.get_value_names() {
+        Some([name, ..]) => name.to_string(),
+        _ => arg.get_id().as_str().to_uppercase(),
+    };
+    match arg.get_long() {
+        Some(long) if arg.get_action().takes_values() => format!("--{long} {value}"),
+        Some(long) => format!("--{long}"),
+        None => value,
+    }
+}
+
+/// A command line without `dray`, and the request that it makes.
+fn example(line: &str) -> (&str, Request) {
+    // These read the file while they are parsed, and there is none.
+    let file = ConfigFile { name: "dray.toml".into(), text: "[[bridge]]\nname = \"blue\"\n".into() };
+    let request = match line {
+        "config diff dray.toml" => Request::Config(ConfigRequest::Diff { file }),
+        "config apply dray.toml" => Request::Config(ConfigRequest::Apply { file }),
+        _ => {
+            let root = Request::augment_subcommands(Command::new("dray").no_binary_name(true));
+            let matches = root.try_get_matches_from(line.split(' '));
+            matches.and_then(|matches| Request::from_arg_matches(&matches)).unwrap_or_else(|error| panic!("{error}"))
+        }
+    };
+    (line, request)
+}
+
+/// A struct of the sources.
+#[derive(Debug, Default)]
+struct Type {
+    name: &'static str,
+    doc: String,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    /// Its name in JSON.
+    key: &'static str,
+    rust_type: &'static str,
+    doc: String,
+    /// Left out if it is `None`.
+    optional: bool,
+}
+
+/// The public structs of the sources. Reads what rustfmt writes, not any Rust: a field's declaration has its own line.
+fn types() -> Vec<Type> {
+    let mut types = Vec::new();
+    for source in SOURCES {
+        let (mut doc, mut attributes) = (Vec::new(), String::new());
+        let mut open: Option<Type> = None;
+        for line in source.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim) {
+            if let Some(text) = line.strip_prefix("///") {
+                doc.push(text.trim());
+                continue;
+            }
+            if line.starts_with("#[") {
+                attributes += line;
+                continue;
+            }
+            if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
+                open = Some(Type { name, doc: doc.join(" "), fields: Vec::new() });
+            } else if line == "}" {
+                types.extend(open.take());
+            } else if let Some(of) = &mut open
+                && let Some((name, rust_type)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "))
+            {
+                let renamed = source_of(&attributes, source).and_then(|(_, rest)| rest.split_once('"'));
+                of.fields.push(Field {
+                    key: renamed.map_or(name, |(key, _)| key),
+                    rust_type: rust_type.trim_end_matches(','),
+                    doc: doc.join(" "),
+                    optional: attributes.contains("skip_serializing_if"),
+                });
+            }
+            doc.clear();
+            attributes.clear();
+        }
+    }
+    types
+}
