@@ -9,7 +9,7 @@ mod publish;
 mod worker;
 
 pub use counters::{MAX_PORTS, PortCounts};
-pub use dray_switch::pipeline::Punt;
+pub use dray_switch::port::Punt;
 pub use publish::configured_vteps;
 
 use counters::Counters;

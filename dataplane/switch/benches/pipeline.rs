@@ -2,14 +2,15 @@
 //!
 //!     cargo bench -p dray-switch
 //!
-//! With DRAY_BURSTS=N each case runs N bursts once, for counting instructions under callgrind; with an argument, only the
-//! cases of that name.
+//! With DRAY_BURSTS=N each case runs N bursts once, for counting instructions under callgrind; with an argument, such as
+//! `l2-1`, only that case.
 
 #![allow(missing_docs)]
 
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::fdb::{Egress, Fdb};
-use dray_switch::pipeline::{Context, Output, Pipeline, Punt};
+use dray_switch::pipeline::{Context, Pipeline};
+use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables, Tunnel};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -113,8 +114,10 @@ fn run(flows: u32, port: u16, encapsulate: bool) -> f64 {
 
 fn main() {
     let only = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
-    for (name, port, encapsulate, flows) in [("l2", 0, false, &[1][..]), ("encap", 0, true, &[1, 1_000])] {
-        for &flows in flows.iter().filter(|_| only.as_ref().is_none_or(|o| o == name)) {
+    for (name, port, encapsulate, flows) in
+        [("l2", 0, false, &[1, 1_000, 100_000, 1_000_000][..]), ("encap", 0, true, &[1, 1_000])]
+    {
+        for &flows in flows.iter().filter(|&&flows| only.as_ref().is_none_or(|o| *o == format!("{name}-{flows}"))) {
             println!("{name}, {flows} flows: {:.1} ns a frame", run(flows, port, encapsulate));
         }
     }

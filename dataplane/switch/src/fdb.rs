@@ -369,7 +369,7 @@ impl Fdb {
                     // A worker's clock may be a step ahead of ours: that is no age, not 65,535 seconds.
                     age: match now.wrapping_sub((value >> 32) as u16) {
                         _ if is_static => 0,
-                        age if age > i16::MAX as u16 => 0,
+                        age if age > u16::MAX - 60 => 0,
                         age => age,
                     },
                 };
@@ -463,6 +463,9 @@ mod tests {
         fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 11);
         assert_eq!(fdb.age(0, 1, 10, 1), 0);
         assert_eq!(fdb.entries(10)[0].age, 0);
+        // The longest ageing there is ends too.
+        assert_eq!(fdb.age(0, 1, 11 + 32_767, 32_767), 0);
+        assert_eq!(fdb.age(0, 1, 11 + 32_768, 32_767), 1);
     }
 
     #[test]

@@ -2,29 +2,11 @@
 
 use crate::burst::Burst;
 use crate::drops::Drop;
+use crate::port::Output;
 use crate::stages::{Live, Verdict, decap, egress::Lists, encap, flood, forward, learn, parse};
 use crate::tables::{NO_BRIDGE, PortTable};
-use std::net::Ipv4Addr;
 
 pub use crate::stages::Context;
-
-/// What leaves the pipeline.
-pub trait Output {
-    /// Sends the frames of `burst` named by `frames` through `port`.
-    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]);
-
-    /// Hands something to the control thread. False if it has too much to do already.
-    fn punt(&mut self, port: u16, punt: Punt) -> bool;
-}
-
-/// What workers leave to the control thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Punt {
-    /// A frame for the VTEP's own address.
-    Frame(Vec<u8>),
-    /// A VTEP that is not configured sent something, and `learn-vteps` is on.
-    Vtep(Ipv4Addr),
-}
 
 /// What became of a burst, beside [`Burst::drops`]: received + copies = switched + punted + drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

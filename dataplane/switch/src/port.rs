@@ -1,6 +1,7 @@
-//! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue.
+//! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave.
 
 use crate::{Burst, Drops};
+use std::net::Ipv4Addr;
 
 /// One receive queue, owned by one worker. One dynamic call a burst.
 pub trait Rx: Send {
@@ -28,4 +29,22 @@ pub trait Tx: Send {
     /// Writes the frames of `burst` named by `frames` (indices, in this order) to the peer. Those that
     /// can't be sent are counted in `drops`: `packets + drops = frames.len()`.
     fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent;
+}
+
+/// What leaves the pipeline.
+pub trait Output {
+    /// Sends the frames of `burst` named by `frames` through `port`.
+    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]);
+
+    /// Hands something to the control thread. False if it has too much to do already.
+    fn punt(&mut self, port: u16, punt: Punt) -> bool;
+}
+
+/// What workers leave to the control thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// A frame for the VTEP's own address.
+    Frame(Vec<u8>),
+    /// A VTEP that is not configured sent something, and `learn-vteps` is on.
+    Vtep(Ipv4Addr),
 }

@@ -4,7 +4,8 @@
 use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_UNDERLAY};
 use crate::fdb::{Egress, Fdb};
 use crate::mem::to_vec;
-use crate::pipeline::{Context, Output, Pipeline, Punt, Tally};
+use crate::pipeline::{Context, Pipeline, Tally};
+use crate::port::{Output, Punt};
 use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
 use crate::{Drop, wire};
 use dray_config::Mac;

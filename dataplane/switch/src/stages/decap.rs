@@ -9,7 +9,7 @@ use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::mem;
-use crate::pipeline::{Output, Punt};
+use crate::port::{Output, Punt};
 use crate::tables::Overlay;
 use crate::wire::{self, ETH, be16, be32};
 use std::net::Ipv4Addr;

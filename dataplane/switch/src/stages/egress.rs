@@ -1,7 +1,7 @@
 //! Frames by the port they leave through, in order, so that every port is called once a burst.
 
 use crate::burst::{Burst, FRAMES};
-use crate::pipeline::Output;
+use crate::port::Output;
 
 /// A list of frames for each port.
 #[derive(Default)]

@@ -6,7 +6,7 @@
 use super::{Context, Live, egress::Lists, encap, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
-use crate::pipeline::Output;
+use crate::port::Output;
 
 const MAC: u64 = (1 << 48) - 1;
 /// 01:80:c2:00:00:00 to :0f stay on their link (IEEE 802.1Q, table 8-1).
