@@ -48,6 +48,7 @@ check: ## Format, lints, licences, generated documents
 	fi
 	$(CARGO) clippy --workspace --all-targets --locked --profile $(PROFILE) -- -D warnings
 	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-config --example reference | diff docs/configuration.md -
+	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-control --example commands | diff docs/commands.md -
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --profile $(PROFILE) --quiet
 
 .PHONY: deps

@@ -28,7 +28,7 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 pub const INVALID_PARAMS: i64 = -32602;
 /// The switch refused; the message says why.
 pub const REFUSED: i64 = -32000;
-/// The configuration file that was sent is wrong; the message is [`crate::Errors`] as text.
+/// The configuration file that was sent is wrong; the message says where, and what would be right.
 pub const BAD_FILE: i64 = -32001;
 
 /// A request to the switch, and the subcommand of `dray` that makes it.
@@ -440,7 +440,7 @@ impl Response {
 pub struct Status {
     /// Version of drayd.
     pub version: String,
-    /// [`VERSION`] of the control protocol.
+    /// Version of the control protocol.
     pub protocol: u32,
     /// Process id of drayd.
     pub pid: u32,

@@ -22,7 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Shows and changes what the switch does
 #[derive(Parser)]
-#[command(name = "dray", version, after_help = "Exit status: 0 done, 1 the switch refused, 2 wrong use or bad file.")]
+#[command(
+    name = "dray",
+    version,
+    after_help = "Exit status: 0 done, 1 the switch refused or can't be reached, 2 wrong use or bad file."
+)]
 struct Args {
     /// The switch's control socket
     #[arg(long, value_name = "PATH", env = "DRAY_SOCKET", default_value = "/run/dray/dray.sock")]
@@ -43,6 +47,11 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// The command line of dray.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs dray. The status is 0 when it is done, 1 if the switch refused or can't be reached, 2 for wrong use or a wrong

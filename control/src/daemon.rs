@@ -4,7 +4,7 @@ use crate::log::log;
 use crate::metrics;
 use crate::server::{Call, Socket};
 use crate::switch::Switch;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
 use dray_dataplane::{Dataplane, Punt};
@@ -21,7 +21,11 @@ const PUNTS: usize = 256;
 
 /// The switch: moves packets between NICs and the interfaces of containers.
 #[derive(Parser)]
-#[command(name = "drayd", version)]
+#[command(
+    name = "drayd",
+    version,
+    after_help = "Exit status: 0 ended or checked, 1 it can't start, 2 wrong use or bad file."
+)]
 struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/dray/dray.toml")]
@@ -29,6 +33,11 @@ struct Args {
     /// Check the configuration file and exit: 0 if it is right, 2 otherwise
     #[arg(long)]
     check: bool,
+}
+
+/// The command line of drayd.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs drayd. The status is 0 after a clean end, 1 if the switch can't start, 2 for wrong use or a wrong file.
@@ -166,7 +175,6 @@ fn signals() -> std::io::Result<Receiver<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn clap_is_sound() {

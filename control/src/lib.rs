@@ -8,6 +8,7 @@ mod log;
 mod metrics;
 mod overlay;
 mod ports;
+pub mod reference;
 mod rpc;
 mod server;
 mod switch;

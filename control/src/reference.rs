@@ -3,6 +3,7 @@
 use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
 use dray_config::rpc::{ConfigFile, ConfigRequest, MAX_REQUEST, Request, VERSION};
+use serde_json::Value;
 use std::fmt::Write;
 
 /// Where the replies are declared and described, and [`dray_config::Member`], which is in some of them.
@@ -73,7 +74,8 @@ pub fn reference() -> String {
     page += "\n## dray\n\n";
     describe(&mut page, &dray);
     page += "\n`--json` may stand anywhere on the line. The options of `port add` are the keys of\n\
-        [the configuration file](configuration.md), where their values are described.\n";
+        [the configuration file](configuration.md), where their values are described.\n\
+        Below, each has its usage, an example with the request that it makes, and the type of its reply.\n";
     for command in leaves {
         let name = full_name(command);
         let _ = write!(page, "\n### {name}\n\n");
@@ -89,7 +91,7 @@ pub fn reference() -> String {
             .into_iter()
             .map(|reply| {
                 let array = if reply.is_element { "array of " } else { "" };
-                format!("{array}{}{}", link(reply.name), reply.condition)
+                format!("{array}{}{}", link(reply.of.name), reply.condition)
             })
             .collect();
         let _ = write!(page, "\nReply: {}.\n", replies.join("; "));
@@ -108,7 +110,7 @@ fn json(page: &mut String, types: &[Type]) {
 
 With `--json` a command prints the reply's object or array. It is additive: within version {VERSION}, which is
 `protocol` in `dray status --json`, fields are added, never renamed or removed. A program ignores fields that it does
-not know. Counters begin at zero when drayd starts. What is marked optional is left out when there is nothing to tell.
+not know. What is marked optional is left out when there is nothing to tell.
 "
     );
     for reply in types.iter().filter(|reply| is_reached(types, reply)) {
@@ -136,7 +138,7 @@ fn socket(page: &mut String) {
 It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/specification), one object a line. The
 method is the command's name with a dot; each command above shows the request that it makes. Parameters have names, and
 those that are `null` may be left out; `id` is a number or a string. There are no batches and no notifications. A
-request has at most {MAX_REQUEST} bytes.
+request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included.
 
 ```text
 $ echo '{request}' | socat - UNIX-CONNECT:/run/dray/dray.sock
@@ -260,7 +262,7 @@ struct Type {
 #[derive(Debug)]
 struct Field {
     /// Its name in JSON.
-    key: &'static str,
+    key: String,
     rust_type: &'static str,
     doc: String,
     /// Left out if it is `None`.
@@ -289,9 +291,9 @@ fn types() -> Vec<Type> {
             } else if let Some(of) = &mut open
                 && let Some((name, rust_type)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "))
             {
-                let renamed = source_of(&attributes, source).and_then(|(_, rest)| rest.split_once('"'));
+                let renamed = attributes.split_once("rename = \"").and_then(|(_, rest)| rest.split_once('"'));
                 of.fields.push(Field {
-                    key: renamed.map_or(name, |(key, _)| key),
+                    key: renamed.map_or(name, |(key, _)| key).to_owned(),
                     rust_type: rust_type.trim_end_matches(','),
                     doc: doc.join(" "),
                     optional: attributes.contains("skip_serializing_if"),
@@ -302,4 +304,182 @@ fn types() -> Vec<Type> {
         }
     }
     types
+}
+
+/// A type of the replies to a method.
+struct Reply<'a> {
+    of: &'a Type,
+    /// Of an array.
+    is_element: bool,
+    /// With which parameter, such as `connect`; or nothing.
+    condition: &'a str,
+}
+
+/// What the structs' docs say of the replies to `method`. Who has no reply of its own says what it changed.
+fn replies<'a>(types: &'a [Type], method: &str) -> Vec<Reply<'a>> {
+    let quoted = format!("`{method}`");
+    let replies = types.iter().filter_map(|of| {
+        let (start, end) = of.doc.split_once(&quoted).filter(|_| is_reply(of))?;
+        let condition = end.split_once('.').map_or("", |(condition, _)| condition);
+        let condition = if condition.starts_with(" with ") { condition } else { "" };
+        Some(Reply { of, is_element: start.starts_with("One of "), condition })
+    });
+    let replies: Vec<Reply> = replies.collect();
+    if !replies.is_empty() {
+        return replies;
+    }
+    let of = types.iter().find(|of| of.doc.contains("whatever else changes the configuration"));
+    vec![Reply { of: of.expect("ConfigChange is described so"), is_element: false, condition: "" }]
+}
+
+fn is_reply(of: &Type) -> bool {
+    of.doc.starts_with("Reply to ") || of.doc.starts_with("One of the reply to ")
+}
+
+/// Whether it is a reply or in one.
+fn is_reached(types: &[Type], of: &Type) -> bool {
+    let has = |other: &Type| other.fields.iter().any(|field| inner(field.rust_type) == of.name);
+    is_reply(of) || types.iter().any(|other| is_reply(other) && has(other))
+}
+
+/// `T` of `Option<T>` and `Vec<T>`.
+fn inner(rust_type: &str) -> &str {
+    let generic = rust_type.strip_prefix("Option<").or(rust_type.strip_prefix("Vec<"));
+    generic.and_then(|rest| rest.strip_suffix('>')).unwrap_or(rust_type)
+}
+
+/// The name of a type of Rust in JSON.
+fn json_type(types: &[Type], rust_type: &str) -> String {
+    match rust_type {
+        "String" | "Mac" | "Ipv4Addr" | "PathBuf" => "string".into(),
+        "u16" | "u32" | "u64" | "usize" => "integer".into(),
+        "f64" => "number".into(),
+        "bool" => "boolean".into(),
+        "BTreeMap<String, u64>" => "object of integers".into(),
+        "BTreeMap<String, Value>" => "object".into(),
+        list if list.starts_with("Vec<") => format!("array of {}", json_type(types, inner(list))),
+        option if option.starts_with("Option<") => json_type(types, inner(option)),
+        name if types.iter().any(|of| of.name == name) => link(name),
+        other => panic!("how is {other} written in JSON?"),
+    }
+}
+
+fn link(name: &str) -> String {
+    format!("[{name}](#{})", name.to_lowercase())
+}
+
+/// The error codes of the source, and what its docs say.
+fn error_codes() -> Vec<(&'static str, String)> {
+    let (mut codes, mut doc) = (Vec::new(), Vec::new());
+    for line in SOURCES[0].lines() {
+        if let Some(text) = line.strip_prefix("/// ") {
+            doc.push(text);
+            continue;
+        }
+        let number = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": i64 = "));
+        if let Some(code) = number.and_then(|(_, code)| code.strip_suffix(';')) {
+            codes.push((code, doc.join(" ").replace("[`", "`").replace("`]", "`")));
+        }
+        doc.clear();
+    }
+    codes
+}
+
+/// Whether `reply` to `method` is as the page says: its type has all of its keys but the optional ones, and no others.
+pub fn is_documented(method: &str, reply: &Value) -> bool {
+    replies(&types(), method).iter().any(|documented| match reply {
+        Value::Array(elements) => documented.is_element && elements.iter().all(|element| fits(documented.of, element)),
+        _ => !documented.is_element && fits(documented.of, reply),
+    })
+}
+
+fn fits(of: &Type, value: &Value) -> bool {
+    let Value::Object(map) = value else { return false };
+    map.keys().all(|key| of.fields.iter().any(|field| field.key == *key))
+        && of.fields.iter().all(|field| field.optional || map.contains_key(&field.key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_config::rpc::*;
+    use dray_config::{Mac, Member};
+    use serde::Serialize;
+    use serde_json::{json, to_value};
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+
+    #[test]
+    fn page_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        assert!(
+            std::fs::read_to_string(&path).unwrap_or_default() == reference(),
+            "docs/commands.md differs from the commands: \
+             cargo run -p dray-control --example commands > docs/commands.md"
+        );
+    }
+
+    /// `full` has all optional fields, `bare` has none.
+    fn has_the_documented_keys<T: Serialize>(name: &str, full: T, bare: T) {
+        let types = types();
+        let of = types.iter().find(|of| of.name == name).unwrap_or_else(|| panic!("{name}"));
+        let check = |value: T, keys: &mut dyn Iterator<Item = &Field>| {
+            let mut keys: Vec<&str> = keys.map(|field| field.key.as_str()).collect();
+            keys.sort_unstable();
+            let value = to_value(value).unwrap();
+            assert_eq!(value.as_object().unwrap().keys().collect::<Vec<_>>(), keys, "{name}");
+        };
+        check(full, &mut of.fields.iter());
+        check(bare, &mut of.fields.iter().filter(|field| !field.optional));
+        assert!(of.fields.iter().all(|field| !field.doc.is_empty()), "{name}");
+    }
+
+    #[test]
+    fn replies_have_the_documented_keys() {
+        fn plain<T: Serialize + Default>(name: &str) {
+            has_the_documented_keys(name, T::default(), T::default());
+        }
+        plain::<Status>("Status");
+        plain::<ConnectInfo>("ConnectInfo");
+        plain::<WorkerInfo>("WorkerInfo");
+        plain::<DropInfo>("DropInfo");
+        plain::<ConfigText>("ConfigText");
+        plain::<ConfigChange>("ConfigChange");
+        plain::<ConfigSaved>("ConfigSaved");
+        plain::<FdbFlushed>("FdbFlushed");
+        let port = PortInfo { reason: Some("why".into()), ..PortInfo::default() };
+        has_the_documented_keys("PortInfo", port, PortInfo::default());
+        let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
+        has_the_documented_keys("PortBridge", bridge, PortBridge::default());
+        let bridge = BridgeInfo { vni: Some(1), ..BridgeInfo::default() };
+        has_the_documented_keys("BridgeInfo", bridge, BridgeInfo::default());
+        let ip = Some(Ipv4Addr::LOCALHOST);
+        let entry = FdbEntry { port: Some("web".into()), vtep: ip, vlan: Some(1), ..FdbEntry::default() };
+        has_the_documented_keys("FdbEntry", entry, FdbEntry::default());
+        let bare = VtepInfo {
+            address: Ipv4Addr::LOCALHOST,
+            next_hop: None,
+            mac: None,
+            state: "no route".into(),
+            learned: false,
+        };
+        let vtep = VtepInfo { next_hop: ip, mac: Some(Mac::default()), ..bare.clone() };
+        has_the_documented_keys("VtepInfo", vtep, bare);
+        let member = |vlan| Member { port: "web".into(), vlan };
+        has_the_documented_keys("Member", member(Some(1)), member(None));
+        // All that the page has were checked.
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 14);
+    }
+
+    #[test]
+    fn what_is_not_documented_is_seen() {
+        assert!(is_documented("fdb.flush", &json!({ "entries": 1 })));
+        assert!(is_documented("vtep.show", &json!([])));
+        assert!(is_documented("port.del", &json!({ "changes": [] })));
+        assert!(is_documented("port.show", &json!([{ "program": "testpmd", "text": "" }])));
+        assert!(!is_documented("fdb.flush", &json!([])));
+        assert!(!is_documented("fdb.flush", &json!({})));
+        assert!(!is_documented("fdb.flush", &json!({ "entries": 1, "more": 1 })));
+        assert!(!is_documented("port.del", &json!({ "entries": 1 })));
+    }
 }

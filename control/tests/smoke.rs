@@ -1,10 +1,12 @@
 //! The life of a drayd with two memif ports, as its user sees it. Needs neither root nor DPDK.
 
+use dray_control::reference::{EXCHANGE, is_documented};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -310,5 +312,67 @@ fn completions_are_printed() {
         let output = Command::new(DRAY).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains("worker"));
+    }
+}
+
+const TAGGED: &str = r#"
+[control]
+socket = "DIR/dray.sock"
+
+[fdb]
+size = 65536
+
+[[port]]
+name = "web"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 0
+
+[[port]]
+name = "trunk"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 1
+
+[[bridge]]
+name = "blue"
+ports = ["web", { port = "trunk", vlan = 10 }]
+"#;
+
+#[test]
+fn replies_are_as_documented() {
+    let switch = Switch::start(TAGGED);
+    let [request, answer] = EXCHANGE;
+    let mut stream = UnixStream::connect(switch.path("dray.sock")).unwrap();
+    stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert_eq!(line, format!("{answer}\n"));
+
+    switch.file("new.toml", &TAGGED.replace("10", "20"));
+    for line in [
+        "status",
+        "port show",
+        "port show web --connect",
+        "port add --name db --kind memif --socket @db --role client --bridge blue",
+        "port del db",
+        "bridge show",
+        "bridge add red",
+        "bridge del red",
+        "fdb add blue 02:00:00:00:00:01 --port trunk:10",
+        "fdb show",
+        "fdb del blue 02:00:00:00:00:01",
+        "fdb flush",
+        "vtep show",
+        "worker show",
+        "drop show",
+        "config show",
+        "config diff new.toml",
+        "config apply new.toml",
+        "config save saved.toml",
+    ] {
+        let method = line.split(' ').take(if line == "status" { 1 } else { 2 }).collect::<Vec<_>>().join(".");
+        let reply = switch.json(line);
+        assert!(is_documented(&method, &reply), "{line}: {reply}");
     }
 }
