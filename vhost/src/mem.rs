@@ -13,6 +13,10 @@ use std::ptr::{NonNull, null_mut};
 /// The largest region taken, bytes: a peer can name a sparse file of any size, and addresses are finite.
 pub const REGION_MAX: u64 = 1 << 36;
 
+/// The most ordinary memory taken from a peer, bytes. Pages that we write to in a sparse file come into being on our account,
+/// not on the peer's; huge pages come from a pool that is bounded by itself. Descriptors reach 4 GiB of a region at most.
+pub const ORDINARY_MAX: u64 = 1 << 32;
+
 /// A file of a peer (or our own memfd), mapped shared and writable.
 #[derive(Debug)]
 pub struct Region {
@@ -20,6 +24,7 @@ pub struct Region {
     len: usize,
     slot: usize,
     sealed: bool,
+    huge: bool,
 }
 
 // SAFETY: a region is an address range that stays mapped until it is dropped; it is read and written through raw
@@ -59,12 +64,19 @@ impl Region {
         // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
         let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
         let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));
-        let file = fstat(fd.as_fd()).map_err(|e| format!("fstat of a region: {e}"))?.st_size;
+        let stat = fstat(fd.as_fd()).map_err(|e| format!("fstat of a region: {e}"))?;
+        // hugetlbfs gives its page size as the best size for I/O.
+        let (file, huge) = (stat.st_size, stat.st_blksize >= 2 << 20);
         if file < 0 || file as u64 != size {
             return Err(format!("the region is said to have {size} bytes, its file has {file}"));
         }
         if size == 0 || size > REGION_MAX {
             return Err(format!("a region of {size} bytes (1 to {REGION_MAX} are taken)"));
+        }
+        if !huge && size > ORDINARY_MAX {
+            return Err(format!(
+                "{size} bytes of ordinary memory (at most {ORDINARY_MAX} are taken; huge pages may be more)"
+            ));
         }
         let len = size as usize;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
@@ -78,7 +90,7 @@ impl Region {
             return Err("too many regions are mapped".into());
         };
         let base = NonNull::new(base.cast()).expect("mmap without a hint never maps address 0");
-        Ok(Region { base, len, slot, sealed })
+        Ok(Region { base, len, slot, sealed, huge })
     }
 
     /// Size in bytes.
@@ -89,6 +101,11 @@ impl Region {
     /// Never: an empty file is refused.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether it is of huge pages.
+    pub fn huge(&self) -> bool {
+        self.huge
     }
 
     /// Whether its file is sealed against shrinking.
@@ -357,6 +374,8 @@ mod tests {
         assert!(Region::map(memfd(8192, MemfdFlags::empty()), 4096).is_err());
         assert!(Region::map(memfd(0, MemfdFlags::empty()), 0).is_err());
         assert!(Region::map(memfd(REGION_MAX + 4096, MemfdFlags::empty()), REGION_MAX + 4096).is_err());
+        let sparse = Region::map(memfd(ORDINARY_MAX + 4096, MemfdFlags::empty()), ORDINARY_MAX + 4096);
+        assert!(sparse.unwrap_err().contains("ordinary memory"));
         let (_, pipe) = rustix::pipe::pipe().unwrap();
         assert!(Region::map(pipe, 4096).is_err());
     }

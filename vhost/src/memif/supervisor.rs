@@ -8,7 +8,7 @@ use super::ring::{LOG2_MAX, RingSpec, Shared, TxQueues, client_queues, server_qu
 use super::socket::{
     Listening, Received, check_event, dial, hung_up, reason, receive, send, send_disconnect, show, text,
 };
-use crate::mem::{REGION_MAX, Region, Regions};
+use crate::mem::{ORDINARY_MAX, REGION_MAX, Region, Regions};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
 use rustix::event::{Timespec, epoll};
@@ -230,7 +230,6 @@ struct Listener {
 struct Described {
     peer: String,
     regions: Vec<Region>,
-    bytes: u64,
     s2m: Vec<RingSpec>,
     m2s: Vec<RingSpec>,
 }
@@ -541,11 +540,15 @@ impl Inner {
                 if index as usize != d.regions.len() || d.regions.len() >= REGIONS {
                     return Err(format!("unexpected region index {index}"));
                 }
-                d.bytes = d.bytes.saturating_add(size);
-                if d.bytes > REGION_MAX {
-                    return Err(format!("regions of more than {REGION_MAX} bytes"));
-                }
                 d.regions.push(Region::map(fd, size)?);
+                let bytes = |huge| d.regions.iter().filter(|r| r.huge() == huge).map(|r| r.len() as u64).sum::<u64>();
+                if bytes(true) > REGION_MAX || bytes(false) > ORDINARY_MAX {
+                    return Err(format!(
+                        "regions of {} bytes of huge pages and {} of ordinary memory (at most {REGION_MAX} and {ORDINARY_MAX})",
+                        bytes(true),
+                        bytes(false)
+                    ));
+                }
                 send(conn.fd.as_fd(), &Message::Ack, None)
             }
             (Stage::Describing(d), Message::AddRing { s2m, index, region, offset, log2_size, private_header }) => {
@@ -634,7 +637,8 @@ impl Inner {
 
     /// The client has described everything: makes the queues.
     fn serve(&mut self, token: u64, described: Described, interface: String) -> Result<(), String> {
-        let Described { peer, regions, bytes, s2m, m2s } = described;
+        let Described { peer, regions, s2m, m2s } = described;
+        let bytes = regions.iter().map(|r| r.len() as u64).sum();
         if s2m.is_empty() || m2s.is_empty() {
             return Err("a link needs a ring in each direction".into());
         }
