@@ -6,6 +6,7 @@
 mod counters;
 mod numbers;
 mod publish;
+mod rotation;
 mod worker;
 
 pub use counters::{MAX_PORTS, PortCounts};

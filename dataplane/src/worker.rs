@@ -1,6 +1,7 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
 use crate::counters::{Counters, PortCounters};
+use crate::rotation::Rotation;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
 use dray_switch::mem::ticks;
@@ -53,55 +54,40 @@ pub(crate) struct Worker {
     pub(crate) idle_sleep: Duration,
 }
 
+/// What a worker works with beside its queues.
+#[derive(Default)]
+struct Hands {
+    tx: Vec<Option<Box<dyn Tx>>>,
+    pipeline: Pipeline,
+    burst: Box<Burst>,
+}
+
 /// Empty loops after which a worker offers its CPU to others, should there be any: on a CPU of its own it is back at once.
 const IDLE: u32 = 4096;
 
 impl Worker {
     /// Runs until [`Command::Stop`].
     pub(crate) fn run(mut self) {
-        let mut queues: Vec<RxQueue> = Vec::new();
-        let mut tx: Vec<Option<Box<dyn Tx>>> = Vec::new();
-        let mut pipeline = Pipeline::default();
-        let mut burst = Box::new(Burst::default());
+        let mut queues: Rotation<RxQueue> = Rotation::default();
+        let mut hands = Hands::default();
         let mut idle = 0u32;
         loop {
-            if !self.commands.is_empty() && self.obey(&mut queues, &mut tx, &mut burst) {
+            if !self.commands.is_empty() && self.obey(&mut queues, &mut hands) {
                 return;
             }
-            idle += 1;
-            for q in &mut queues {
-                burst.clear();
-                burst.head_len = q.head_len;
-                let start = ticks();
-                q.queue.receive(&mut burst);
-                let refused = burst.drops.total();
-                if burst.is_empty() && refused == 0 {
-                    continue;
+            // The clock is read once a round and after every burst: to poll a queue in vain costs less than to read it.
+            let mut start = ticks();
+            let busy = queues.round(|queue| {
+                let had = self.poll(queue, &mut hands);
+                if had {
+                    let now = ticks();
+                    self.counters.worker.busy_ticks.add(now - start);
+                    start = now;
                 }
-                idle = 0;
-                let counters = &self.counters.ports[q.port as usize];
-                counters.rx_packets.add(burst.len() as u64 + refused as u64);
-                counters.rx_bytes.add(burst.bytes());
-
-                let cx =
-                    Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
-                let mut out = Out { tx: &mut tx, counters: &self.counters.ports, punts: &self.punts };
-                let tally = pipeline.run(&mut burst, cx, &mut out);
-                q.queue.release(&mut burst);
-
-                counters.switched.add(tally.switched as u64);
-                if tally.copies | tally.punted | tally.not_learned != 0 {
-                    counters.copies.add(tally.copies as u64);
-                    counters.punted.add(tally.punted as u64);
-                    counters.not_learned.add(tally.not_learned as u64);
-                }
-                count_drops(counters, &mut burst.drops);
-                let worker = &self.counters.worker;
-                worker.bursts.add(1);
-                worker.packets.add(burst.len() as u64);
-                worker.busy_ticks.add(ticks() - start);
-            }
+                had
+            });
             self.counters.worker.loops.add(1);
+            idle = if busy { 0 } else { idle.saturating_add(1) };
             if idle > IDLE {
                 match self.idle_sleep {
                     Duration::ZERO => std::thread::yield_now(),
@@ -111,9 +97,42 @@ impl Worker {
         }
     }
 
+    /// Receives a burst and runs it to completion. Whether there was one.
+    #[inline(always)]
+    fn poll(&self, q: &mut RxQueue, hands: &mut Hands) -> bool {
+        let Hands { tx, pipeline, burst } = hands;
+        burst.clear();
+        burst.head_len = q.head_len;
+        q.queue.receive(burst);
+        let refused = burst.drops.total();
+        if burst.is_empty() && refused == 0 {
+            return false;
+        }
+        let counters = &self.counters.ports[q.port as usize];
+        counters.rx_packets.add(burst.len() as u64 + refused as u64);
+        counters.rx_bytes.add(burst.bytes());
+
+        let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
+        let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts };
+        let tally = pipeline.run(burst, cx, &mut out);
+        q.queue.release(burst);
+
+        counters.switched.add(tally.switched as u64);
+        if tally.copies | tally.punted | tally.not_learned != 0 {
+            counters.copies.add(tally.copies as u64);
+            counters.punted.add(tally.punted as u64);
+            counters.not_learned.add(tally.not_learned as u64);
+        }
+        count_drops(counters, &mut burst.drops);
+        self.counters.worker.bursts.add(1);
+        self.counters.worker.packets.add(burst.len() as u64);
+        true
+    }
+
     /// Does what the control thread asks; true if that is to end.
     #[cold]
-    fn obey(&mut self, queues: &mut Vec<RxQueue>, tx: &mut Vec<Option<Box<dyn Tx>>>, burst: &mut Burst) -> bool {
+    fn obey(&mut self, queues: &mut Rotation<RxQueue>, hands: &mut Hands) -> bool {
+        let Hands { tx, burst, .. } = hands;
         while let Ok(command) = self.commands.try_recv() {
             let mut reply = Reply::default();
             let mut stop = false;
@@ -124,14 +143,14 @@ impl Worker {
                 }
                 Command::Attach { port, rx, tx: handle } => {
                     let head_len = self.head_len(port);
-                    queues.extend(rx.into_iter().map(|queue| RxQueue { port, head_len, queue }));
+                    rx.into_iter().for_each(|queue| queues.push(RxQueue { port, head_len, queue }));
                     if tx.len() <= port as usize {
                         tx.resize_with(port as usize + 1, || None);
                     }
                     reply.tx.extend(tx[port as usize].replace(handle));
                 }
                 Command::Detach { port } => {
-                    reply.rx.extend(queues.extract_if(.., |q| q.port == port).map(|q| q.queue));
+                    reply.rx.extend(queues.extract(|q| q.port == port).into_iter().map(|q| q.queue));
                     reply.tx.extend(tx.get_mut(port as usize).and_then(Option::take));
                 }
                 Command::Inject { port, frame } => {
@@ -142,7 +161,7 @@ impl Worker {
                     continue;
                 }
                 Command::Stop => {
-                    reply.rx = queues.drain(..).map(|q| q.queue).collect();
+                    reply.rx = queues.extract(|_| true).into_iter().map(|q| q.queue).collect();
                     reply.tx = tx.drain(..).flatten().collect();
                     stop = true;
                 }
