@@ -75,8 +75,7 @@ impl Switch {
     /// # Errors
     /// What could not be started. Everything that was is stopped again.
     pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), Refusal> {
-        let (dataplane, punts) =
-            Dataplane::start(&config, || {}).map_err(|error| format!("starting the workers: {error}"))?;
+        let (dataplane, punts) = Dataplane::start(&config).map_err(|error| format!("starting the workers: {error}"))?;
         let now = Instant::now();
         let nothing = ValidConfig { ports: vec![], bridges: vec![], vxlan: None, ..config.clone() };
         let mut switch = Switch {

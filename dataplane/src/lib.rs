@@ -130,10 +130,9 @@ pub struct Dataplane {
 const AGEING_PARTS: usize = 16;
 
 impl Dataplane {
-    /// Starts a worker pinned to each CPU of `config`. Each calls `on_start` on its own thread first (DPDK wants to
-    /// know its threads). The receiver gets what workers leave to the control thread: port name is found by
-    /// [`Dataplane::port_name`].
-    pub fn start(config: &ValidConfig, on_start: fn()) -> io::Result<(Self, Receiver<(u16, Punt)>)> {
+    /// Starts a worker pinned to each CPU of `config`. The receiver gets what workers leave to the control thread: the port's
+    /// name is found by [`Dataplane::port_name`].
+    pub fn start(config: &ValidConfig) -> io::Result<(Self, Receiver<(u16, Punt)>)> {
         let random = RandomState::new();
         let fdb = Arc::new(Fdb::new(config.fdb.size, [random.hash_one(1), random.hash_one(2)]));
         let clock = Arc::new(AtomicU16::new(0));
@@ -149,7 +148,6 @@ impl Dataplane {
             let (pinned, is_pinned) = bounded(1);
             let thread = thread::Builder::new().name(format!("dray-worker{n}")).spawn(move || {
                 let _ = pinned.send(core_affinity::set_for_current(core_affinity::CoreId { id: cpu }));
-                on_start();
                 let tables = Arc::new(Tables::default());
                 let counters = for_thread;
                 Worker { commands: commands_rx, replies: replies_tx, punts, tables, fdb, counters, clock, idle_sleep }
@@ -310,11 +308,6 @@ impl Dataplane {
     /// MACs in the FDB, and how many it may hold.
     pub fn fdb_usage(&self) -> (usize, usize) {
         (self.fdb.used(), self.fdb.size())
-    }
-
-    /// Bytes that the FDB takes.
-    pub fn fdb_memory(&self) -> usize {
-        self.fdb.memory()
     }
 
     /// All FDB entries, by bridge and MAC; those of `bridge` if given.

@@ -79,11 +79,12 @@ pub struct Entry {
     pub age: u16,
 }
 
-/// No key of ours is 0 or 1: a group or zero address is never learned, and 00:00:00:00:00:01 of bridge 0 can't be
-/// because bridges count from 1.
+/// Never used: nothing was ever pushed on to the next bucket. No key of ours is this or one of the next two, because bridges
+/// count from 1.
 const EMPTY: u64 = 0;
-/// Claimed by a writer, or free again in a bucket that was full: a search goes on past it.
+/// Free again in a bucket that was full: a search goes on past it.
 const FREE: u64 = 1;
+/// Claimed by a writer.
 const RESERVED: u64 = 2;
 
 const STATIC: u64 = 1 << 48;
@@ -104,6 +105,27 @@ const fn fold(a: u64, b: u64) -> u64 {
 struct Bucket {
     keys: [AtomicU64; SLOTS],
     values: [AtomicU64; SLOTS],
+}
+
+impl Bucket {
+    /// The value word of `key` and its content.
+    #[inline(always)]
+    fn find(&self, key: u64) -> Option<(&AtomicU64, u64)> {
+        for slot in 0..SLOTS {
+            if self.keys[slot].load(Acquire) == key {
+                let value = self.values[slot].load(Acquire);
+                if self.keys[slot].load(Acquire) == key {
+                    return Some((&self.values[slot], value));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a search need not go on to the next bucket.
+    fn is_last(&self) -> bool {
+        self.keys.iter().any(|key| key.load(Acquire) == EMPTY)
+    }
 }
 
 /// The forwarding database.
@@ -154,36 +176,21 @@ impl<'a> View<'a> {
     #[inline(always)]
     fn find(self, key: u64, home: u32) -> Option<(&'a AtomicU64, u64)> {
         let bucket = &self.buckets[home as usize & self.mask()];
-        for slot in 0..SLOTS {
-            if bucket.keys[slot].load(Acquire) == key {
-                let value = bucket.values[slot].load(Acquire);
-                if bucket.keys[slot].load(Acquire) == key {
-                    return Some((&bucket.values[slot], value));
-                }
-            }
+        if let Some(found) = bucket.find(key) {
+            return Some(found);
         }
-        if bucket.keys[SLOTS - 1].load(Relaxed) == EMPTY { None } else { self.find_further(key, home) }
+        if bucket.is_last() { None } else { self.find_further(key, home) }
     }
 
-    /// [`Fdb::find`] for a key that is not where it is looked for first.
+    /// [`View::find`] for a key that is not in its home bucket, which was full.
     #[cold]
     #[inline(never)]
     fn find_further(self, key: u64, home: u32) -> Option<(&'a AtomicU64, u64)> {
-        for step in 0..WINDOW {
+        for step in 1..WINDOW {
             let bucket = &self.buckets[(home as usize + step) & self.mask()];
-            let mut empty = false;
-            for slot in 0..SLOTS {
-                let k = bucket.keys[slot].load(Acquire);
-                if k == key {
-                    let value = bucket.values[slot].load(Acquire);
-                    if bucket.keys[slot].load(Acquire) == key {
-                        return Some((&bucket.values[slot], value));
-                    }
-                }
-                empty |= k == EMPTY;
-            }
-            if empty {
-                return None;
+            let found = bucket.find(key);
+            if found.is_some() || bucket.is_last() {
+                return found;
             }
         }
         None
@@ -384,8 +391,8 @@ impl Fdb {
     /// Frees a slot that has `key`.
     fn free(&self, bucket: &Bucket, slot: usize, key: u64) -> bool {
         // In a bucket with an empty slot nothing was ever pushed on to the next one; a full one must stay passable.
-        let full = bucket.keys.iter().all(|k| k.load(Relaxed) != EMPTY);
-        let freed = bucket.keys[slot].compare_exchange(key, if full { FREE } else { EMPTY }, AcqRel, Relaxed).is_ok();
+        let free = if bucket.is_last() { EMPTY } else { FREE };
+        let freed = bucket.keys[slot].compare_exchange(key, free, AcqRel, Relaxed).is_ok();
         if freed {
             self.used.fetch_sub(1, Relaxed);
         }

@@ -94,9 +94,7 @@ impl Kicker {
         }
         self.kick();
     }
-}
 
-impl Kicker {
     /// Ends the thread, also out of a write that hangs. Whether it has ended; if not, this is to be called again.
     pub fn end(&mut self) -> bool {
         self.end.store(true, Ordering::Release);
