@@ -99,6 +99,17 @@ pub struct Memif {
     pub queues: u16,
 }
 
+/// `kind = "vhost-user"`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostUser {
+    /// The socket.
+    pub socket: SocketName,
+    /// Which side of the connection we are; default client: the VM's side listens, so that our restart does not hurt it.
+    pub role: Role,
+    /// The most queue pairs that the VM may use, 1..=16, default 16.
+    pub queues: u16,
+}
+
 /// A Unix socket's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SocketName {
@@ -108,7 +119,7 @@ pub enum SocketName {
     Abstract(String),
 }
 
-/// Which side of a memif connection.
+/// Which side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Listens; maps the client's memory (memif "master").

@@ -5,7 +5,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use dray_config::{Mac, Port, PortKind};
 use dray_dataplane::Dataplane;
 use dray_dpdk::{EthOptions, EthPort, Link as EthLink, eal};
-use dray_vhost::memif::{Event, LinkInfo, PortSpec, Supervisor};
+use dray_vhost::memif::{PortSpec, Supervisor};
+use dray_vhost::{Event, LinkInfo};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -234,7 +235,7 @@ fn eth_link(link: EthLink) -> Link {
 
 fn link_line(name: &str, link: &Link) -> String {
     match link {
-        Link::Up(Some(info)) => {
+        Link::Up(Some(LinkInfo::Memif(info))) => {
             let rings = |n: u16| if n == 1 { "1 ring".to_owned() } else { format!("{n} rings") };
             format!(
                 "port {name}: up, peer {:?}, {} in, {} out, ring size {}{}",
@@ -245,7 +246,7 @@ fn link_line(name: &str, link: &Link) -> String {
                 if info.sealed { "" } else { ", memory not sealed" }
             )
         }
-        Link::Up(None) => format!("port {name}: up"),
+        Link::Up(_) => format!("port {name}: up"),
         Link::Down(reason) => format!("port {name}: down: {reason}"),
     }
 }

@@ -12,6 +12,7 @@ use dray_config::rpc::{
 use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts};
 use dray_switch::Drop;
+use dray_vhost::LinkInfo;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -187,7 +188,7 @@ impl Switch {
                 put("role", json!(memif.role.to_string()));
                 put("ring_size", json!(memif.ring_size));
                 put("buffer_size", json!(memif.buffer_size));
-                if let Some(Link::Up(Some(peer))) = link {
+                if let Some(Link::Up(Some(LinkInfo::Memif(peer)))) = link {
                     info.queues = peer.rx_rings.max(peer.tx_rings);
                     put("ring_size", json!(peer.ring_size));
                     put("buffer_size", json!(peer.buffer_size));

@@ -6,7 +6,7 @@ use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Punt, Underlay, WorkerStats, configured_vteps};
-use dray_vhost::memif::Event;
+use dray_vhost::Event;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

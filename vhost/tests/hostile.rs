@@ -2,7 +2,8 @@
 
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Drops, Tx};
-use dray_vhost::memif::{Client, ClientOptions, Event, Link, LinkState, PortSpec, Supervisor};
+use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
+use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
 use rustix::net::{

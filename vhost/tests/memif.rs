@@ -2,7 +2,8 @@
 
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
-use dray_vhost::memif::{Client, ClientOptions, Event, Link, LinkState, PortSpec, Supervisor};
+use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
+use dray_vhost::{Event, Link};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -113,10 +114,10 @@ fn frames_arrive_whole_in_both_roles_and_directions() {
         }
     }
     let (mut server, mut client) = (server.unwrap(), client.unwrap());
-    assert_eq!(server.info.interface, "client");
-    assert_eq!(client.info.interface, "server");
-    assert!(server.info.sealed && server.info.peer.starts_with("dray"));
-    assert_eq!((server.info.ring_size, client.info.buffer_size), (1024, 512));
+    assert_eq!(server.info.memif().unwrap().interface, "client");
+    assert_eq!(client.info.memif().unwrap().interface, "server");
+    assert!(server.info.memif().unwrap().sealed && server.info.memif().unwrap().peer.starts_with("dray"));
+    assert_eq!((server.info.memif().unwrap().ring_size, client.info.memif().unwrap().buffer_size), (1024, 512));
     let mut raw = Client::connect(&socket, 1, &ClientOptions::default()).unwrap();
     let mut link1 = up(&events, "server1");
     let (mut tx1, mut rx1) = (link1.tx.handles(1), link1.rx.pop().unwrap());
@@ -212,8 +213,16 @@ fn links_come_and_go() {
     s.add(client.clone()).unwrap();
     let link = up(&events, "c");
     let peer = up(&other_events, "s7");
-    assert_eq!((link.info.rx_rings, link.info.tx_rings, peer.rx.len(), peer.tx.len()), (3, 3, 3, 3));
-    assert_eq!((link.info.ring_size, peer.info.ring_size), (512, 512));
+    assert_eq!(
+        (
+            link.info.memif().unwrap().rx_rings,
+            link.info.memif().unwrap().tx_rings,
+            peer.rx.len(),
+            peer.tx.handles(1).len()
+        ),
+        (3, 3, 3, 1)
+    );
+    assert_eq!((link.info.memif().unwrap().ring_size, peer.info.memif().unwrap().ring_size), (512, 512));
 
     // A second client of the same id is refused, the first stays.
     let options =

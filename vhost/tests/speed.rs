@@ -3,7 +3,8 @@
 
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::{Burst, Drops};
-use dray_vhost::memif::{Client, ClientOptions, Event, PortSpec, Supervisor};
+use dray_vhost::Event;
+use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::{Burst, Drops, Rx, Tx};
-use dray_vhost::memif::{Event, Link, PortSpec, Supervisor};
+use dray_vhost::memif::{PortSpec, Supervisor};
+use dray_vhost::{Event, Link};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -146,15 +147,15 @@ fn echo(rx: &mut dyn Rx, tx: &mut dyn Tx, done: impl Fn(u64) -> bool) -> (u64, u
 }
 
 /// testpmd sends a fixed number of frames and loops what comes back (`io`): they go round and round.
-fn circulate(pmd: &mut Testpmd, link: &mut Link, tx: &mut dyn Tx) {
+fn circulate(pmd: &mut Testpmd, rx: &mut [Box<dyn Rx>], tx: &mut dyn Tx) {
     pmd.say("start tx_first 4");
-    let (received, sent) = echo(&mut *link.rx[0], tx, |n| n >= 20_000);
+    let (received, sent) = echo(&mut *rx[0], tx, |n| n >= 20_000);
     assert!(received >= 20_000 && sent == received, "{received} {sent}");
     pmd.say("stop");
     // Its figures come when it has stopped. What it sent until then is still to be received.
     let rx_packets = pmd.number("RX-packets:");
     let deadline = Instant::now() + Duration::from_millis(300);
-    let (late, _) = echo(&mut *link.rx[0], tx, |_| Instant::now() > deadline);
+    let (late, _) = echo(&mut *rx[0], tx, |_| Instant::now() > deadline);
     assert!(rx_packets <= sent && rx_packets + 1024 >= sent, "{rx_packets} of {sent}");
     pmd.say("show port stats 0");
     let tx_packets = pmd.number("TX-packets:");
@@ -174,12 +175,13 @@ fn testpmd_is_the_client() {
     let vdev = format!("net_memif0,role=client,id=0,socket={},socket-abstract=no", socket.display());
     let mut pmd = Testpmd::start("c", &vdev, "io");
     for round in 0..2 {
-        let mut link = up(&events);
-        assert!(link.info.peer.starts_with("DPDK"), "{:?}", link.info);
-        assert_eq!(link.info.regions, 1 + round);
-        let mut tx = std::mem::take(&mut link.tx).handles(1);
+        let link = up(&events);
+        assert!(link.info.memif().unwrap().peer.starts_with("DPDK"), "{:?}", link.info);
+        assert_eq!(link.info.memif().unwrap().regions, 1 + round);
+        let Link { mut rx, tx, .. } = link;
+        let mut tx = tx.handles(1);
         std::thread::sleep(Duration::from_millis(1500));
-        circulate(&mut pmd, &mut link, &mut *tx[0]);
+        circulate(&mut pmd, &mut rx, &mut *tx[0]);
         pmd.kill();
         assert_eq!(down(&events), "the peer closed the connection");
         if round == 0 {
@@ -202,10 +204,11 @@ fn testpmd_is_the_server() {
     let vdev = format!("net_memif0,role=server,id=0,socket={},socket-abstract=no", socket.display());
     let mut pmd = Testpmd::start("s", &vdev, "io");
     for round in 0..2 {
-        let mut link = up(&events);
-        let mut tx = std::mem::take(&mut link.tx).handles(1);
+        let link = up(&events);
+        let Link { mut rx, tx, .. } = link;
+        let mut tx = tx.handles(1);
         std::thread::sleep(Duration::from_millis(1500));
-        circulate(&mut pmd, &mut link, &mut *tx[0]);
+        circulate(&mut pmd, &mut rx, &mut *tx[0]);
         pmd.kill();
         assert_eq!(down(&events), "the peer closed the connection");
         if round == 0 {

@@ -6,6 +6,7 @@
 use crate::drops::Drops;
 use crate::fdb::Egress;
 use crate::mem::Segment;
+use crate::offload::{Offload, Pending};
 
 /// Frames taken from a queue at a time.
 pub const BURST: usize = 64;
@@ -23,8 +24,11 @@ pub const HEAD: usize = 64;
 /// Head length of the underlay port: the outer headers over IPv6 (70), a tag, and the inner Ethernet header with a tag (18).
 pub const HEAD_UNDERLAY: usize = 128;
 
-/// The longest frame in bytes, without FCS.
+/// The longest frame in bytes, without FCS, that goes onto a wire.
 pub const FRAME_MAX: usize = 9216;
+
+/// The longest frame in bytes that is still to be segmented ([`Offload::gso`]): an IP packet of 65,535 bytes and Ethernet with tags.
+pub const GSO_MAX: usize = 65_535 + 14 + 8;
 
 /// Segments a frame may have beyond its first; a longer chain is refused.
 pub const CHAIN_MAX: usize = 63;
@@ -42,6 +46,8 @@ pub struct Frame {
     pub(crate) len: u32,
     pub(crate) body: Segment,
     pub(crate) more: (u16, u16),
+    /// What its sender left to be done; positions are in `bytes`, so that tags and outer headers don't move them.
+    pub(crate) pending: Pending,
     /// An ethdev's mbuf if the body is in one (0: none): its owner may take it out to send it on without a copy.
     pub mbuf: usize,
 }
@@ -75,6 +81,11 @@ impl Frame {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What its sender left to be done, if anything.
+    pub fn offload(&self) -> Option<Offload> {
+        self.pending.offload(self.start)
     }
 
     /// The private first bytes.
@@ -144,6 +155,8 @@ pub struct Burst {
     owned: Vec<Vec<u8>>,
     /// How much of each frame [`crate::Rx::receive`] copies into the head: [`HEAD`] or [`HEAD_UNDERLAY`].
     pub head_len: usize,
+    /// Whether any frame has something pending.
+    offloads: bool,
     /// Frames of this burst given up so far, by reason: the receiving port's.
     pub drops: Drops,
 }
@@ -157,6 +170,7 @@ impl Default for Burst {
             len: 0,
             body: Segment::EMPTY,
             more: (0, 0),
+            pending: Pending::NONE,
             mbuf: 0,
         };
         Burst {
@@ -167,6 +181,7 @@ impl Default for Burst {
             chain: Vec::new(),
             owned: Vec::new(),
             head_len: HEAD,
+            offloads: false,
             drops: Drops::default(),
         }
     }
@@ -180,6 +195,33 @@ impl Burst {
         self.copies = 0;
         self.chain.clear();
         self.owned.clear();
+        if std::mem::take(&mut self.offloads) {
+            self.frames.0.iter_mut().for_each(|frame| frame.pending = Pending::NONE);
+        }
+    }
+
+    /// Says what is left to be done to the frame pushed last, of which up to [`HEAD_MAX`] bytes should be in the head. If that
+    /// contradicts the frame, it is taken out again and false returned.
+    pub fn set_offload(&mut self, offload: Offload) -> bool {
+        let i = self.n as u16 - 1;
+        let frame = &mut self.frames[i];
+        match Pending::new(offload, frame) {
+            Some(pending) => {
+                frame.pending = pending;
+                self.offloads = true;
+                true
+            }
+            None => {
+                self.n -= 1;
+                false
+            }
+        }
+    }
+
+    /// Whether any frame has an [`Frame::offload`].
+    #[inline(always)]
+    pub fn has_offloads(&self) -> bool {
+        self.offloads
     }
 
     /// How many frames were received.
@@ -319,7 +361,7 @@ impl Burst {
         let head = from.start as usize..from.end as usize;
         to.bytes[head.clone()].copy_from_slice(&from.bytes[head]);
         (to.start, to.end, to.len) = (from.start, from.end, from.len);
-        (to.body, to.more, to.mbuf) = (from.body, from.more, 0);
+        (to.body, to.more, to.pending, to.mbuf) = (from.body, from.more, from.pending, 0);
         self.meta[at as u16] = self.meta[i];
         Some(at as u16)
     }

@@ -29,6 +29,8 @@ drops! {
     RxBadDescriptor = "rx.bad_descriptor";
     /// The frame is longer than the port's MTU allows.
     RxTooBig = "rx.too_big";
+    /// The frame's checksum or segmentation request points outside its headers or contradicts them (virtio 1.2, section 5.1.6.2).
+    RxBadOffload = "rx.bad_offload";
     /// The NIC had no room or no buffer (its own missed and no-mbuf counters).
     RxMissed = "rx.missed";
     /// The frame is shorter than an Ethernet header.

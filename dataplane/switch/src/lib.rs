@@ -6,6 +6,7 @@ mod cpu;
 pub mod drops;
 pub mod fdb;
 pub mod mem;
+pub mod offload;
 pub mod pipeline;
 pub mod port;
 mod stages;

@@ -1,5 +1,6 @@
 //! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave.
 
+use crate::offload::Accepts;
 use crate::{Burst, Drops};
 use std::net::Ipv4Addr;
 
@@ -29,6 +30,11 @@ pub trait Tx: Send {
     /// Writes the frames of `burst` named by `frames` (indices, in this order) to the peer. Those that
     /// can't be sent are counted in `drops`: `packets + drops = frames.len()`.
     fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent;
+
+    /// What it can be given undone. Asked only for bursts that have such frames.
+    fn accepts(&self) -> Accepts {
+        Accepts::default()
+    }
 }
 
 /// What leaves the pipeline.

@@ -11,8 +11,8 @@ mod socket;
 mod supervisor;
 
 pub use client::{Client, ClientOptions};
-pub use ring::{NullSwitch, Peek, RawRx, RawTx, TxQueues};
-pub use supervisor::{Event, Link, LinkInfo, LinkState, PortSpec, Supervisor};
+pub use ring::{NullSwitch, Peek, RawRx, RawTx};
+pub use supervisor::{LinkInfo, LinkState, PortSpec, Supervisor};
 
 /// How this implementation calls itself to peers.
 const SOFTWARE: &str = concat!("dray ", env!("CARGO_PKG_VERSION"));

@@ -15,6 +15,7 @@ pub use raw::NullSwitch;
 
 use super::kick::{Interrupt, Kicker};
 use super::proto::COOKIE;
+use crate::link::TxQueues;
 use crate::mem::{Regions, guard};
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
 use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_frame};
@@ -737,32 +738,16 @@ impl Tx for SharedTx {
     }
 }
 
-/// All transmit queues of a link.
-#[derive(Default)]
-pub struct TxQueues(Vec<Box<dyn Tx>>);
-
-impl TxQueues {
-    /// How many rings there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
+/// One handle for each of `n` workers. With fewer rings than workers, workers share rings behind a lock.
+fn handles(rings: Vec<Box<dyn Tx>>, n: usize) -> Vec<Box<dyn Tx>> {
+    if rings.is_empty() {
+        return Vec::new();
     }
-
-    /// Whether there is none. A link has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    if rings.len() >= n {
+        return rings.into_iter().take(n).collect();
     }
-
-    /// One handle for each of `n` workers. With fewer rings than workers, workers share rings behind a lock.
-    pub fn handles(self, n: usize) -> Vec<Box<dyn Tx>> {
-        if self.0.is_empty() {
-            return Vec::new();
-        }
-        if self.0.len() >= n {
-            return self.0.into_iter().take(n).collect();
-        }
-        let shared: Vec<_> = self.0.into_iter().map(|tx| Arc::new(Mutex::new(tx))).collect();
-        (0..n).map(|i| Box::new(SharedTx(shared[i % shared.len()].clone())) as Box<dyn Tx>).collect()
-    }
+    let shared: Vec<_> = rings.into_iter().map(|tx| Arc::new(Mutex::new(tx))).collect();
+    (0..n).map(|i| Box::new(SharedTx(shared[i % shared.len()].clone())) as Box<dyn Tx>).collect()
 }
 
 /// A ring as its `ADD_RING` message tells it.
@@ -802,7 +787,7 @@ pub(crate) fn server_queues(shared: &Arc<Shared>, s2m: Vec<RingSpec>, m2s: Vec<R
         interrupts.push(queue.interrupt.clone());
         tx.push(Box::new(TxQueue::<false>(queue)));
     }
-    Ok((rx, TxQueues(tx), Kicker::new(interrupts)))
+    Ok((rx, TxQueues::new(|n| handles(tx, n)), Kicker::new(interrupts)))
 }
 
 /// A client's queues on its rings.
@@ -810,8 +795,8 @@ pub(crate) fn client_queues(rings: ClientRings) -> Queues {
     rings.offer_again();
     let kicker = Kicker::new(rings.s2m.iter().map(|q| q.interrupt.clone()).collect());
     let rx = rings.m2s.into_iter().map(|q| Box::new(RxQueue::<true>(q)) as Box<dyn Rx>);
-    let tx = rings.s2m.into_iter().map(|q| Box::new(TxQueue::<true>(q)) as Box<dyn Tx>);
-    (rx.collect(), TxQueues(tx.collect()), kicker)
+    let tx: Vec<_> = rings.s2m.into_iter().map(|q| Box::new(TxQueue::<true>(q)) as Box<dyn Tx>).collect();
+    (rx.collect(), TxQueues::new(|n| handles(tx, n)), kicker)
 }
 
 /// A client's rings.

@@ -4,10 +4,11 @@ use super::SOFTWARE;
 use super::client::{ClientOptions, Offer, event};
 use super::kick::Kicker;
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
-use super::ring::{LOG2_MAX, RingSpec, Shared, TxQueues, client_queues, server_queues};
+use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{
     Listening, Received, check_event, dial, hung_up, reason, receive, send, send_disconnect, show, text,
 };
+use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{ORDINARY_MAX, REGION_MAX, Region, Regions};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
@@ -70,35 +71,6 @@ pub struct LinkInfo {
     pub bytes: u64,
     /// Whether none of them can shrink.
     pub sealed: bool,
-}
-
-/// A link that has come up: its queues, to be polled by workers.
-pub struct Link {
-    /// Receive queues. All are to be polled: a peer sends on whichever it likes.
-    pub rx: Vec<Box<dyn Rx>>,
-    /// Transmit queues.
-    pub tx: TxQueues,
-    /// What there is to tell about it.
-    pub info: LinkInfo,
-}
-
-/// What happened to a port.
-pub enum Event {
-    /// The peer is there.
-    Up {
-        /// The port's name.
-        port: String,
-        /// Its queues.
-        link: Link,
-    },
-    /// The peer is gone, or (a client's port) can't be reached, or for another reason than before. The queues of the link
-    /// move nothing from now on and are to be dropped.
-    Down {
-        /// The port's name.
-        port: String,
-        /// Why, for people.
-        reason: String,
-    },
 }
 
 /// State of a port.
@@ -593,7 +565,7 @@ impl Inner {
                 let info = offer.info(interface);
                 let (rx, tx, kicker) = client_queues(offer.rings);
                 let shared = offer.shared;
-                self.up(token, Stage::Up(shared, kicker), Link { rx, tx, info });
+                self.up(token, Stage::Up(shared, kicker), rx, tx, info);
                 Ok(())
             }
             (_, message) => {
@@ -658,18 +630,19 @@ impl Inner {
         let shared = Arc::new(Shared::new(Regions::new(regions), port.max_frame.clone(), self.wake.clone()));
         let (rx, tx, kicker) = server_queues(&shared, s2m, m2s)?;
         send(conn.fd.as_fd(), &Message::Connected { interface: name.clone() }, None)?;
-        self.up(token, Stage::Up(shared, kicker), Link { rx, tx, info });
+        self.up(token, Stage::Up(shared, kicker), rx, tx, info);
         Ok(())
     }
 
-    fn up(&mut self, token: u64, stage: Stage, link: Link) {
+    fn up(&mut self, token: u64, stage: Stage, rx: Vec<Box<dyn Rx>>, tx: TxQueues, info: LinkInfo) {
         let Some(conn) = self.conns.get_mut(&token) else { return };
         conn.stage = stage;
         let Some((name, port)) = conn.port.as_ref().and_then(|n| Some((n.clone(), self.ports.get_mut(n)?))) else {
             return;
         };
         port.pause = RETRY.0;
-        lock(&self.states).insert(name.clone(), LinkState::Up(link.info.clone()));
+        lock(&self.states).insert(name.clone(), LinkState::Up(info.clone()));
+        let link = Link { rx, tx, info: link::LinkInfo::Memif(info) };
         (self.events)(Event::Up { port: name, link });
     }
 

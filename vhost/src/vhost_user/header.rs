@@ -1,0 +1,1 @@
+//! The header before every frame (virtio 1.2, section 5.1.6).

@@ -1,0 +1,13 @@
+//! vhost-user, the back end's side (QEMU's `vhost-user.rst`), and virtio-net devices behind it (virtio 1.2, section 5.1).
+//!
+//! A [`Port`] keeps the connection of one port on a thread of its own and hands out queues when the driver has started the device.
+
+mod gate;
+mod header;
+mod memory;
+mod port;
+mod queue;
+mod ring;
+
+pub use port::{LinkInfo, Port, PortSpec, RingStatus, Status};
+pub use queue::Fault;
