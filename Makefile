@@ -58,6 +58,7 @@ deps: ## Install the Debian packages that the build needs
 .PHONY: test-deps
 test-deps: ## Install the peers that the tests need
 	@.ci/deps test
+	@.ci/guest
 
 .PHONY: install
 install: ## Install below PREFIX (/usr/local), with a systemd unit and completions
