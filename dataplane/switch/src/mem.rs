@@ -1,7 +1,7 @@
 //! The one audited module of this crate: prefetching, and the copying of bytes that live in other people's memory.
 //!
 //! A [`Segment`] names bytes that a peer may change at any moment. Nothing here or elsewhere interprets them; they
-//! are only ever copied onward.
+//! are only ever copied onward, and summed up for a checksum that is right if their owner leaves them alone.
 #![allow(unsafe_code)]
 
 use crate::burst::{Burst, Frame};
@@ -126,6 +126,54 @@ pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
             }
         }
     }
+}
+
+/// The one's-complement sum of `len` bytes as 16-bit words in network order, an odd byte at the end with a zero after it (RFC 1071).
+///
+/// # Safety
+/// `data` is readable for `len` bytes. A peer may change them meanwhile: the sum is then any number.
+unsafe fn sum(data: *const u8, len: usize) -> u16 {
+    // Words may be summed in whatever order their bytes are in memory, and several at a time, for carries come round; no more
+    // than 2^32 of 32 bits are in any frame.
+    const WIDE: usize = 64;
+    let mut total = 0u64;
+    let mut at = 0;
+    // SAFETY: every access below lies within the first `len` bytes; the caller vouches for those.
+    unsafe {
+        while at + WIDE <= len {
+            let words = data.add(at).cast::<[u32; WIDE / 4]>().read_unaligned();
+            total += words.iter().map(|&word| u64::from(word)).sum::<u64>();
+            at += WIDE;
+        }
+        while at + 2 <= len {
+            total += u64::from(data.add(at).cast::<u16>().read_unaligned());
+            at += 2;
+        }
+        if at < len {
+            total += u64::from(u16::from_ne_bytes([data.add(at).read(), 0]));
+        }
+    }
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u16::from_be_bytes((total as u16).to_ne_bytes())
+}
+
+/// The one's-complement sum of `frame` from byte `from` of its head to its end, as 16-bit words in network order (RFC 1071).
+/// `frame` belongs to `burst`.
+pub(crate) fn sum_frame(burst: &Burst, frame: &Frame, from: usize) -> u16 {
+    let head = &frame.head()[from..];
+    // SAFETY: a slice is readable.
+    let mut total = u32::from(unsafe { sum(head.as_ptr(), head.len()) });
+    let mut odd = head.len() % 2 != 0;
+    for segment in burst.segments(frame) {
+        // SAFETY: `Segment::new` vouches for the segments while the burst has them.
+        let part = unsafe { sum(segment.ptr, segment.len as usize) };
+        // What begins at an odd place has its words' bytes the other way round.
+        total += u32::from(if odd { part.swap_bytes() } else { part });
+        odd ^= segment.len % 2 != 0;
+    }
+    crate::wire::fold(total)
 }
 
 /// All bytes of `frame` in one piece, for the slow path.

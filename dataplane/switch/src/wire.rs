@@ -12,10 +12,16 @@ pub const ARP: u16 = 0x0806;
 pub const IPV6: u16 = 0x86dd;
 /// EtherType of an 802.1Q tag.
 pub const VLAN: u16 = 0x8100;
+/// EtherType of an 802.1ad tag.
+pub const SERVICE_VLAN: u16 = 0x88a8;
 /// IP protocol ICMP.
 pub const ICMP: u8 = 1;
+/// IP protocol TCP.
+pub const TCP: u8 = 6;
 /// IP protocol UDP.
 pub const UDP: u8 = 17;
+/// UDP header, bytes.
+pub const UDP_HEADER: usize = 8;
 
 /// The 16-bit word at `at`, network order.
 #[inline(always)]

@@ -11,11 +11,10 @@ use crate::fdb::Egress;
 use crate::mem;
 use crate::port::{Output, Punt};
 use crate::tables::Overlay;
-use crate::wire::{self, ETH, be16, be32};
+use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
 use std::net::Ipv4Addr;
 
 const VXLAN: usize = 8;
-const UDP: usize = 8;
 
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
