@@ -145,6 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn vhost_user_ports() {
+        let port = PortAdd { kind: "vhost-user".into(), socket: Some("@new".into()), ..add() };
+        let request = |port| changes(Request::Port(PortRequest::Add(Box::new(port))));
+        assert_eq!(request(port.clone()), Ok(vec!["+ port new: vhost-user client @new".into()]));
+        let server = PortAdd { role: Some("server".into()), queues: Some(4), ..port.clone() };
+        assert_eq!(request(server), Ok(vec!["+ port new: vhost-user server @new".into()]));
+        assert_eq!(
+            request(PortAdd { socket: Some("/run/dray/vm1.sock".into()), ..port.clone() }),
+            Err("socket = \"/run/dray/vm1.sock\" of port \"new\" is already port \"vm1\"'s: \
+                 a vhost-user port has its own"
+                .into())
+        );
+        assert_eq!(
+            request(PortAdd { id: Some(1), ring_size: Some(512), ..port }),
+            Err("id does not fit kind = \"vhost-user\" in [[port]] \"new\": it is for \"memif\"\n\
+                 ring-size does not fit kind = \"vhost-user\" in [[port]] \"new\": it is for \"memif\", \"eth\""
+                .into())
+        );
+    }
+
+    #[test]
     fn wrong_ports_are_refused_with_the_files_messages() {
         let request = |port| changes(Request::Port(PortRequest::Add(Box::new(port)))).unwrap_err();
         assert_eq!(

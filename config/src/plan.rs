@@ -21,7 +21,7 @@ pub enum Action {
     },
     /// Open a port.
     AddPort(Port),
-    /// Change a port's MAC address and (memif only) MTU to these; its link stays up.
+    /// Change a port's MAC address and (not a NIC's) MTU to these; its link stays up.
     UpdatePort(Port),
     /// Start, change or stop the overlay. Also if its underlay port has changed or been opened anew.
     SetVxlan(Option<Vxlan>),
@@ -126,10 +126,10 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     Ok(actions)
 }
 
-/// Whether the open port `old` can become `new`. A memif's peer knows neither MTU nor MAC address; a NIC has to be
-/// stopped to change its MTU.
+/// Whether the open port `old` can become `new`. The peer of a memif or vhost-user port knows neither MTU nor MAC
+/// address; a NIC has to be stopped to change its MTU.
 fn in_place(old: &Port, new: &Port) -> bool {
-    old.kind == new.kind && (old.mtu == new.mtu || matches!(new.kind, PortKind::Memif(_)))
+    old.kind == new.kind && (old.mtu == new.mtu || !matches!(new.kind, PortKind::Eth(_)))
 }
 
 /// Equal, whatever the order of the peers.
@@ -179,6 +179,7 @@ impl fmt::Display for Action {
                 write!(f, "+ port {}: {}", port.name, port.kind.name())?;
                 match &port.kind {
                     PortKind::Memif(memif) => write!(f, " {} {} id {}", memif.role, memif.socket, memif.id),
+                    PortKind::VhostUser(vhost_user) => write!(f, " {} {}", vhost_user.role, vhost_user.socket),
                     PortKind::Eth(eth) => write!(f, " {}", eth.device),
                 }
             }
@@ -321,6 +322,30 @@ mod tests {
         assert_eq!(
             lines("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
             ["~ port b: mac 02:00:00:00:00:09, mtu 1500"]
+        );
+    }
+
+    #[test]
+    fn a_vhost_user_port_changes_in_place_only_what_its_peer_does_not_know() {
+        let base = BASE.replace("[vxlan]", "[[port]]\nname = \"vm\"\nkind = \"vhost-user\"\nsocket = \"/v\"\n[vxlan]");
+        let lines = |keys: &str| {
+            let new = config(&base.replace("socket = \"/v\"", keys));
+            plan(&config(&base), &new).unwrap().iter().map(Action::to_string).collect::<Vec<_>>()
+        };
+        // What is written out is what was left out.
+        assert_eq!(lines("socket = \"/v\"\nrole = \"client\"\nqueues = 16\nmtu = 9198"), [""; 0]);
+        assert_eq!(
+            lines("socket = \"/v\"\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
+            ["~ port vm: mac 02:00:00:00:00:09, mtu 1500"]
+        );
+        assert_eq!(lines("socket = \"@v\""), ["- port vm", "+ port vm: vhost-user client @v"]);
+        assert_eq!(lines("socket = \"/v\"\nrole = \"server\""), ["- port vm", "+ port vm: vhost-user server /v"]);
+        assert_eq!(lines("socket = \"/v\"\nqueues = 2"), ["- port vm", "+ port vm: vhost-user client /v"]);
+        let memif = config(&base.replace("vhost-user", "memif"));
+        let actions = plan(&config(&base), &memif).unwrap();
+        assert_eq!(
+            actions.iter().map(Action::to_string).collect::<Vec<_>>(),
+            ["- port vm", "+ port vm: memif server /v id 0"]
         );
     }
 

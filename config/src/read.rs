@@ -5,7 +5,7 @@ use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
     Bridge, Control, Eth, Fdb, Mac, Member, Memif, Port, PortKind, Role, SocketName, StaticMac, StaticTo, ValidConfig,
-    Vxlan, Worker,
+    VhostUser, Vxlan, Worker,
 };
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -166,15 +166,18 @@ impl Reader {
         let kind = self
             .string(&t, "kind", |s| match s {
                 "memif" => Ok("memif"),
+                "vhost-user" => Ok("vhost-user"),
                 "eth" => Ok("eth"),
-                "vhost-user" => Err("not in this version; \"memif\" and \"eth\" are".into()),
-                _ => Err(format!("no such kind{}", suggest(s, ["memif", "eth"].into_iter(), ": \"memif\" or \"eth\""))),
+                _ => {
+                    let kinds = ["memif", "vhost-user", "eth"].into_iter();
+                    Err(format!("no such kind{}", suggest(s, kinds, ": \"memif\", \"vhost-user\" or \"eth\"")))
+                }
             })
             .0;
         t.kind = kind;
         self.unknown_keys(&t);
         let mut place = PortPlaces { name: name_place, ..PortPlaces::default() };
-        let queues = self.integer(&t, "queues", 1).0 as u16;
+        let queues = self.integer(&t, "queues", if kind == Some("vhost-user") { 16 } else { 1 }).0 as u16;
         let kind = match kind {
             Some("memif") => {
                 let (socket, socket_place) = self.string(&t, "socket", str::parse::<SocketName>);
@@ -183,11 +186,7 @@ impl Reader {
                 // Two ports that leave `id` out collide just as two that give it.
                 let id_right = id_place.is_some() || !t.has("id");
                 place.id = id_right.then(|| id_place.unwrap_or_else(|| t.span.clone()));
-                let role = self.string(&t, "role", |s| match s {
-                    "server" => Ok(Role::Server),
-                    "client" => Ok(Role::Client),
-                    _ => Err("not a role: \"server\" or \"client\"".into()),
-                });
+                let role = self.string(&t, "role", role);
                 place.role_right = role.0.is_some() || !t.has("role");
                 let secret = self.string(&t, "secret", |s| match s.len() {
                     1..=24 if !s.contains('\0') => Ok(s.to_string()),
@@ -200,6 +199,15 @@ impl Reader {
                     secret: secret.0,
                     ring_size: self.integer(&t, "ring-size", 1024).0 as u32,
                     buffer_size: self.integer(&t, "buffer-size", 2048).0 as u32,
+                    queues,
+                })
+            }
+            Some("vhost-user") => {
+                let (socket, socket_place) = self.string(&t, "socket", str::parse::<SocketName>);
+                place.socket = socket_place;
+                PortKind::VhostUser(VhostUser {
+                    socket: socket.unwrap_or(SocketName::Abstract(String::new())),
+                    role: self.string(&t, "role", role).0.unwrap_or(Role::Client),
                     queues,
                 })
             }
@@ -439,9 +447,11 @@ impl Reader {
                 continue;
             }
             self.report.add(&key.span(), || {
-                if let (Some(kind), Some(other)) = (t.kind, t.section.keys.iter().find(|known| known.name == name)) {
-                    let other = other.kind.unwrap_or_default();
-                    return format!("{name} does not fit kind = {kind:?} in {}: it is for {other:?}", t.label);
+                let others = t.section.keys.iter().filter(|known| known.name == name).flat_map(|known| known.kinds);
+                let others: Vec<String> = others.map(|other| quote(other)).collect();
+                if let Some(kind) = t.kind.filter(|_| !others.is_empty()) {
+                    let others = others.join(", ");
+                    return format!("{name} does not fit kind = {kind:?} in {}: it is for {others}", t.label);
                 }
                 let names: Vec<&str> = t.section.keys_for(t.kind).map(|known| known.name).collect();
                 let otherwise = format!(": known are {}", names.join(", "));
@@ -578,6 +588,14 @@ fn resolve_statics(config: &mut ValidConfig, places: &Places, report: &mut Repor
                 }),
             }
         }
+    }
+}
+
+fn role(s: &str) -> Result<Role, String> {
+    match s {
+        "server" => Ok(Role::Server),
+        "client" => Ok(Role::Client),
+        _ => Err("not a role: \"server\" or \"client\"".into()),
     }
 }
 

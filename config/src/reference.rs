@@ -48,9 +48,9 @@ A key without a default must be given.
                 toml if format!("x = {toml}").parse::<toml::Table>().is_ok() => format!("`{toml}`"),
                 words => words.to_string(),
             };
-            let meaning = match key.kind {
-                Some(kind) => format!("Only `{kind}`. {}", key.meaning),
-                None => key.meaning.to_string(),
+            let meaning = match key.kinds {
+                [] => key.meaning.to_string(),
+                kinds => format!("Only `{}`. {}", kinds.join("`, `"), key.meaning),
             };
             let (kind, range) = (key.value.type_name(), key.value.range());
             let _ = writeln!(page, "| `{}` | {kind} | {range} | {default} | {meaning} |", key.name);
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn example_is_right_and_uses_every_table() {
         let config = parse_for("example.toml", EXAMPLE, &[0, 1]).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!((config.ports.len(), config.bridges.len(), config.workers.len()), (4, 2, 1));
+        assert_eq!((config.ports.len(), config.bridges.len(), config.workers.len()), (5, 2, 1));
         for Section { header, .. } in SECTIONS.iter().filter(|section| section.header.starts_with('[')) {
             assert!(EXAMPLE.contains(header), "{header}");
         }
@@ -98,6 +98,7 @@ mod tests {
     #[test]
     fn defaults_of_the_schema_are_the_readers() {
         let file = "[[port]]\nname = \"m\"\nkind = \"memif\"\nsocket = \"/m\"\n\
+                    [[port]]\nname = \"v\"\nkind = \"vhost-user\"\nsocket = \"/v\"\n\
                     [[port]]\nname = \"e\"\nkind = \"eth\"\ndevice = \"net_tap0\"\n\
                     [vxlan]\nport = \"e\"\nlocal = \"10.0.0.1/8\"\n[control]\n[fdb]\n";
         let implicit = parse_for("", file, &[0]).unwrap();
@@ -107,6 +108,7 @@ mod tests {
             explicit += &format!("{line}\n");
             let (section, kind) = match line {
                 "kind = \"memif\"" => ("[[port]]", Some("memif")),
+                "kind = \"vhost-user\"" => ("[[port]]", Some("vhost-user")),
                 "kind = \"eth\"" => ("[[port]]", Some("eth")),
                 header => (header, None),
             };
@@ -121,7 +123,15 @@ mod tests {
                 }
             }
         }
-        for key in ["role = \"server\"", "ring-size = 1024", "ageing = 300", "udp-port = 4789", "size = 1048576"] {
+        for key in [
+            "role = \"server\"",
+            "role = \"client\"",
+            "queues = 16",
+            "ring-size = 1024",
+            "ageing = 300",
+            "udp-port = 4789",
+            "size = 1048576",
+        ] {
             assert!(explicit.contains(key), "{explicit}");
         }
         assert_eq!(parse_for("", &explicit, &[0]).unwrap_or_else(|errors| panic!("{errors}")), implicit);

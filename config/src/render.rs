@@ -43,6 +43,11 @@ pub fn render(config: &ValidConfig) -> String {
                 out.unless("buffer-size", memif.buffer_size, 2048);
                 out.unless("queues", memif.queues, 1);
             }
+            PortKind::VhostUser(vhost_user) => {
+                out.key("socket", text(&vhost_user.socket));
+                out.unless("role", text(vhost_user.role), text(Role::Client));
+                out.unless("queues", vhost_user.queues, 16);
+            }
             PortKind::Eth(eth) => {
                 out.key("device", text(&eth.device));
                 out.unless("ring-size", eth.ring_size, 1024);
@@ -132,7 +137,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, Vxlan, Worker, parse_for};
+    use crate::{Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, VhostUser, Vxlan, Worker, parse_for};
     use proptest::collection::{btree_set, vec};
     use proptest::option;
     use proptest::prelude::*;
@@ -186,16 +191,29 @@ mod tests {
                     queues: 1,
                 })
             });
+        let vhost_user =
+            (odd_text(24), any::<bool>(), any::<bool>(), 1u16..=16).prop_map(move |(name, is_path, server, queues)| {
+                let name = name.replace(char::is_control, "'");
+                let socket = if is_path {
+                    SocketName::Path(format!("/{i}/{name}").into())
+                } else {
+                    SocketName::Abstract(format!("{i}{name}"))
+                };
+                let role = if server { Role::Server } else { Role::Client };
+                PortKind::VhostUser(VhostUser { socket, role, queues })
+            });
         let eth = (6u32..=12, 1u16..=16).prop_map(move |(ring, queues)| {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
-        (prop_oneof![memif, eth], option::of(mac()), option::of(68u16..=9198)).prop_map(move |(kind, mac, mtu)| Port {
-            name: format!("p{i}"),
-            mtu: mtu.unwrap_or(kind.default_mtu()),
-            kind,
-            // All zeros stands for the default until the whole configuration is there.
-            mac: mac.unwrap_or_default(),
-        })
+        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198)).prop_map(
+            move |(kind, mac, mtu)| Port {
+                name: format!("p{i}"),
+                mtu: mtu.unwrap_or(kind.default_mtu()),
+                kind,
+                // All zeros stands for the default until the whole configuration is there.
+                mac: mac.unwrap_or_default(),
+            },
+        )
     }
 
     /// Any valid configuration of up to 6 ports, of which the first is the underlay if there is an overlay.

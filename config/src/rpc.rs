@@ -89,34 +89,34 @@ pub struct PortAdd {
     /// Its name
     #[arg(long)]
     pub name: String,
-    /// "memif" or "eth"
+    /// "memif", "vhost-user" or "eth"
     #[arg(long)]
     pub kind: String,
-    /// memif: the control channel's socket, a path or "@name"
+    /// memif, vhost-user: the control channel's socket, a path or "@name"
     #[arg(long, value_hint = ValueHint::AnyPath)]
     pub socket: Option<String>,
     /// memif: interface id on that socket [default: 0]
     #[arg(long)]
     pub id: Option<u64>,
-    /// memif: "server" or "client" [default: server]
+    /// memif, vhost-user: "server" or "client" [default: server for memif, client for vhost-user]
     #[arg(long)]
     pub role: Option<String>,
     /// memif: must be the same on both sides
     #[arg(long)]
     pub secret: Option<String>,
-    /// Descriptors in a ring or queue [default: 1024]
+    /// memif, eth: descriptors in a ring or queue [default: 1024]
     #[arg(long)]
     pub ring_size: Option<u64>,
     /// memif: bytes in a buffer, as a client [default: 2048]
     #[arg(long)]
     pub buffer_size: Option<u64>,
-    /// Queue pairs [default: 1]
+    /// Queue pairs; for vhost-user the most that the VM may use [default: 1, 16 for vhost-user]
     #[arg(long)]
     pub queues: Option<u64>,
     /// The port's own MAC address [default: made from the name]
     #[arg(long)]
     pub mac: Option<String>,
-    /// Longest Ethernet payload in bytes [default: 9198 for memif, 1500 for eth]
+    /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
     #[arg(long)]
     pub mtu: Option<u64>,
     /// eth: a PCI address or a DPDK vdev
@@ -480,7 +480,7 @@ pub struct Status {
 pub struct PortInfo {
     /// Its name.
     pub name: String,
-    /// `memif` or `eth`.
+    /// `memif`, `vhost-user` or `eth`.
     pub kind: String,
     /// `up` or `down`.
     pub link: String,
@@ -521,7 +521,13 @@ pub struct PortInfo {
     pub underlay: bool,
     /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, and while the link is up
     /// `peer`, `peer_interface`, `rx_rings`, `tx_rings`, `sealed`; for eth `device`, `driver`, `ring_size`, `rss`,
-    /// `speed_mbps`, and the device's own counters `missed`, `no_buffer`, `rx_errors`, `tx_errors`.
+    /// `speed_mbps`, and the device's own counters `missed`, `no_buffer`, `rx_errors`, `tx_errors`; for vhost-user
+    /// `socket`, `role`, `connected` (whether a front end is), `features` and `protocol_features` (names of the negotiated
+    /// ones), `device_status` (virtio 1.2, section 2.1), `rings` (of each the driver has described: `index`, even where it
+    /// receives, odd where it sends, `size`, `packed`, `started`, `enabled`, and counts of `kicks` from the driver and
+    /// `interrupts` to it), with rings `layout` (`split` or `packed`) and `ring_size` (of the largest), `regions` and `bytes`
+    /// of shared memory, `sealed` (none of it can shrink), `logging` (a migration is under way), `guest_mtu` (as the front
+    /// end told it, else null), and `faults` (connections that were reset for what the peer did wrong, by reason).
     pub detail: BTreeMap<String, Value>,
 }
 

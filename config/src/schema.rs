@@ -20,8 +20,8 @@ pub struct Key {
     pub value: Value,
     /// Value if the key is left out: TOML, or words.
     pub default: &'static str,
-    /// The port kind it belongs to; `None`: every kind.
-    pub kind: Option<&'static str>,
+    /// The port kinds it belongs to; none: every kind.
+    pub kinds: &'static [&'static str],
     /// What it means, for the reference.
     pub meaning: &'static str,
 }
@@ -76,18 +76,29 @@ const NAME: Value = Value::String("1 to 32 of `A-Z a-z 0-9 _ . : -`, unique");
 const SOCKET: Value = Value::String("an absolute path, or `@name` in the abstract namespace");
 const MAC: Value = Value::String("a unicast MAC address");
 const PEERS: Value = Value::Array("IPv4 addresses, at most 4096");
+const ROLE: Value = Value::String("`\"server\"`, `\"client\"`");
+const QUEUES: Value = Value::Integer(1, 16);
 const VLAN: Value = Value::Integer(1, 4094);
 
 const fn key(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, value, default, kind: None, meaning }
+    Key { name, value, default, kinds: &[], meaning }
+}
+
+/// Only for these kinds of port.
+const fn of(kinds: &'static [&'static str], key: Key) -> Key {
+    Key { kinds, ..key }
 }
 
 const fn memif(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, value, default, kind: Some("memif"), meaning }
+    of(&["memif"], key(name, value, default, meaning))
+}
+
+const fn vhost_user(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
+    of(&["vhost-user"], key(name, value, default, meaning))
 }
 
 const fn eth(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, value, default, kind: Some("eth"), meaning }
+    of(&["eth"], key(name, value, default, meaning))
 }
 
 /// The word in [`Key::default`] of a key that must be given.
@@ -158,18 +169,34 @@ pub static PORT: Section = Section {
         key("name", NAME, REQUIRED, "Its name in bridges, commands and counters."),
         key(
             "kind",
-            Value::String("`\"memif\"`, `\"eth\"`"),
+            Value::String("`\"memif\"`, `\"vhost-user\"`, `\"eth\"`"),
             REQUIRED,
-            "`memif` is shared memory with a container, `eth` a NIC or a DPDK virtual device.",
+            "`memif` is shared memory with a container, `vhost-user` with a virtual machine, \
+             `eth` a NIC or a DPDK virtual device.",
         ),
-        memif("socket", SOCKET, REQUIRED, "The control channel's socket. Several servers may share one."),
+        of(
+            &["memif", "vhost-user"],
+            key(
+                "socket",
+                SOCKET,
+                REQUIRED,
+                "The control channel's socket. Several memif servers may share one; a vhost-user port has its own.",
+            ),
+        ),
         memif("id", Value::Integer(0, u32::MAX as u64), "0", "Interface id, unique on the socket."),
         memif(
             "role",
-            Value::String("`\"server\"`, `\"client\"`"),
+            ROLE,
             "\"server\"",
             "A server listens and maps the client's memory; a client connects and brings it. \
              The ports of one socket have one role.",
+        ),
+        vhost_user(
+            "role",
+            ROLE,
+            "\"client\"",
+            "A client connects to the VM's side, which listens: then a restart of the switch does not hurt the VM. \
+             A server listens.",
         ),
         memif("secret", Value::String("1 to 24 bytes"), "none", "Must be the same on both sides."),
         memif(
@@ -191,17 +218,19 @@ pub static PORT: Section = Section {
             "The device: `\"0000:3b:00.0\"`, `\"net_af_packet0,iface=eth1\"`.",
         ),
         eth("ring-size", Value::PowerOfTwo(64, 4096), "1024", "Descriptors in a queue. The device may have fewer."),
-        key("queues", Value::Integer(1, 16), "1", "Queue pairs. The peer or the device may have fewer."),
+        of(&["memif", "eth"], key("queues", QUEUES, "1", "Queue pairs. The peer or the device may have fewer.")),
+        vhost_user("queues", QUEUES, "16", "The most queue pairs that the VM may use."),
         key(
             "mac",
             MAC,
             "made from the name",
-            "The port's own address. Only the underlay port uses it: it is the VTEP's.",
+            "The port's own address. Only the underlay port uses it: it is the VTEP's. \
+             For `vhost-user` it is what `dray port show NAME --connect` proposes as the VM's.",
         ),
         key(
             "mtu",
             Value::Integer(68, 9198),
-            "9198 (memif), 1500 (eth)",
+            "9198 (memif, vhost-user), 1500 (eth)",
             "Longest Ethernet payload sent and accepted, bytes.",
         ),
     ],
@@ -287,6 +316,6 @@ pub static SECTIONS: &[&Section] = &[&CONTROL, &WORKER, &FDB, &PORT, &BRIDGE, &M
 impl Section {
     /// The keys that fit `kind`; all if it is not known.
     pub fn keys_for(&self, kind: Option<&str>) -> impl Iterator<Item = &Key> {
-        self.keys.iter().filter(move |key| kind.is_none() || key.kind.is_none() || key.kind == kind)
+        self.keys.iter().filter(move |key| key.kinds.is_empty() || kind.is_none_or(|kind| key.kinds.contains(&kind)))
     }
 }

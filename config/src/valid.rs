@@ -65,8 +65,8 @@ pub struct Port {
     /// The port's own MAC address: the VTEP's if the underlay uses this port; else only shown.
     /// Default: [`Mac::of_name`], for the underlay with its address.
     pub mac: Mac,
-    /// Largest Ethernet payload sent and accepted, bytes: 68..=9198, default 9198 for memif (so that
-    /// frames reach 9,216 bytes with header and one tag), 1500 for eth.
+    /// Largest Ethernet payload sent and accepted, bytes: 68..=9198, default 9198 for memif and vhost-user (so that
+    /// frames reach 9,216 bytes with header and one tag), 1500 for eth. A segment that a VM leaves to be cut may be longer.
     pub mtu: u16,
 }
 
@@ -75,6 +75,8 @@ pub struct Port {
 pub enum PortKind {
     /// Shared memory with a container.
     Memif(Memif),
+    /// Shared memory with a virtual machine.
+    VhostUser(VhostUser),
     /// A NIC or DPDK virtual device.
     Eth(Eth),
 }
@@ -122,9 +124,9 @@ pub enum SocketName {
 /// Which side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Listens; maps the client's memory (memif "master").
+    /// Listens. With memif ("master" there) it maps the client's memory.
     Server,
-    /// Connects and brings the memory (memif "slave").
+    /// Connects. With memif ("slave" there) it brings the memory; with vhost-user the VM's side does, whatever its role.
     Client,
 }
 
@@ -368,14 +370,24 @@ impl PortKind {
     pub fn name(&self) -> &'static str {
         match self {
             PortKind::Memif(_) => "memif",
+            PortKind::VhostUser(_) => "vhost-user",
             PortKind::Eth(_) => "eth",
+        }
+    }
+
+    /// The socket on which its peer is met, if it has one.
+    pub fn socket(&self) -> Option<&SocketName> {
+        match self {
+            PortKind::Memif(memif) => Some(&memif.socket),
+            PortKind::VhostUser(vhost_user) => Some(&vhost_user.socket),
+            PortKind::Eth(_) => None,
         }
     }
 
     /// Default of [`Port::mtu`].
     pub fn default_mtu(&self) -> u16 {
         match self {
-            PortKind::Memif(_) => 9198,
+            PortKind::Memif(_) | PortKind::VhostUser(_) => 9198,
             PortKind::Eth(_) => 1500,
         }
     }

@@ -1,7 +1,7 @@
 //! What must fit together: names resolve, nothing is used twice, addresses are reachable.
 
 use crate::error::{Report, quote, suggest};
-use crate::{Bridge, PortKind, Role, SocketName, StaticTo, ValidConfig, Vxlan, read};
+use crate::{Bridge, Port, PortKind, Role, SocketName, StaticTo, ValidConfig, Vxlan, read};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -94,7 +94,8 @@ fn cpu_list(cpus: &[usize]) -> String {
 
 fn ports(config: &ValidConfig, places: &Places, report: &mut Report) {
     let mut names = HashMap::new();
-    let mut sockets: HashMap<&SocketName, (Role, &Span)> = HashMap::new();
+    let mut sockets: HashMap<&SocketName, (&Port, &Span)> = HashMap::new();
+    let mut roles: HashMap<&SocketName, (Role, &Span)> = HashMap::new();
     let mut ids = HashMap::new();
     let mut devices = HashMap::new();
     let control = SocketName::Path(config.control.socket.clone());
@@ -105,23 +106,35 @@ fn ports(config: &ValidConfig, places: &Places, report: &mut Report) {
             let message = || format!("port name {:?} is already used: names are unique", port.name);
             report.add_with_note(name, message, first, "first used here");
         }
+        if let (Some(name), Some(at)) = (port.kind.socket(), &place.socket) {
+            let shown = || quote(&name.to_string());
+            if *name == control {
+                let message =
+                    || format!("socket = {} is the control socket's: give {} its own", shown(), port.kind.name());
+                match &places.control_socket {
+                    Some(control) => report.add_with_note(at, message, control, "the control socket"),
+                    None => report.add(at, message),
+                }
+            }
+            let (other, first) = *sockets.entry(name).or_insert((port, at));
+            if !std::ptr::eq(first, at) && [other, port].iter().any(|port| matches!(port.kind, PortKind::VhostUser(_)))
+            {
+                let message = || {
+                    format!(
+                        "socket = {} of port {:?} is already port {:?}'s: a vhost-user port has its own",
+                        shown(),
+                        port.name,
+                        other.name
+                    )
+                };
+                report.add_with_note(at, message, first, "first used here");
+            }
+        }
         match &port.kind {
             PortKind::Memif(memif) => {
                 let Some(socket) = &place.socket else { continue };
-                if memif.socket == control {
-                    let message = || {
-                        format!(
-                            "socket = {} is the control socket's: give memif its own",
-                            quote(&memif.socket.to_string())
-                        )
-                    };
-                    match &places.control_socket {
-                        Some(at) => report.add_with_note(socket, message, at, "the control socket"),
-                        None => report.add(socket, message),
-                    }
-                }
                 if place.role_right {
-                    let (role, first) = *sockets.entry(&memif.socket).or_insert((memif.role, socket));
+                    let (role, first) = *roles.entry(&memif.socket).or_insert((memif.role, socket));
                     if role != memif.role {
                         let message = || {
                             let name = quote(&memif.socket.to_string());
@@ -141,6 +154,7 @@ fn ports(config: &ValidConfig, places: &Places, report: &mut Report) {
                     report.add_with_note(id, message, first, "first used here");
                 }
             }
+            PortKind::VhostUser(_) => {}
             PortKind::Eth(eth) => {
                 let Some(device) = &place.device else { continue };
                 // The arguments don't make it another device.

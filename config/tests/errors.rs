@@ -240,6 +240,9 @@ kind = "memif"
 [[port]]
 name = "e"
 kind = "eth"
+[[port]]
+name = "v"
+kind = "vhost-user"
 [[bridge]]
 [vxlan]
 "#;
@@ -248,12 +251,13 @@ kind = "eth"
         [
             "1:1: [[worker]] needs cpu: 0 to 65535",
             "2:1: [[port]] needs name: 1 to 32 of A-Z a-z 0-9 _ . : -, unique",
-            r#"2:1: [[port]] needs kind: "memif", "eth""#,
+            r#"2:1: [[port]] needs kind: "memif", "vhost-user", "eth""#,
             r#"3:1: [[port]] "a" needs socket: an absolute path, or @name in the abstract namespace"#,
             r#"6:1: [[port]] "e" needs device: a PCI address, or a DPDK vdev that begins with net_"#,
-            "9:1: [[bridge]] needs name: 1 to 32 of A-Z a-z 0-9 _ . : -, unique",
-            "10:1: [vxlan] needs port: the name of a [[port]]",
-            "10:1: [vxlan] needs local: an IPv4 address with prefix length",
+            r#"9:1: [[port]] "v" needs socket: an absolute path, or @name in the abstract namespace"#,
+            "12:1: [[bridge]] needs name: 1 to 32 of A-Z a-z 0-9 _ . : -, unique",
+            "13:1: [vxlan] needs port: the name of a [[port]]",
+            "13:1: [vxlan] needs local: an IPv4 address with prefix length",
         ]
     );
 }
@@ -262,7 +266,7 @@ kind = "eth"
 fn kinds() {
     let text = r#"[[port]]
 name = "v"
-kind = "vhost-user"
+kind = "vhost_user"
 socket = "/v"
 [[port]]
 name = "x"
@@ -274,9 +278,9 @@ kind = "tap"
     assert_eq!(
         errors(text),
         [
-            r#"3:8: kind = "vhost-user": not in this version; "memif" and "eth" are"#,
+            r#"3:8: kind = "vhost_user": no such kind; did you mean "vhost-user"?"#,
             r#"7:8: kind = "menif": no such kind; did you mean "memif"?"#,
-            r#"10:8: kind = "tap": no such kind: "memif" or "eth""#,
+            r#"10:8: kind = "tap": no such kind: "memif", "vhost-user" or "eth""#,
         ]
     );
 }
@@ -295,6 +299,16 @@ device = "net_tap0"
 id = 1
 secret = "x"
 buffer-size = 2048
+role = "client"
+[[port]]
+name = "v"
+kind = "vhost-user"
+socket = "/v"
+id = 0
+secret = "x"
+ring-size = 256
+buffer-size = 2048
+device = "net_tap1"
 "#;
     assert_eq!(
         errors(text),
@@ -303,6 +317,12 @@ buffer-size = 2048
             r#"10:1: id does not fit kind = "eth" in [[port]] "e": it is for "memif""#,
             r#"11:1: secret does not fit kind = "eth" in [[port]] "e": it is for "memif""#,
             r#"12:1: buffer-size does not fit kind = "eth" in [[port]] "e": it is for "memif""#,
+            r#"13:1: role does not fit kind = "eth" in [[port]] "e": it is for "memif", "vhost-user""#,
+            r#"18:1: id does not fit kind = "vhost-user" in [[port]] "v": it is for "memif""#,
+            r#"19:1: secret does not fit kind = "vhost-user" in [[port]] "v": it is for "memif""#,
+            r#"20:1: ring-size does not fit kind = "vhost-user" in [[port]] "v": it is for "memif", "eth""#,
+            r#"21:1: buffer-size does not fit kind = "vhost-user" in [[port]] "v": it is for "memif""#,
+            r#"22:1: device does not fit kind = "vhost-user" in [[port]] "v": it is for "eth""#,
         ]
     );
 }
@@ -585,6 +605,86 @@ role = "client"
             r#"8:10: socket = "/m" has a server already and cannot have a client: one role per socket"#,
             "note 4:10: first used here",
         ]
+    );
+}
+
+#[test]
+fn vhost_user_ranges() {
+    let text = r#"[[port]]
+name = "v"
+kind = "vhost-user"
+socket = "vm.sock"
+role = "slave"
+queues = 17
+mac = "01:00:5e:00:00:01"
+mtu = 9199
+[[port]]
+name = "w"
+kind = "vhost-user"
+socket = "@wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww"
+queues = 0
+"#;
+    assert_eq!(
+        errors(text),
+        [
+            r#"4:10: socket = "vm.sock": a socket is an absolute path, or "@name" in the abstract namespace"#,
+            r#"5:8: role = "slave": not a role: "server" or "client""#,
+            "6:10: queues = 17 is out of range: 1 to 16",
+            r#"7:7: mac = "01:00:5e:00:00:01": a group address: the first byte of a station's is even"#,
+            "8:7: mtu = 9199 is out of range: 68 to 9198",
+            r#"12:10: socket = "@wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww"...: a socket's name has at most 107 bytes, not 108"#,
+            "13:10: queues = 0 is out of range: 1 to 16",
+        ]
+    );
+}
+
+#[test]
+fn vhost_user_ports_on_a_socket() {
+    let text = r#"[[port]]
+name = "v"
+kind = "vhost-user"
+socket = "/v"
+[[port]]
+name = "w"
+kind = "vhost-user"
+socket = "/v"
+role = "server"
+[[port]]
+name = "m"
+kind = "memif"
+socket = "/v"
+[[port]]
+name = "n"
+kind = "memif"
+socket = "/n"
+[[port]]
+name = "x"
+kind = "vhost-user"
+socket = "//n"
+"#;
+    assert_eq!(
+        errors(text),
+        [
+            r#"8:10: socket = "/v" of port "w" is already port "v"'s: a vhost-user port has its own"#,
+            "note 4:10: first used here",
+            r#"13:10: socket = "/v" of port "m" is already port "v"'s: a vhost-user port has its own"#,
+            "note 4:10: first used here",
+            r#"21:10: socket = "//n" of port "x" is already port "n"'s: a vhost-user port has its own"#,
+            "note 17:10: first used here",
+        ]
+    );
+}
+
+#[test]
+fn the_control_socket_as_a_vhost_user_port_s() {
+    let text = r#"[[port]]
+name = "v"
+kind = "vhost-user"
+socket = "/run/dray/dray.sock"
+"#;
+    assert_eq!(
+        errors(text),
+        [r#"4:10: socket = "/run/dray/dray.sock" is the control socket's: give vhost-user its own"#,]
     );
 }
 

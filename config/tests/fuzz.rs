@@ -43,6 +43,7 @@ const PIECES: &[&str] = &[
     "{ port = \"web\" }",
     "\"eth\"",
     "\"memif\"",
+    "\"vhost-user\"",
     "'''",
     "\"\"\"",
     "inf",

@@ -1,14 +1,32 @@
 //! How other programs attach to a port, ready to paste.
 
 use dray_config::rpc::ConnectInfo;
-use dray_config::{Memif, Port, PortKind, Role, SocketName};
+use dray_config::{Mac, Memif, Port, PortKind, Role, SocketName, VhostUser};
 
-/// A way to attach to `port` for each program that can.
-pub fn connect(port: &Port) -> Vec<ConnectInfo> {
+/// A way to attach to `port` for each program that can. A port that is the underlay uses its address itself. More queue
+/// pairs than `workers` gain a VM nothing.
+pub fn connect(port: &Port, is_underlay: bool, workers: usize) -> Vec<ConnectInfo> {
     let info = |program: &str, text: String| ConnectInfo { program: program.into(), text };
     match &port.kind {
         PortKind::Memif(memif) => {
             vec![info("testpmd", testpmd(memif)), info("Pktgen-DPDK", pktgen(memif)), info("VPP", vpp(memif, port.mtu))]
+        }
+        PortKind::VhostUser(vhost_user) => {
+            let vm = Vm {
+                socket: &vhost_user.socket,
+                listens: vhost_user.role == Role::Client,
+                queues: workers.min(vhost_user.queues.into()),
+                mac: (!is_underlay).then_some(port.mac),
+            };
+            let mut infos = vec![info("QEMU", vm.qemu(vhost_user))];
+            // The others know no abstract names.
+            if let SocketName::Path(path) = &vhost_user.socket {
+                let path = path.display().to_string();
+                infos.push(info("libvirt", vm.libvirt(&path)));
+                infos.push(info("Cloud Hypervisor", vm.cloud_hypervisor(&path)));
+                infos.push(info("testpmd", vm.testpmd(&path, &port.name)));
+            }
+            infos
         }
         PortKind::Eth(eth) => {
             let text = format!("nothing attaches: the port is the device {:?}, which drayd drives", eth.device);
@@ -73,14 +91,102 @@ fn vpp(memif: &Memif, mtu: u16) -> String {
     )
 }
 
+/// The VM's side of a vhost-user port.
+struct Vm<'a> {
+    socket: &'a SocketName,
+    /// Else it connects.
+    listens: bool,
+    queues: usize,
+    mac: Option<Mac>,
+}
+
+impl Vm<'_> {
+    /// `,mac=..`, if it has one.
+    fn mac(&self) -> String {
+        self.mac.map(|mac| format!(",mac={mac}")).unwrap_or_default()
+    }
+
+    fn qemu(&self, port: &VhostUser) -> String {
+        let queues = self.queues;
+        let chardev = match self.socket {
+            // In QEMU's arguments a comma is written twice.
+            SocketName::Path(path) => format!("path={}", path.display().to_string().replace(',', ",,")),
+            SocketName::Abstract(name) => format!("path={},abstract=on", name.replace(',', ",,")),
+        };
+        let role = if self.listens { "server=on,wait=off" } else { "reconnect=1" };
+        let chardev = quote(&format!("socket,id=char0,{chardev},{role}"));
+        let (of_netdev, of_device) = match queues {
+            1 => (String::new(), String::new()),
+            // Two vectors for each pair, one for the control queue, one for changes of the configuration.
+            n => (format!(",queues={n}"), format!(",mq=on,vectors={}", 2 * n + 2)),
+        };
+        let more = match port.queues {
+            1 => String::new(),
+            most => format!("\n# up to queues={most}; for N of them add mq=on,vectors=2N+2"),
+        };
+        format!(
+            "qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem \\\n  \
+             -chardev {chardev} -netdev vhost-user,id=net0,chardev=char0{of_netdev} \\\n  \
+             -device virtio-net-pci,netdev=net0{}{of_device},mrg_rxbuf=on,rx_queue_size=1024,tx_queue_size=1024{more}",
+            self.mac()
+        )
+    }
+
+    fn libvirt(&self, path: &str) -> String {
+        let path = path.replace('&', "&amp;").replace('\'', "&apos;").replace('<', "&lt;");
+        let source = if self.listens {
+            format!("<source type='unix' path='{path}' mode='server'/>")
+        } else {
+            format!(
+                "<source type='unix' path='{path}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>"
+            )
+        };
+        let mac = self.mac.map(|mac| format!("  <mac address='{mac}'/>\n")).unwrap_or_default();
+        let queues = if self.queues == 1 { String::new() } else { format!(" queues='{}'", self.queues) };
+        format!(
+            "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n\
+             <!-- and among the devices: -->\n\
+             <interface type='vhostuser'>\n{mac}  {source}\n  <model type='virtio'/>\n  \
+             <driver{queues} rx_queue_size='1024' tx_queue_size='1024'/>\n</interface>"
+        )
+    }
+
+    fn cloud_hypervisor(&self, path: &str) -> String {
+        let mode = if self.listens { "server" } else { "client" };
+        // It counts rings, not pairs.
+        let net = format!(
+            "vhost_user=on,socket={path},vhost_mode={mode},num_queues={},queue_size=1024{}",
+            2 * self.queues,
+            self.mac()
+        );
+        format!("cloud-hypervisor --memory size=1G,shared=on --net {}", quote(&net))
+    }
+
+    fn testpmd(&self, path: &str, name: &str) -> String {
+        let queues = self.queues;
+        let server = if self.listens { ",server=1" } else { "" };
+        let vdev = format!("net_virtio_user0,path={path}{server},queues={queues},queue_size=1024{}", self.mac());
+        let queues = if queues == 1 { String::new() } else { format!(" --rxq={queues} --txq={queues}") };
+        format!(
+            "dpdk-testpmd --lcores '0@0,1@1' --no-pci --no-huge -m 256 --file-prefix {} \\\n  --vdev {} -- -i --total-num-mbufs=16384{queues}",
+            quote(name),
+            quote(&vdev)
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn texts(keys: &str) -> Vec<String> {
+        texts_for(keys, false, 1)
+    }
+
+    fn texts_for(keys: &str, is_underlay: bool, workers: usize) -> Vec<String> {
         let text = format!("[[port]]\nname = 'web'\n{}\n", keys.replace(';', "\n"));
         let config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
-        connect(&config.ports[0]).into_iter().map(|info| info.text).collect()
+        connect(&config.ports[0], is_underlay, workers).into_iter().map(|info| info.text).collect()
     }
 
     #[test]
@@ -102,6 +208,44 @@ mod tests {
             r"--vdev 'net_memif0,role=server,id=0,socket=fw,socket-abstract=yes,rsize=10,bsize=2048,secret=it'\''s' -- -i"
         ));
         assert!(texts[2].contains("id 0 master "));
+    }
+
+    #[test]
+    fn a_vm_listens_for_a_client() {
+        let texts = texts("kind='vhost-user';socket='/run/vm.sock';mac='02:00:00:00:00:07'");
+        assert_eq!(
+            texts[0],
+            "qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem \\\n  \
+             -chardev socket,id=char0,path=/run/vm.sock,server=on,wait=off -netdev vhost-user,id=net0,chardev=char0 \\\n  \
+             -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:07,mrg_rxbuf=on,rx_queue_size=1024,tx_queue_size=1024\n\
+             # up to queues=16; for N of them add mq=on,vectors=2N+2"
+        );
+        assert!(texts[1].contains("<source type='unix' path='/run/vm.sock' mode='server'/>"), "{}", texts[1]);
+        assert!(texts[1].contains("<mac address='02:00:00:00:00:07'/>"), "{}", texts[1]);
+        assert!(texts[2].contains(",vhost_mode=server,num_queues=2,"), "{}", texts[2]);
+        assert!(texts[3].contains(
+            "--vdev net_virtio_user0,path=/run/vm.sock,server=1,queues=1,queue_size=1024,mac=02:00:00:00:00:07 -- -i"
+        ));
+    }
+
+    #[test]
+    fn a_vm_connects_to_a_server() {
+        let texts = texts_for("kind='vhost-user';role='server';queues=4;socket=\"/it's,&.sock\"", true, 8);
+        assert!(texts[0].contains(
+            r"-chardev 'socket,id=char0,path=/it'\''s,,&.sock,reconnect=1' -netdev vhost-user,id=net0,chardev=char0,queues=4 "
+        ));
+        assert!(texts[0].contains(" -device virtio-net-pci,netdev=net0,mq=on,vectors=10,"), "{}", texts[0]);
+        assert!(texts[1].contains("path='/it&apos;s,&amp;.sock' mode='client'>\n    <reconnect "), "{}", texts[1]);
+        assert!(texts[1].contains("<driver queues='4' ") && !texts[1].contains("<mac"), "{}", texts[1]);
+        assert!(texts[2].contains(",vhost_mode=client,num_queues=8,"), "{}", texts[2]);
+        assert!(texts[3].contains(",queues=4,queue_size=1024' -- -i --total-num-mbufs=16384 --rxq=4 --txq=4"));
+    }
+
+    #[test]
+    fn abstract_names_are_for_qemu() {
+        let texts = texts("kind='vhost-user';socket='@vm';queues=1");
+        assert_eq!(texts.len(), 1);
+        assert!(texts[0].contains("path=vm,abstract=on,server=on,wait=off ") && !texts[0].contains('#'));
     }
 
     #[test]

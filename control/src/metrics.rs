@@ -105,6 +105,19 @@ pub fn render(switch: &Switch) -> String {
         }
     }
     family("dray_port_dropped_packets", "counter", "Frames dropped, by reason.", &dropped);
+    let (mut interrupts, mut resets) = (Vec::new(), Vec::new());
+    for name in &names {
+        let Some(status) = switch.ports.vhost_user(name) else { continue };
+        for ring in &status.rings {
+            interrupts.push((format!("{{port=\"{name}\",ring=\"{}\"}}", ring.index), ring.interrupts as f64));
+        }
+        for (reason, n) in &status.faults {
+            resets.push((format!("{{port=\"{name}\",reason=\"{reason}\"}}"), *n as f64));
+        }
+    }
+    family("dray_port_interrupts", "counter", "Interrupts sent to a virtual machine, by ring.", &interrupts);
+    let help = "Connections to a virtual machine reset for what it did wrong, by reason.";
+    family("dray_port_resets", "counter", help, &resets);
     let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
     let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
     family("dray_port_up", "gauge", "Whether the link is up.", &links);

@@ -1,12 +1,13 @@
-//! The links of all ports: memif by its supervisor, NICs by DPDK, which is started with the first of them.
+//! The links of all ports: memif by its supervisor, each vhost-user port by its own thread, NICs by DPDK, which is
+//! started with the first of them.
 
 use crate::log::{Limit, log};
-use crossbeam_channel::{Receiver, unbounded};
-use dray_config::{Mac, Port, PortKind};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use dray_config::{Mac, Port, PortKind, Role};
 use dray_dataplane::Dataplane;
 use dray_dpdk::{EthOptions, EthPort, Link as EthLink, eal};
-use dray_vhost::memif::{PortSpec, Supervisor};
-use dray_vhost::{Event, LinkInfo};
+use dray_vhost::memif::{self, Supervisor};
+use dray_vhost::{Event, LinkInfo, vhost_user};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ const OVERHEAD: u32 = 18;
 /// A port's link, as the workers have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Frames can pass. For memif with what is known of the peer.
+    /// Frames can pass. With what is known of the peer, if the port has one.
     Up(Option<LinkInfo>),
     /// They can't, and why.
     Down(String),
@@ -32,6 +33,8 @@ impl Link {
 /// All ports that are open.
 pub struct Ports {
     memif: Supervisor,
+    /// For every vhost-user port that is opened.
+    sender: Sender<Event>,
     events: Receiver<Event>,
     /// Events that were taken out of turn.
     early: Vec<Event>,
@@ -40,10 +43,26 @@ pub struct Ports {
 
 struct Open {
     link: Link,
-    /// None: memif.
-    eth: Option<EthPort>,
+    device: Device,
     /// A peer that comes and goes all the time must not fill the log.
     news: Limit,
+}
+
+/// What keeps a port's link.
+enum Device {
+    /// The supervisor does.
+    Memif,
+    VhostUser(vhost_user::Port),
+    Eth(EthPort),
+}
+
+impl Open {
+    fn eth(&self) -> Option<&EthPort> {
+        match &self.device {
+            Device::Eth(eth) => Some(eth),
+            _ => None,
+        }
+    }
 }
 
 impl Ports {
@@ -53,33 +72,38 @@ impl Ports {
     /// If the kernel gives no thread, epoll or eventfd.
     pub fn new() -> Result<Ports, String> {
         let (sender, events) = unbounded();
-        let memif = Supervisor::start(move |event| {
-            // The receiver goes after the supervisor; nothing is to be told then.
-            let _ = sender.send(event);
-        })?;
-        Ok(Ports { memif, events, early: Vec::new(), open: BTreeMap::new() })
+        let memif = Supervisor::start(into(&sender))?;
+        Ok(Ports { memif, sender, events, early: Vec::new(), open: BTreeMap::new() })
     }
 
-    /// What happens to memif ports, for [`Ports::event`].
+    /// What happens to memif and vhost-user ports, for [`Ports::event`].
     pub fn events(&self) -> Receiver<Event> {
         self.events.clone()
     }
 
-    /// Opens `port`. Its link comes up later: a memif's with [`Ports::event`], a NIC's with [`Ports::attach`].
+    /// Opens `port`. Its link comes up later: a NIC's with [`Ports::attach`], all others' with [`Ports::event`].
     /// `own_mac`: a NIC keeps its own address rather than taking the port's.
     ///
     /// # Errors
     /// Why it can't be opened; nothing is left of it then.
     pub fn open(&mut self, port: &Port, own_mac: bool, workers: usize) -> Result<(), String> {
-        let open = match &port.kind {
+        let name = port.name.clone();
+        let (reason, device) = match &port.kind {
             PortKind::Memif(memif) => {
-                let spec = PortSpec { name: port.name.clone(), memif: memif.clone(), max_frame: max_frame(port) };
-                self.memif.add(spec)?;
+                self.memif.add(memif::PortSpec { name, memif: memif.clone(), max_frame: max_frame(port) })?;
                 let reason = match memif.role {
-                    dray_config::Role::Server => "no peer has connected",
-                    dray_config::Role::Client => "not connected yet",
+                    Role::Server => "no peer has connected",
+                    Role::Client => "not connected yet",
                 };
-                Open { link: Link::Down(reason.into()), eth: None, news: Limit::default() }
+                (reason.into(), Device::Memif)
+            }
+            PortKind::VhostUser(vhost_user) => {
+                let reason = match vhost_user.role {
+                    Role::Server => "no front end has connected".into(),
+                    Role::Client => format!("connecting to {}", vhost_user.socket),
+                };
+                let spec = vhost_user::PortSpec { name, vhost_user: vhost_user.clone(), max_frame: max_frame(port) };
+                (reason, Device::VhostUser(vhost_user::Port::open(spec, into(&self.sender))?))
             }
             PortKind::Eth(eth) => {
                 start_eal()?;
@@ -92,16 +116,17 @@ impl Ports {
                 };
                 let device = EthPort::open(&eth.device, &options).map_err(|error| error.to_string())?;
                 device.info().notes.iter().for_each(|note| log(format!("port {}: {note}", port.name)));
-                Open { link: Link::Down("not started yet".into()), eth: Some(device), news: Limit::default() }
+                ("not started yet".into(), Device::Eth(device))
             }
         };
+        let open = Open { link: Link::Down(reason), device, news: Limit::default() };
         self.open.insert(port.name.clone(), open);
         Ok(())
     }
 
     /// Gives a NIC's queues to the workers, whose tables know the port by now. They poll it from now on, whatever its link.
     pub fn attach(&mut self, name: &str, dataplane: &mut Dataplane) {
-        let Some(Open { link, eth: Some(eth), .. }) = self.open.get_mut(name) else { return };
+        let Some(Open { link, device: Device::Eth(eth), .. }) = self.open.get_mut(name) else { return };
         let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
         let info = eth.info();
         log(format!(
@@ -124,13 +149,18 @@ impl Ports {
     pub fn close(&mut self, name: &str, dataplane: &mut Dataplane) {
         let Some(open) = self.open.remove(name) else { return };
         dataplane.link_down(name);
-        if open.eth.is_none() {
-            self.memif.remove(name);
-            // What was said about it before must not be taken for news of a port of the same name. What was said about
-            // others has to wait: the workers' tables may not know them yet.
-            self.early.extend(self.events.try_iter());
-            self.early.retain(|event| port_of(event) != name);
+        match open.device {
+            Device::Memif => {
+                self.memif.remove(name);
+            }
+            // Its thread has ended after this.
+            Device::VhostUser(port) => drop(port),
+            Device::Eth(_) => return,
         }
+        // What was said about it before must not be taken for news of a port of the same name. What was said about
+        // others has to wait: the workers' tables may not know them yet.
+        self.early.extend(self.events.try_iter());
+        self.early.retain(|event| port_of(event) != name);
     }
 
     /// Events that came while ports were closed, older than all that [`Ports::events`] will give.
@@ -140,12 +170,15 @@ impl Ports {
 
     /// The port's MTU or address has changed, without its link going down.
     pub fn update(&mut self, port: &Port) {
-        if let PortKind::Memif(_) = port.kind {
-            self.memif.set_max_frame(&port.name, max_frame(port));
+        match self.open.get(&port.name).map(|open| &open.device) {
+            Some(Device::Memif) => self.memif.set_max_frame(&port.name, max_frame(port)),
+            Some(Device::VhostUser(device)) => device.set_max_frame(max_frame(port)),
+            // Its MTU doesn't change while it is open.
+            Some(Device::Eth(_)) | None => {}
         }
     }
 
-    /// Takes up what happened to a memif port. The name of the port, if its link is up now.
+    /// Takes up what happened to a memif or vhost-user port. The name of the port, if its link is up now.
     pub fn event(&mut self, event: Event, dataplane: &mut Dataplane) -> Option<String> {
         let name = port_of(&event).to_owned();
         let open = self.open.get_mut(&name)?;
@@ -170,7 +203,7 @@ impl Ports {
         let now = Instant::now();
         for (name, open) in &mut self.open {
             open.news.flush(now, || format!("port {name}"));
-            let Some(eth) = &open.eth else { continue };
+            let Some(eth) = open.eth() else { continue };
             let link = eth_link(eth.link());
             if link != open.link {
                 open.news.log(now, link_line(name, &link));
@@ -193,7 +226,15 @@ impl Ports {
 
     /// A port's device, if it is a NIC.
     pub fn eth(&self, name: &str) -> Option<&EthPort> {
-        self.open.get(name)?.eth.as_ref()
+        self.open.get(name)?.eth()
+    }
+
+    /// A port's front end and rings, if it is a vhost-user port.
+    pub fn vhost_user(&self, name: &str) -> Option<vhost_user::Status> {
+        match &self.open.get(name)?.device {
+            Device::VhostUser(port) => Some(port.status()),
+            _ => None,
+        }
     }
 
     /// Closes all ports, whose peers are told, and ends DPDK. The workers have given back all queues: the data plane is
@@ -205,6 +246,15 @@ impl Ports {
         if let Err(error) = eal::cleanup() {
             log(format!("dpdk: {error}"));
         }
+    }
+}
+
+/// Events go there.
+fn into(sender: &Sender<Event>) -> impl Fn(Event) + Send + use<> {
+    let sender = sender.clone();
+    move |event| {
+        // The receiver goes after the threads that tell; nothing is to be told then.
+        let _ = sender.send(event);
     }
 }
 
@@ -234,6 +284,7 @@ fn eth_link(link: EthLink) -> Link {
 }
 
 fn link_line(name: &str, link: &Link) -> String {
+    let sealed = |sealed: bool| if sealed { "" } else { ", memory not sealed" };
     match link {
         Link::Up(Some(LinkInfo::Memif(info))) => {
             let rings = |n: u16| if n == 1 { "1 ring".to_owned() } else { format!("{n} rings") };
@@ -243,10 +294,20 @@ fn link_line(name: &str, link: &Link) -> String {
                 rings(info.rx_rings),
                 rings(info.tx_rings),
                 info.ring_size,
-                if info.sealed { "" } else { ", memory not sealed" }
+                sealed(info.sealed)
             )
         }
-        Link::Up(_) => format!("port {name}: up"),
+        Link::Up(Some(LinkInfo::VhostUser(info))) => {
+            format!(
+                "port {name}: up, {} receive and {} transmit rings, {}, size {}{}",
+                info.rx_rings,
+                info.tx_rings,
+                if info.packed { "packed" } else { "split" },
+                info.ring_size,
+                sealed(info.sealed)
+            )
+        }
+        Link::Up(None) => format!("port {name}: up"),
         Link::Down(reason) => format!("port {name}: down: {reason}"),
     }
 }

@@ -12,7 +12,7 @@ use dray_config::rpc::{
 use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts};
 use dray_switch::Drop;
-use dray_vhost::LinkInfo;
+use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -41,7 +41,8 @@ impl Switch {
             Request::Port(PortRequest::Show { name, connect: true }) => {
                 let name = name.ok_or_else(|| refused("connect needs the name of a port"))?;
                 let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
-                done(connect::connect(port))
+                let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
+                done(connect::connect(port, is_underlay, self.dataplane.workers()))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
             Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),
@@ -199,6 +200,17 @@ impl Switch {
                     put("sealed", json!(peer.sealed));
                 }
             }
+            PortKind::VhostUser(vhost_user) => {
+                info.queues = vhost_user.queues;
+                if let Some(Link::Up(Some(LinkInfo::VhostUser(peer)))) = link {
+                    info.queues = peer.rx_rings;
+                }
+                put("socket", json!(vhost_user.socket.to_string()));
+                put("role", json!(vhost_user.role.to_string()));
+                if let Some(status) = self.ports.vhost_user(&port.name) {
+                    vhost_user_detail(&status, &mut put);
+                }
+            }
             PortKind::Eth(eth) => {
                 info.queues = eth.queues;
                 put("device", json!(eth.device));
@@ -295,6 +307,36 @@ impl Switch {
         }
         infos
     }
+}
+
+/// A front end and its rings as they are now.
+fn vhost_user_detail(status: &vhost_user::Status, put: &mut impl FnMut(&str, Value)) {
+    put("connected", json!(status.connected));
+    put("features", json!(status.features));
+    put("protocol_features", json!(status.protocol_features));
+    put("device_status", json!(status.device_status));
+    if let Some(largest) = status.rings.iter().max_by_key(|ring| ring.size) {
+        put("layout", json!(if largest.packed { "packed" } else { "split" }));
+        put("ring_size", json!(largest.size));
+    }
+    let ring = |ring: &vhost_user::RingStatus| {
+        json!({
+            "index": ring.index,
+            "size": ring.size,
+            "packed": ring.packed,
+            "started": ring.started,
+            "enabled": ring.enabled,
+            "kicks": ring.kicks,
+            "interrupts": ring.interrupts,
+        })
+    };
+    put("rings", status.rings.iter().map(ring).collect());
+    put("regions", json!(status.regions));
+    put("bytes", json!(status.bytes));
+    put("sealed", json!(status.sealed));
+    put("logging", json!(status.logging));
+    put("guest_mtu", json!(status.mtu));
+    put("faults", json!(status.faults));
 }
 
 /// The drop counters that are not zero.

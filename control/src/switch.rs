@@ -246,7 +246,7 @@ impl Switch {
         (self.published, self.is_stale) = (Instant::now(), false);
     }
 
-    /// Takes up what happened to a memif port.
+    /// Takes up what happened to a memif or vhost-user port.
     pub fn event(&mut self, event: Event) {
         if let Some(name) = self.ports.event(event, &mut self.dataplane) {
             self.came_up(&name);
@@ -360,7 +360,7 @@ fn excludes(old: &Port, new: &Port) -> bool {
     match (&old.kind, &new.kind) {
         (PortKind::Memif(old), PortKind::Memif(new)) => same_place(old, new),
         (PortKind::Eth(old), PortKind::Eth(new)) => device(old) == device(new),
-        _ => false,
+        (old, new) => old.socket().is_some() && old.socket() == new.socket(),
     }
 }
 
@@ -421,6 +421,10 @@ mod tests {
         assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=0")));
         assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=1;role='client'")));
         assert!(!excludes(&a, &port("name='b';kind='memif';socket='/m';id=1")));
+        let v = port("name='v';kind='vhost-user';socket='/m'");
+        assert!(excludes(&a, &v) && excludes(&v, &a));
+        assert!(excludes(&v, &port("name='w';kind='vhost-user';socket='/m';role='server'")));
+        assert!(!excludes(&v, &port("name='w';kind='vhost-user';socket='@m'")));
         assert!(!excludes(&a, &port("name='b';kind='memif';socket='@m';id=0")));
         let nic = port("name='n';kind='eth';device='0000:3b:00.0'");
         assert!(excludes(&nic, &port("name='m';kind='eth';device='3b:00.0'")));
