@@ -78,6 +78,8 @@ port_counters! {
     tx_bytes,
     /// Frames that flooding added to those received here.
     copies,
+    /// Frames that segmentation added to those that were to leave through this port: pieces, less one for each frame cut.
+    segments,
     /// Frames received here, copies included, that were handed to other ports.
     switched,
     /// Frames received here that the control thread took (ARP and ICMP to the VTEP).

@@ -5,6 +5,7 @@ use crate::rotation::Rotation;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
 use dray_switch::mem::ticks;
+use dray_switch::offload;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{PortTable, Tables};
@@ -60,6 +61,8 @@ struct Hands {
     tx: Vec<Option<Box<dyn Tx>>>,
     pipeline: Pipeline,
     burst: Box<Burst>,
+    /// For pieces of frames on their way out.
+    scratch: Box<Burst>,
 }
 
 /// Empty loops after which a worker offers its CPU to others, should there be any: on a CPU of its own it is back at once.
@@ -100,7 +103,7 @@ impl Worker {
     /// Receives a burst and runs it to completion. Whether there was one.
     #[inline(always)]
     fn poll(&self, q: &mut RxQueue, hands: &mut Hands) -> bool {
-        let Hands { tx, pipeline, burst } = hands;
+        let Hands { tx, pipeline, burst, scratch } = hands;
         burst.clear();
         burst.head_len = q.head_len;
         q.queue.receive(burst);
@@ -113,7 +116,7 @@ impl Worker {
         counters.rx_bytes.add(burst.bytes());
 
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
-        let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts };
+        let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch };
         let tally = pipeline.run(burst, cx, &mut out);
         q.queue.release(burst);
 
@@ -132,7 +135,7 @@ impl Worker {
     /// Does what the control thread asks; true if that is to end.
     #[cold]
     fn obey(&mut self, queues: &mut Rotation<RxQueue>, hands: &mut Hands) -> bool {
-        let Hands { tx, burst, .. } = hands;
+        let Hands { tx, burst, scratch, .. } = hands;
         while let Ok(command) = self.commands.try_recv() {
             let mut reply = Reply::default();
             let mut stop = false;
@@ -157,7 +160,7 @@ impl Worker {
                     burst.clear();
                     burst.push_owned(frame);
                     self.counters.ports[port as usize].injected.add(1);
-                    Out { tx, counters: &self.counters.ports, punts: &self.punts }.send(port, burst, &[0]);
+                    Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch }.send(port, burst, &[0]);
                     continue;
                 }
                 Command::Stop => {
@@ -192,6 +195,7 @@ struct Out<'a> {
     tx: &'a mut [Option<Box<dyn Tx>>],
     counters: &'a [PortCounters],
     punts: &'a Sender<(u16, Punt)>,
+    scratch: &'a mut Burst,
 }
 
 impl Output for Out<'_> {
@@ -201,7 +205,13 @@ impl Output for Out<'_> {
         let mut drops = Drops::default();
         match self.tx.get_mut(port as usize) {
             Some(Some(tx)) => {
-                let sent = tx.send(burst, frames, &mut drops);
+                let sent = if burst.has_offloads() {
+                    let (sent, added) = offload::send(&mut **tx, burst, frames, self.scratch, &mut drops);
+                    counters.segments.add(added as u64);
+                    sent
+                } else {
+                    tx.send(burst, frames, &mut drops)
+                };
                 counters.tx_packets.add(sent.packets as u64);
                 counters.tx_bytes.add(sent.bytes);
             }

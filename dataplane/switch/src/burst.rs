@@ -302,18 +302,45 @@ impl Burst {
             Segment::new(data.add(take), len - take as u32)
         };
         frame.end += take as u16;
-        if rest.is_empty() {
+        self.attach(rest);
+    }
+
+    /// Puts `segment` at the end of the body of the frame pushed last, whose length has it already.
+    #[inline(always)]
+    fn attach(&mut self, segment: Segment) {
+        let frame = &mut self.frames[self.n as u16 - 1];
+        if segment.is_empty() {
             return;
         }
         if frame.body.is_empty() && frame.more.1 == 0 {
-            frame.body = rest;
+            frame.body = segment;
             return;
         }
         if frame.more.1 == 0 {
             frame.more.0 = self.chain.len() as u16;
         }
         frame.more.1 += 1;
-        self.chain.push(rest);
+        self.chain.push(segment);
+    }
+
+    /// Appends a frame whose head is that of `of` up to `at` in its bytes, in the same place, and after it `payload`. There is
+    /// [`Burst::room`], and a head has room for both.
+    pub(crate) fn push_piece(&mut self, of: &Frame, at: usize, payload: &[u8]) {
+        let frame = &mut self.frames[self.n as u16];
+        let headers = of.start as usize..at;
+        let end = at + payload.len();
+        frame.bytes[headers.clone()].copy_from_slice(&of.bytes[headers]);
+        frame.bytes[at..end].copy_from_slice(payload);
+        (frame.start, frame.end, frame.len) = (of.start, end as u16, (end - of.start as usize) as u32);
+        (frame.body, frame.more, frame.mbuf) = (Segment::EMPTY, (0, 0), 0);
+        self.n += 1;
+    }
+
+    /// Appends a segment of another burst to the body of the frame pushed last, which has fewer than [`CHAIN_MAX`] beyond its
+    /// first. It is to be sent before that burst is released.
+    pub(crate) fn extend(&mut self, segment: Segment) {
+        self.frames[self.n as u16 - 1].len += segment.len();
+        self.attach(segment);
     }
 
     /// Appends a frame that lives in the burst itself until [`Burst::clear`]: one that Dray makes, or a test.

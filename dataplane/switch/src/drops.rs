@@ -29,7 +29,8 @@ drops! {
     RxBadDescriptor = "rx.bad_descriptor";
     /// The frame is longer than the port's MTU allows.
     RxTooBig = "rx.too_big";
-    /// The frame's checksum or segmentation request points outside its headers or contradicts them (virtio 1.2, section 5.1.6.2).
+    /// The frame's checksum or segmentation request contradicts its headers, points beyond their first 192 bytes, or asks for more
+    /// than 1,024 segments (virtio 1.2, section 5.1.6.2).
     RxBadOffload = "rx.bad_offload";
     /// The NIC had no room or no buffer (its own missed and no-mbuf counters).
     RxMissed = "rx.missed";
@@ -43,6 +44,8 @@ drops! {
     VlanNoBridge = "vlan.no_bridge";
     /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
     UnderlayNotForUs = "underlay.not_for_us";
+    /// An underlay frame that is still to be segmented: an outer packet holds one inner frame and can't be cut.
+    UnderlayGso = "underlay.gso";
     /// Slow-path frames (ARP, ICMP to our own address) came faster than they are answered.
     UnderlayPuntFull = "underlay.punt_full";
     /// The outer IPv4 or UDP header is malformed, a fragment, or contradicts the frame's length.

@@ -49,6 +49,12 @@ impl Segment {
         Segment { len: self.len.min(len as u32), ..self }
     }
 
+    /// The first `len` bytes, or all if it has fewer, and the rest.
+    pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
+        let first = self.prefix(len);
+        (first, Segment { ptr: self.ptr.wrapping_add(first.len as usize), len: self.len - first.len })
+    }
+
     /// Where the bytes are.
     #[inline]
     pub fn as_ptr(self) -> *const u8 {

@@ -6,9 +6,11 @@
 //! What is asked for must be in the head, the first [`HEAD_MAX`](crate::burst::HEAD_MAX) bytes: a checksum field beyond is refused,
 //! and so is segmentation of a frame with longer headers.
 
-use crate::burst::{Burst, Frame, HEADROOM};
-use crate::mem;
-use crate::wire::{self, ETH, TAG, be16};
+use crate::burst::{BURST, Burst, Frame, HEADROOM};
+use crate::mem::{self, Segment};
+use crate::tables::OUTER;
+use crate::wire::{self, ETH, TAG, be16, be32};
+use crate::{Drops, Sent, Tx};
 
 /// Into how many pieces a frame may be cut; a request for more is refused. One frame must not hold up a worker, nor fill a ring of
 /// ordinary size by itself. It allows 64 bytes a piece whatever the frame's length; Linux sends no segments below 48.
@@ -80,7 +82,7 @@ impl Offload {
         if ether_type != expected || found != (protocol, l4) || self.csum_offset != csum_offset {
             return None;
         }
-        let transport = if self.gso.is_tcp() { tcp_header(head.get(l4 + 12)?) } else { wire::UDP_HEADER };
+        let transport = if self.gso.is_tcp() { tcp_header(*head.get(l4 + 12)?) } else { wire::UDP_HEADER };
         let payload = l4 + transport;
         let least = if self.gso.is_tcp() { 20 } else { wire::UDP_HEADER };
         if transport < least || payload > head.len() || payload >= frame.len() || frame.len() - l3 > IP_MAX {
@@ -92,7 +94,7 @@ impl Offload {
 }
 
 /// Length of a TCP header, bytes, by its thirteenth.
-fn tcp_header(data_offset: &u8) -> usize {
+fn tcp_header(data_offset: u8) -> usize {
     (data_offset >> 4) as usize * 4
 }
 
@@ -204,6 +206,201 @@ pub struct Accepts {
     pub uso4: bool,
     /// Takes [`Gso::Udp6`].
     pub uso6: bool,
+}
+
+impl Accepts {
+    /// Whether a frame of which this is left to be done may be given to the receiver as it is.
+    pub fn takes(self, offload: Offload) -> bool {
+        self.csum
+            && (self.ecn || !offload.ecn)
+            && match offload.gso {
+                Gso::None => true,
+                Gso::Tcp4 => self.tso4,
+                Gso::Tcp6 => self.tso6,
+                Gso::Udp4 => self.uso4,
+                Gso::Udp6 => self.uso6,
+            }
+    }
+}
+
+/// Sends the frames of `burst` named by `frames` through `tx` in this order, and does before what `tx` doesn't take. What is in
+/// VXLAN is never left undone: receivers look for it behind the outer headers. `scratch` is for the pieces and empty, before and
+/// after. What was sent, and how many frames segmentation added: `packets + drops = frames.len() + added`.
+#[cold]
+#[inline(never)]
+pub fn send(tx: &mut dyn Tx, burst: &mut Burst, frames: &[u16], scratch: &mut Burst, drops: &mut Drops) -> (Sent, u32) {
+    let accepts = tx.accepts();
+    let mut out = Out { tx, drops, sent: Sent::default() };
+    let mut added = 0;
+    // Frames from here on up to the current one go as they are, but have not gone yet.
+    let mut whole = 0;
+    for (at, &i) in frames.iter().enumerate() {
+        let frame = burst.frame(i);
+        match frame.offload() {
+            None => {}
+            Some(offload) if accepts.takes(offload) && !is_encapsulated(frame) => {}
+            Some(Offload { gso: Gso::None, .. }) => complete(burst, i),
+            Some(_) => {
+                out.send(burst, &frames[whole..at]);
+                whole = at + 1;
+                added += cut(burst, i, scratch, &mut out) - 1;
+            }
+        }
+    }
+    out.send(burst, &frames[whole..]);
+    (out.sent, added)
+}
+
+/// Where [`send`] sends.
+struct Out<'a> {
+    tx: &'a mut dyn Tx,
+    drops: &'a mut Drops,
+    sent: Sent,
+}
+
+impl Out<'_> {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) {
+        if !frames.is_empty() {
+            let sent = self.tx.send(burst, frames, self.drops);
+            self.sent.packets += sent.packets;
+            self.sent.bytes += sent.bytes;
+        }
+    }
+
+    /// Sends all of `scratch` and empties it.
+    fn flush(&mut self, scratch: &mut Burst) {
+        let all: [u16; BURST] = std::array::from_fn(|i| i as u16);
+        self.send(scratch, &all[..scratch.len()]);
+        scratch.clear();
+    }
+}
+
+/// Sends frame `i` in pieces. How many.
+fn cut(burst: &Burst, i: u16, scratch: &mut Burst, out: &mut Out) -> u32 {
+    let frame = burst.frame(i);
+    let at = payload_at(frame);
+    let mut left = frame.len() - (at - frame.start as usize);
+    let mut head = &frame.bytes[at..frame.end as usize];
+    let mut body = burst.segments(frame);
+    let mut segment = Segment::EMPTY;
+    let mut pieces = 0;
+    while left != 0 {
+        if scratch.room() == 0 {
+            out.flush(scratch);
+        }
+        let mut want = left.min(frame.pending.gso_size as usize);
+        left -= want;
+        // Payload that came with the head goes with a head again: there is no memory but the frame's to name.
+        let of_head = head.split_off(..want.min(head.len())).expect("no more than there is");
+        scratch.push_piece(frame, at, of_head);
+        want -= of_head.len();
+        while want != 0 {
+            if segment.is_empty() {
+                segment = body.next().expect("head and segments are as long as the frame");
+            }
+            let (part, rest) = segment.split_at(want);
+            scratch.extend(part);
+            want -= part.len() as usize;
+            segment = rest;
+        }
+        rewrite(scratch, frame.pending, pieces, left == 0);
+        pieces += 1;
+    }
+    out.flush(scratch);
+    pieces
+}
+
+/// Makes the headers of the frame pushed last those of piece number `n`, counted from 0, of a frame with `pending`: lengths,
+/// identification (RFC 791), sequence number and flags (RFC 9293, RFC 3168), checksums, and lengths and checksum of what is
+/// around it.
+fn rewrite(scratch: &mut Burst, pending: Pending, n: u32, last: bool) {
+    let i = scratch.len() as u16 - 1;
+    let frame = &mut scratch.frames[i];
+    frame.pending = Pending { gso: Gso::None, gso_size: 0, ..pending };
+    let encapsulated = is_encapsulated(frame);
+    let Pending { l3, l4, csum_offset, gso, .. } = pending;
+    let (start, l3, l4) = (frame.start as usize, l3 as usize, l4 as usize);
+    // Where it would end if all of it were in `bytes`.
+    let end = start + frame.len();
+    let bytes = &mut frame.bytes;
+    let mut put = |at: usize, value: usize| bytes[at..at + 2].copy_from_slice(&(value as u16).to_be_bytes());
+
+    if encapsulated {
+        let ip = start + ETH;
+        put(ip + 2, end - ip);
+        put(ip + 24, end - ip - 20);
+    }
+    if gso.is_ipv6() {
+        put(l3 + 4, end - l3 - 40);
+    } else {
+        put(l3 + 2, end - l3);
+    }
+    if !gso.is_tcp() {
+        put(l4 + 4, end - l4);
+    }
+
+    if encapsulated {
+        ipv4_checksum(&mut bytes[start + ETH..start + ETH + 20]);
+    }
+    if !gso.is_ipv6() {
+        let id = be16(bytes, l3 + 4).wrapping_add(n as u16);
+        bytes[l3 + 4..l3 + 6].copy_from_slice(&id.to_be_bytes());
+        ipv4_checksum(&mut bytes[l3..l4]);
+    }
+    if gso.is_tcp() {
+        const FIN: u8 = 0x01;
+        const PSH: u8 = 0x08;
+        const CWR: u8 = 0x80;
+        let sequence = be32(bytes, l4 + 4).wrapping_add(n * u32::from(pending.gso_size));
+        bytes[l4 + 4..l4 + 8].copy_from_slice(&sequence.to_be_bytes());
+        if !last {
+            bytes[l4 + 13] &= !(FIN | PSH);
+        }
+        if n != 0 && pending.ecn {
+            bytes[l4 + 13] &= !CWR;
+        }
+    }
+
+    let addresses = if gso.is_ipv6() { l3 + 8..l3 + 40 } else { l3 + 12..l3 + 20 };
+    let pseudo = wire::sum(&bytes[addresses]) + u32::from(gso.transport().0) + (end - l4) as u32;
+    let field = l4 + csum_offset as usize;
+    bytes[field..field + 2].copy_from_slice(&wire::fold(pseudo).to_be_bytes());
+    complete(scratch, i);
+}
+
+/// Writes the checksum of an IPv4 header into it.
+fn ipv4_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = !wire::fold(wire::sum(header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Where the payload begins in the bytes of `frame`, which is to be cut.
+fn payload_at(frame: &Frame) -> usize {
+    let l4 = frame.pending.l4 as usize;
+    l4 + if frame.pending.gso.is_tcp() { tcp_header(frame.bytes[l4 + 12]) } else { wire::UDP_HEADER }
+}
+
+/// Whether VXLAN's headers were put before `frame` after it came with something pending. Tags are much shorter.
+fn is_encapsulated(frame: &Frame) -> bool {
+    (frame.pending.l3 - frame.start) as usize >= OUTER + ETH
+}
+
+/// The length in bytes of the longest frame that `frame` leaves as, wherever it goes.
+#[inline(always)]
+pub(crate) fn longest_piece(frame: &Frame) -> usize {
+    match frame.pending.gso {
+        Gso::None => frame.len(),
+        _ => frame.len().min(payload_at(frame) - frame.start as usize + frame.pending.gso_size as usize),
+    }
+}
+
+/// Forgets what was left to be done to the outer headers of `frame`, which was just decapsulated: nobody asks for it any more.
+pub(crate) fn forget_outer(frame: &mut Frame) {
+    let Pending { l4, csum_offset, .. } = frame.pending;
+    let l3 = frame.start + ETH as u16;
+    let is_inner = l4 >= l3 && l4 + u16::from(csum_offset) + 2 <= frame.end;
+    frame.pending = if is_inner { Pending { l3, ..frame.pending } } else { Pending::NONE };
 }
 
 /// Completes the checksum of frame `i`, which is not to be cut, if that is pending.

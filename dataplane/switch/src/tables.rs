@@ -2,6 +2,7 @@
 //! immutable whole, never changed afterwards.
 
 use crate::fdb::Egress;
+use crate::wire;
 use dray_config::Mac;
 use std::net::Ipv4Addr;
 
@@ -88,7 +89,7 @@ impl Tunnel {
         t[30..34].copy_from_slice(&remote.octets());
         t[36..38].copy_from_slice(&udp_port.to_be_bytes());
         t[42] = 0x08;
-        let sum = t[14..34].chunks_exact(2).map(|w| u16::from_be_bytes([w[0], w[1]]) as u32).sum();
+        let sum = wire::sum(&t[14..34]);
         Tunnel { template: Some(t), sum }
     }
 }

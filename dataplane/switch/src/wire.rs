@@ -35,6 +35,12 @@ pub fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+/// The sum of an even number of bytes as 16-bit words (RFC 1071), not yet folded.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).map(|w| u32::from(be16(w, 0))).sum()
+}
+
 /// The one's-complement sum of 16-bit words folded to 16 bits (RFC 1071).
 #[inline(always)]
 pub fn fold(mut sum: u32) -> u16 {

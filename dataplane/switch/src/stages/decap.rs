@@ -1,7 +1,7 @@
 //! VXLAN decapsulation (RFC 7348, section 5) on the underlay port. What is ours but not VXLAN (ARP, ICMP) goes to the
 //! slow path.
 //!
-//! Drops: `parse.truncated`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
+//! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
 
 use super::{Context, Live, Verdict, parse};
@@ -9,6 +9,7 @@ use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::mem;
+use crate::offload::{self, Gso};
 use crate::port::{Output, Punt};
 use crate::tables::Overlay;
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
@@ -23,6 +24,12 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut imp
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
         return 0;
     };
+    if burst.has_offloads() {
+        live.each(burst, |burst, i| match burst.frames[i].pending.gso {
+            Gso::None => Verdict::Go,
+            _ => Verdict::Drop(Drop::UnderlayGso),
+        });
+    }
     let mut punted = 0;
     live.each(burst, |burst, i| {
         match outer(burst.frames[i].head(), burst.frames[i].len(), overlay) {
@@ -42,12 +49,16 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut imp
                 // What follows the outer packet is padding of a short Ethernet frame.
                 burst.truncate(i, at + len);
                 burst.frames[i].pull_front(at);
+                if burst.has_offloads() {
+                    offload::forget_outer(&mut burst.frames[i]);
+                }
                 if be16(burst.frames[i].head(), 12) == wire::VLAN {
                     return Verdict::Drop(Drop::VxlanInnerTag);
                 }
                 parse::addresses(burst, i, cx, bridge, ingress)
             }
             Ok(Outer::Host) => {
+                offload::complete(burst, i);
                 if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i]))) {
                     punted += 1;
                     Verdict::Taken
@@ -93,7 +104,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
     if ip[0] >> 4 != 4 || header < 20 || ip.len() < header || total < header || total > len - ETH {
         return Err(Drop::VxlanBadOuter);
     }
-    if wire::fold(ip[..header].chunks_exact(2).map(|w| u16::from_be_bytes([w[0], w[1]]) as u32).sum()) != 0xffff {
+    if wire::fold(wire::sum(&ip[..header])) != 0xffff {
         return Err(Drop::VxlanBadOuter);
     }
     if be32(ip, 16) != u32::from(overlay.local) {

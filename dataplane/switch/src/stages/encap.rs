@@ -5,6 +5,7 @@
 use super::{Context, egress::Lists};
 use crate::burst::Burst;
 use crate::drops::Drop;
+use crate::offload;
 use crate::tables::OUTER;
 use crate::wire::{self, ETH};
 
@@ -29,7 +30,8 @@ pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tun
     else {
         return burst.drops.add(Drop::VxlanNoNeighbour, 1);
     };
-    let ip_len = frame.len() + OUTER - ETH;
+    // Of a frame that is to be cut, each piece gets its own lengths and checksum when it is.
+    let ip_len = offload::longest_piece(frame) + OUTER - ETH;
     if ip_len > overlay.mtu as usize {
         return burst.drops.add(Drop::VxlanTooBig, 1);
     }
