@@ -460,7 +460,7 @@ pub struct Status {
     pub fdb_used: u64,
     /// MAC addresses it can hold.
     pub fdb_size: u64,
-    /// Packets received on all ports. `received + originated + flood_copies = sent + dropped + consumed`.
+    /// Packets received on all ports. `received + originated + flood_copies + segments = sent + dropped + consumed`.
     pub received: u64,
     /// Packets sent on all ports.
     pub sent: u64,
@@ -468,6 +468,8 @@ pub struct Status {
     pub dropped: u64,
     /// Copies made by flooding: one less than the receivers of a flooded packet.
     pub flood_copies: u64,
+    /// Packets added by segmentation: one less than the pieces that a packet was cut into.
+    pub segments: u64,
     /// Packets the switch made itself, such as ARP.
     pub originated: u64,
     /// Packets addressed to the switch itself, such as ARP, that it took in.
@@ -500,6 +502,8 @@ pub struct PortInfo {
     pub drops: BTreeMap<String, u64>,
     /// Copies made of packets received here by flooding.
     pub flood_copies: u64,
+    /// Packets added by segmentation of packets on their way out here.
+    pub segments: u64,
     /// Packets received here, copies included, that were handed to other ports.
     /// `rx_packets + flood_copies = switched + consumed + drops` (but those of `tx.`).
     pub switched: u64,

@@ -200,6 +200,7 @@ fn status(s: &Status) -> String {
         ("sent", thousands(s.sent)),
         ("dropped", thousands(s.dropped)),
         ("flood copies", thousands(s.flood_copies)),
+        ("segments", thousands(s.segments)),
         ("originated", thousands(s.originated)),
         ("consumed", thousands(s.consumed)),
     ];
@@ -250,6 +251,7 @@ fn port(p: &PortInfo) -> String {
         ("received", format!("{} packets, {} bytes", thousands(p.rx_packets), thousands(p.rx_bytes))),
         ("sent", format!("{} packets, {} bytes", thousands(p.tx_packets), thousands(p.tx_bytes))),
         ("flood copies", thousands(p.flood_copies)),
+        ("segments", thousands(p.segments)),
         ("switched", thousands(p.switched)),
         ("consumed", thousands(p.consumed)),
         ("originated", thousands(p.originated)),

@@ -81,12 +81,13 @@ pub fn render(switch: &Switch) -> String {
     let port = |name: &str| format!("{{port=\"{name}\"}}");
 
     type Count = fn(&dray_dataplane::PortCounts) -> u64;
-    let families: [(&str, &str, Count); 8] = [
+    let families: [(&str, &str, Count); 9] = [
         ("dray_port_received_packets", "Frames received.", |c| c.rx_packets),
         ("dray_port_received_bytes", "Bytes received, without FCS.", |c| c.rx_bytes),
         ("dray_port_sent_packets", "Frames sent.", |c| c.tx_packets),
         ("dray_port_sent_bytes", "Bytes sent, without FCS.", |c| c.tx_bytes),
         ("dray_port_flood_copies", "Frames that flooding added to those received here.", |c| c.copies),
+        ("dray_port_segments", "Frames that segmentation added to those that were to be sent.", |c| c.segments),
         ("dray_port_switched_packets", "Frames received here, copies included, handed to other ports.", |c| c.switched),
         ("dray_port_punted_packets", "Frames received here that were for the switch itself.", |c| c.punted),
         ("dray_port_originated_packets", "Frames that the switch itself sent.", |c| c.injected),

@@ -132,6 +132,7 @@ impl Switch {
             sent: total.tx_packets,
             dropped: total.drops.iter().sum(),
             flood_copies: total.copies,
+            segments: total.segments,
             originated: total.injected,
             consumed: total.punted,
         }
@@ -169,6 +170,7 @@ impl Switch {
             tx_bytes: counts.tx_bytes,
             drops: drops(&counts).map(|(drop, n)| (drop.name().to_owned(), n)).collect(),
             flood_copies: counts.copies,
+            segments: counts.segments,
             switched: counts.switched,
             consumed: counts.punted,
             originated: counts.injected,

@@ -337,7 +337,7 @@ impl Drayd {
         let begin = Instant::now();
         loop {
             let s = self.status();
-            let came = s.received + s.originated + s.flood_copies;
+            let came = s.received + s.originated + s.flood_copies + s.segments;
             let went = s.sent + s.consumed + s.dropped;
             let ports = self.ports();
             let of_ports = |count: fn(&PortInfo) -> u64| ports.iter().map(count).sum::<u64>();

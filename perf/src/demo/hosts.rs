@@ -281,8 +281,8 @@ impl Lab {
         serde_json::from_str(&text).map_err(|e| Stop::Failed(format!("dray port show: {e}: {text}")))
     }
 
-    /// Waits until the switches' counters add up: `received + originated + copies = sent + dropped + consumed`. They are read
-    /// while packets may be under way, so that it takes a quiet moment. How many packets were received on all hosts.
+    /// Waits until the switches' counters add up: `received + originated + copies + segments = sent + dropped + consumed`. They
+    /// are read while packets may be under way, so that it takes a quiet moment. How many packets were received on all hosts.
     ///
     /// # Errors
     /// How many packets are not accounted for; why the command failed; a signal.
@@ -293,7 +293,7 @@ impl Lab {
             let waited = self.wait_for(host.name, "counters add up", Duration::from_secs(3), |lab| {
                 let text = lab.dray(host.name, &["status"])?;
                 let s: Status = serde_json::from_str(&text).map_err(|e| format!("dray status: {e}: {text}"))?;
-                let arrived = s.received + s.originated + s.flood_copies;
+                let arrived = s.received + s.originated + s.flood_copies + s.segments;
                 missing = i128::from(arrived) - i128::from(s.sent + s.dropped + s.consumed);
                 Ok((missing == 0).then_some(s.received))
             });
