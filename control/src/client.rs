@@ -209,7 +209,25 @@ fn status(s: &Status) -> String {
 
 fn pairs(lines: &[(&str, String)]) -> String {
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    lines.iter().map(|(key, value)| format!("{key:<width$}  {value}\n")).collect()
+    let indent = format!("\n{:width$}  ", "");
+    lines.iter().map(|(key, value)| format!("{key:<width$}  {}\n", value.replace('\n', &indent))).collect()
+}
+
+/// Names with commas between them, on lines of 80 characters or so.
+fn wrapped(names: &[Value]) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for (i, name) in names.iter().filter_map(Value::as_str).enumerate() {
+        let separator = match column + name.len() {
+            _ if i == 0 => "",
+            0..80 => ", ",
+            _ => ",\n",
+        };
+        column = if separator == ",\n" { 0 } else { column + separator.len() } + name.len();
+        text += separator;
+        text += name;
+    }
+    if text.is_empty() { "none".into() } else { text }
 }
 
 fn ports(ports: &[PortInfo]) -> String {
@@ -257,19 +275,53 @@ fn port(p: &PortInfo) -> String {
         ("originated", thousands(p.originated)),
         ("not learned", thousands(p.not_learned)),
     ];
+    // Counts by reason.
+    let mut counted: Vec<(String, String)> = Vec::new();
     for (key, value) in &p.detail {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), thousands),
             Value::Null => "unknown".into(),
-            other => other.to_string(),
+            // They have a table of their own.
+            Value::Array(_) if key == "rings" => continue,
+            Value::Array(names) => wrapped(names),
+            Value::Object(faults) => {
+                let count = |n: &Value| n.as_u64().map_or_else(|| n.to_string(), thousands);
+                counted.extend(faults.iter().map(|(reason, n)| (format!("reset {reason}"), count(n))));
+                continue;
+            }
+            Value::Bool(is) => is.to_string(),
         };
         lines.push((key, text));
     }
-    let dropped: Vec<(String, String)> =
-        p.drops.iter().map(|(reason, n)| (format!("drop {reason}"), thousands(*n))).collect();
-    lines.extend(dropped.iter().map(|(key, n)| (key.as_str(), n.clone())));
-    pairs(&lines) + "\n"
+    counted.extend(p.drops.iter().map(|(reason, n)| (format!("drop {reason}"), thousands(*n))));
+    lines.extend(counted.iter().map(|(key, n)| (key.as_str(), n.clone())));
+    let rings = p.detail.get("rings").and_then(Value::as_array).filter(|rings| !rings.is_empty());
+    pairs(&lines) + &rings.map(|rings| format!("\n{}", rings_table(rings))).unwrap_or_default() + "\n"
+}
+
+/// The rings of a vhost-user port.
+fn rings_table(rings: &[Value]) -> String {
+    let mut table = Table::new(&["RING", "DIRECTION", "LAYOUT", "SIZE", "STATE", "KICKS", "INTERRUPTS"]);
+    for ring in rings {
+        let number = |key: &str| ring[key].as_u64().unwrap_or(0);
+        let is = |key: &str| ring[key] == true;
+        let state = match (is("started"), is("enabled")) {
+            (true, true) => "enabled",
+            (true, false) => "disabled",
+            (false, _) => "stopped",
+        };
+        table.row([
+            number("index").to_string(),
+            if number("index").is_multiple_of(2) { "to VM" } else { "from VM" }.into(),
+            if is("packed") { "packed" } else { "split" }.into(),
+            thousands(number("size")),
+            state.into(),
+            thousands(number("kicks")),
+            thousands(number("interrupts")),
+        ]);
+    }
+    table.render()
 }
 
 fn connects(infos: &[ConnectInfo]) -> String {
@@ -369,6 +421,28 @@ mod tests {
              web   memif  up          -       1,234         0           0         0      3\n"
         );
         assert_eq!(text("dray fdb flush", r#"{"entries":1000}"#), "1,000 entries forgotten\n");
+        let vm = r#"[{"name":"vm","kind":"vhost-user","link":"up","queues":1,"drops":{"tx.full":7},"detail":{
+            "connected":true,"guest_mtu":null,"faults":{"bad_descriptor":1},"protocol_features":[],
+            "features":["VIRTIO_F_VERSION_1","VIRTIO_NET_F_MRG_RXBUF","VIRTIO_NET_F_CSUM","VIRTIO_NET_F_MQ","VIRTIO_F_IN_ORDER"],
+            "rings":[
+                {"index":0,"size":256,"packed":true,"started":true,"enabled":true,"kicks":0,"interrupts":1234},
+                {"index":1,"size":1024,"packed":true,"started":true,"enabled":false,"kicks":5,"interrupts":0}]}}]"#;
+        let shown = text("dray port show vm", vm);
+        let (_, detail) = shown.split_once("not learned           0\n").unwrap_or_else(|| panic!("{shown}"));
+        assert_eq!(
+            detail,
+            "connected             true\n\
+             features              VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_MQ,\n\
+             \x20                     VIRTIO_F_IN_ORDER\n\
+             guest_mtu             unknown\n\
+             protocol_features     none\n\
+             reset bad_descriptor  1\n\
+             drop tx.full          7\n\
+             \n\
+             RING  DIRECTION  LAYOUT   SIZE  STATE     KICKS  INTERRUPTS\n   \
+             0  to VM      packed    256  enabled       0       1,234\n   \
+             1  from VM    packed  1,024  disabled      5           0\n\n"
+        );
         assert_eq!(text("dray bridge del b", r#"{"changes":["- bridge b"]}"#), "- bridge b\n");
         assert_eq!(text("dray config show", r#"{"text":"a = 1\n"}"#), "a = 1\n");
         let entry = r#"[{"bridge":"b","mac":"02:00:00:00:00:01","vtep":"10.9.0.2","age_seconds":0,"static":true}]"#;
