@@ -57,31 +57,50 @@ impl Region {
     }
 
     fn map_with(fd: &OwnedFd, size: u64, flags: MapFlags) -> Result<Region, String> {
-        // Only memory: shmem and hugetlbfs know seals, and this asks nobody but the kernel. Any other file, FUSE above all,
-        // would let a peer answer (or not) for its size and every page of it, and so stop whoever touches it.
-        let not_memory = |_| "a region is not a memfd nor a file on tmpfs or hugetlbfs".to_string();
-        fcntl_get_seals(fd.as_fd()).map_err(not_memory)?;
-        // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
-        let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
-        let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));
-        let stat = fstat(fd.as_fd()).map_err(|e| format!("fstat of a region: {e}"))?;
-        // hugetlbfs gives its page size as the best size for I/O.
-        let (file, huge) = (stat.st_size, stat.st_blksize >= 2 << 20);
-        if file < 0 || file as u64 != size {
-            return Err(format!("the region is said to have {size} bytes, its file has {file}"));
+        let file = File::of(fd)?;
+        if file.size != size {
+            return Err(format!("the region is said to have {size} bytes, its file has {}", file.size));
         }
         if size == 0 || size > REGION_MAX {
             return Err(format!("a region of {size} bytes (1 to {REGION_MAX} are taken)"));
         }
-        if !huge && size > ORDINARY_MAX {
+        if !file.huge && size > ORDINARY_MAX {
             return Err(format!(
                 "{size} bytes of ordinary memory (at most {ORDINARY_MAX} are taken; huge pages may be more)"
             ));
         }
-        let len = size as usize;
+        Self::mapping(fd, &file, 0, size, flags)
+    }
+
+    /// Maps the `len` bytes at `offset` of `fd`, whose file may have more; and says where they begin in the region, for
+    /// only whole pages can be mapped. The file is sealed against shrinking if it can be.
+    ///
+    /// # Errors
+    /// What is wrong with the file, for people.
+    pub fn map_part(fd: &OwnedFd, offset: u64, len: u64) -> Result<(Region, usize), String> {
+        let file = File::of(fd)?;
+        let end = offset.checked_add(len).filter(|&end| end <= file.size && len != 0);
+        let Some(end) = end else {
+            return Err(format!(
+                "the region is said to have {len} bytes at {offset} of its file, which has {}",
+                file.size
+            ));
+        };
+        if len > REGION_MAX {
+            return Err(format!("a region of {len} bytes (at most {REGION_MAX} are taken)"));
+        }
+        let start = offset / file.page * file.page;
+        // Whole pages; the last of an ordinary file may be more than the file has.
+        let end = end.next_multiple_of(file.page);
+        let region = Self::mapping(fd, &file, start, end - start, MapFlags::empty())?;
+        Ok((region, (offset - start) as usize))
+    }
+
+    fn mapping(fd: &OwnedFd, file: &File, offset: u64, len: u64, flags: MapFlags) -> Result<Region, String> {
+        let len = usize::try_from(len).map_err(|_| "the region is too large")?;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe {
-            mmap(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | flags, fd.as_fd(), 0)
+            mmap(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | flags, fd.as_fd(), offset)
         }
         .map_err(|e| format!("mmap of a region: {e}"))?;
         let Some(slot) = guard::register(base as usize, len) else {
@@ -90,7 +109,12 @@ impl Region {
             return Err("too many regions are mapped".into());
         };
         let base = NonNull::new(base.cast()).expect("mmap without a hint never maps address 0");
-        Ok(Region { base, len, slot, sealed, huge })
+        Ok(Region { base, len, slot, sealed: file.sealed, huge: file.huge })
+    }
+
+    /// Its first byte. What is behind it is valid as long as the region, and is the peer's to change at any time.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
     }
 
     /// Size in bytes.
@@ -116,6 +140,32 @@ impl Region {
     /// Whether some of it was found gone. All of it then is private zero pages.
     pub fn faulted(&self) -> bool {
         guard::faulted(self.slot)
+    }
+}
+
+/// What a peer's file is.
+struct File {
+    size: u64,
+    sealed: bool,
+    huge: bool,
+    /// Bytes of a page.
+    page: u64,
+}
+
+impl File {
+    fn of(fd: &OwnedFd) -> Result<File, String> {
+        // Only memory: shmem and hugetlbfs know seals, and this asks nobody but the kernel. Any other file, FUSE above all,
+        // would let a peer answer (or not) for its size and every page of it, and so stop whoever touches it.
+        let not_memory = |_| "a region is not a memfd nor a file on tmpfs or hugetlbfs".to_string();
+        fcntl_get_seals(fd.as_fd()).map_err(not_memory)?;
+        // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
+        let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
+        let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));
+        let stat = fstat(fd.as_fd()).map_err(|e| format!("fstat of a region: {e}"))?;
+        // hugetlbfs gives its page size as the best size for I/O.
+        let huge = stat.st_blksize >= 2 << 20;
+        let page = if huge { stat.st_blksize as u64 } else { 4096 };
+        Ok(File { size: u64::try_from(stat.st_size).unwrap_or(0), sealed, huge, page })
     }
 }
 

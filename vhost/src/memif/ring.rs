@@ -17,6 +17,7 @@ use super::kick::{Interrupt, Kicker};
 use super::proto::COOKIE;
 use crate::link::TxQueues;
 use crate::mem::{Regions, guard};
+use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
 use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_frame};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
@@ -664,43 +665,15 @@ impl Queue {
             n += 1;
             room += slot.len as usize;
         }
-        let parts = &mut parts[..n];
+        let mut filled = parts.map(|part| (part.ptr, part.len));
         // SAFETY: the parts are within regions (`read`) and have room for the whole frame; else as in `send_some`.
-        unsafe { scatter_frame(burst, frame, parts) };
-        for (i, part) in parts.iter().enumerate() {
+        unsafe { scatter(&[], burst, frame, &mut filled[..n]) };
+        for (i, (part, (_, len))) in parts.iter().zip(filled).take(n).enumerate() {
             let flags = if i + 1 < n { FLAG_NEXT } else { 0 };
-            self.ring.write(base.wrapping_add((used + i) as u16), flags, part.region, part.len);
+            self.ring.write(base.wrapping_add((used + i) as u16), flags, part.region, len);
         }
         Ok(Ok(n))
     }
-}
-
-/// Writes the whole of `frame` to `parts`, filling one after the other, and sets their lengths to what is in them.
-///
-/// # Safety
-/// As [`write_frame`], for the parts' bytes together.
-unsafe fn scatter_frame(burst: &Burst, frame: &Frame, parts: &mut [Slot]) {
-    let head = frame.head();
-    let pieces = burst.segments(frame).map(|s| (s.as_ptr(), s.len() as usize));
-    let (mut part, mut filled) = (0, 0);
-    for (mut src, mut left) in std::iter::once((head.as_ptr(), head.len())).chain(pieces) {
-        while left != 0 {
-            let room = parts[part].len as usize - filled;
-            if room == 0 {
-                (part, filled) = (part + 1, 0);
-                continue;
-            }
-            let n = left.min(room);
-            // SAFETY: `n` bytes are left of this piece and free in this part (the caller vouches for both).
-            unsafe {
-                copy(src, parts[part].ptr.as_ptr().add(filled), n);
-                src = src.add(n);
-            }
-            left -= n;
-            filled += n;
-        }
-    }
-    parts[part].len = filled as u32;
 }
 
 impl<const CLIENT: bool> Tx for TxQueue<CLIENT> {

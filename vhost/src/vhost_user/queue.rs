@@ -1,9 +1,13 @@
 //! What workers poll: a port's rings as receive and transmit queues.
+#![allow(unsafe_code)]
 
-use super::ring::Ring;
-use dray_switch::{Rx, Tx};
+use super::gate::{Gate, Shut};
+use super::header;
+use super::ring::{Bad, Ring};
+use dray_switch::offload::Accepts;
+use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What a peer did wrong.
@@ -13,7 +17,7 @@ pub enum Fault {
     Message,
     /// A region that can't be mapped, or was shrunk.
     Memory,
-    /// A descriptor that names memory outside the regions, or has no length.
+    /// A descriptor that names memory outside the regions, has no length or the wrong direction.
     Descriptor,
     /// A chain that is circular, too long, shorter than its header, or indirect within indirect.
     Chain,
@@ -44,49 +48,199 @@ pub(super) struct Shared {
     pub wake: Arc<OwnedFd>,
 }
 
+impl Shared {
+    /// Ends all rings and has the port's thread close the connection.
+    #[cold]
+    fn set_fault(&self, index: u16, (fault, what): Bad) {
+        if self.fault.set((fault, format!("ring {index}: {what}"))).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Its eventfd is our own and does not block.
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
 /// A ring's place in a port: between worker and port's thread. There is one for each index as long as the connection lasts.
-pub(super) struct Vring {}
+pub(super) struct Vring {
+    gate: Gate<Option<Ring>>,
+    enabled: AtomicBool,
+    /// An interrupt is to be sent.
+    interrupt: AtomicBool,
+    /// The negotiated features of the ring that is there.
+    features: AtomicU64,
+    index: u16,
+    shared: Arc<Shared>,
+}
 
 impl Vring {
     /// The place of ring `index`, in which there is none yet.
     pub fn new(index: u16, shared: Arc<Shared>) -> Vring {
-        let _ = (index, shared);
-        todo!()
+        Vring {
+            gate: Gate::new(None),
+            enabled: AtomicBool::new(false),
+            interrupt: AtomicBool::new(false),
+            features: AtomicU64::new(0),
+            index,
+            shared,
+        }
     }
 
     /// Waits until no worker uses the ring, keeps workers out, and lets `change` start, stop or change it. For the port's
     /// thread.
     pub fn change<R>(&self, change: impl FnOnce(&mut Option<Ring>) -> R) -> R {
-        let _ = change;
-        todo!()
+        self.gate.change(|ring| {
+            let result = change(ring);
+            self.features.store(ring.as_ref().map_or(0, |ring| ring.config().features), Ordering::Relaxed);
+            result
+        })
     }
 
     /// Whether frames are moved; a ring that isn't enabled or started moves none.
     pub fn set_enabled(&self, enabled: bool) {
-        let _ = enabled;
-        todo!()
+        self.enabled.store(enabled, Ordering::Release);
     }
 
     /// Whether an interrupt is to be sent to the driver now; asked (and so cleared) by the port's thread when it is woken.
     pub fn take_interrupt(&self) -> bool {
-        todo!()
+        self.interrupt.swap(false, Ordering::AcqRel)
     }
 
     /// Whether the driver wants an interrupt for what was sent since the last one and the worker missed it. To be asked about ten
     /// times a second.
     pub fn missed_interrupt(&self) -> bool {
-        todo!()
+        self.gate.change(|ring| ring.as_mut().is_some_and(Ring::missed))
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
+    }
+
+    /// Has the port's thread send an interrupt: the driver's eventfd may block whoever writes to it.
+    #[cold]
+    fn raise(&self) {
+        if !self.interrupt.swap(true, Ordering::AcqRel) {
+            self.shared.wake();
+        }
+    }
+}
+
+/// A receive queue: a ring that the driver sends on.
+struct RxQueue {
+    vring: Arc<Vring>,
+    /// Whether we are behind the gate, with a burst that is not yet released.
+    inside: bool,
+}
+
+impl Rx for RxQueue {
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst) {
+        let vring = &*self.vring;
+        if !vring.is_enabled() || vring.shared.fault.get().is_some() || vring.gate.enter().is_err() {
+            return;
+        }
+        // SAFETY: just entered.
+        if let Some(ring) = unsafe { vring.gate.value() } {
+            let max = vring.shared.max_frame.load(Ordering::Relaxed);
+            if let Err(bad) = ring.receive(burst, max) {
+                burst.drops.add(Reason::RxBadDescriptor, 1);
+                vring.shared.set_fault(vring.index, bad);
+            }
+            if !burst.is_empty() || burst.drops.total() != 0 {
+                self.inside = true;
+                return;
+            }
+        }
+        vring.gate.leave();
+    }
+
+    #[inline]
+    fn release(&mut self, _burst: &mut Burst) {
+        if !std::mem::take(&mut self.inside) {
+            return;
+        }
+        // SAFETY: `receive` entered and did not leave.
+        let wants = unsafe { self.vring.gate.value() }.as_mut().is_some_and(Ring::release);
+        self.vring.gate.leave();
+        if wants {
+            self.vring.raise();
+        }
+    }
+}
+
+/// A transmit queue on all rings that the driver receives on.
+struct TxQueue {
+    vrings: Arc<[Arc<Vring>]>,
+    worker: usize,
+}
+
+impl TxQueue {
+    /// The ring to send on: its own if that is enabled, else one before it.
+    fn vring(&self) -> Option<&Vring> {
+        let own = self.worker % self.vrings.len().max(1);
+        let enabled = |v: &&Arc<Vring>| v.is_enabled();
+        self.vrings.get(..=own)?.iter().rev().find(enabled).or_else(|| self.vrings.iter().find(enabled)).map(|v| &**v)
+    }
+}
+
+impl Tx for TxQueue {
+    #[inline]
+    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        let mut sent = Sent::default();
+        let Some(vring) = self.vring().filter(|vring| vring.shared.fault.get().is_none()) else {
+            drops.add(Reason::TxLinkDown, frames.len() as u32);
+            return sent;
+        };
+        loop {
+            match vring.gate.enter() {
+                Ok(()) => break,
+                // Another worker, for the length of a burst.
+                Err(Shut::Busy) => std::hint::spin_loop(),
+                Err(Shut::Closed) => {
+                    drops.add(Reason::TxLinkDown, frames.len() as u32);
+                    return sent;
+                }
+            }
+        }
+        let mut wants = false;
+        // SAFETY: just entered.
+        match unsafe { vring.gate.value() } {
+            Some(ring) => {
+                let max = vring.shared.max_frame.load(Ordering::Relaxed);
+                let before = drops.total();
+                match ring.send(burst, frames, drops, &mut sent, max) {
+                    Ok(interrupt) => wants = interrupt,
+                    Err(bad) => {
+                        // Nothing of this burst was published.
+                        sent = Sent::default();
+                        drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
+                        vring.shared.set_fault(vring.index, bad);
+                    }
+                }
+            }
+            None => drops.add(Reason::TxLinkDown, frames.len() as u32),
+        }
+        vring.gate.leave();
+        if wants {
+            vring.raise();
+        }
+        sent
+    }
+
+    fn accepts(&self) -> Accepts {
+        self.vring().map_or(Accepts::default(), |vring| header::accepts(vring.features.load(Ordering::Relaxed)))
     }
 }
 
 /// Receive queues on the rings that the driver sends on.
 pub(super) fn rx_queues(vrings: &[Arc<Vring>]) -> Vec<Box<dyn Rx>> {
-    let _ = vrings;
-    todo!()
+    vrings.iter().map(|vring| Box::new(RxQueue { vring: vring.clone(), inside: false }) as Box<dyn Rx>).collect()
 }
 
 /// One transmit queue for each of `workers` on the rings that the driver receives on, as far as these are enabled.
 pub(super) fn tx_queues(vrings: &[Arc<Vring>], workers: usize) -> Vec<Box<dyn Tx>> {
-    let _ = (vrings, workers);
-    todo!()
+    let vrings: Arc<[Arc<Vring>]> = vrings.into();
+    (0..workers).map(|worker| Box::new(TxQueue { vrings: vrings.clone(), worker }) as Box<dyn Tx>).collect()
 }

@@ -1,7 +1,52 @@
 //! Rings, split and packed: reading and writing what is shared with a driver, at burst granularity.
+//!
+//! A driver can write anything anywhere at any time. So every index, descriptor and header is read once, checked, and used from the
+//! private copy. Everything is completed in the order in which it was made available, burst by burst, so one position says all
+//! about a ring.
+#![allow(unsafe_code)]
 
-use super::memory::{DirtyLog, Memory};
+mod packed;
+mod split;
+
+use super::header::{self, LONG, PLAIN, SHORT};
+use super::memory::{DirtyLog, Memory, Span};
+use super::queue::Fault;
+use crate::mem::guard;
+use crate::scatter::scatter;
+use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
+use dray_switch::mem::{prefetch_read, prefetch_write, write_frame};
+use dray_switch::offload::Gso;
+use dray_switch::{Burst, Drop as Reason, Drops, Sent};
+use packed::Packed;
+use split::Split;
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
+
+/// The most descriptors of a ring (virtio 1.2, sections 2.7 and 2.8).
+pub(super) const SIZE_MAX: u32 = 32_768;
+
+/// Bytes of a descriptor, of either layout.
+const DESC: u64 = 16;
+/// The chain goes on.
+const NEXT: u16 = 1;
+/// The device writes the buffer.
+const WRITE: u16 = 2;
+/// The buffer is a table of descriptors.
+const INDIRECT: u16 = 4;
+
+/// The longest chain, descriptors: a header of its own and as many pieces as a frame may have, twice.
+const CHAIN: usize = 128;
+/// Buffers that one frame may be spread over.
+const PARTS: usize = 512;
+
+const ANY_VERSION_1: u32 = 32;
+const MRG_RXBUF: u32 = 15;
+const EVENT_IDX: u32 = 29;
+const RING_PACKED: u32 = 34;
+
+/// What a driver did wrong.
+pub(super) type Bad = (Fault, &'static str);
 
 /// What a ring is made of, as messages told it.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +67,148 @@ pub(super) struct RingConfig {
     pub base: u32,
 }
 
+/// Guest-physical memory, with the piece of it that was last used.
+struct Space {
+    memory: Arc<Memory>,
+    span: Span,
+}
+
+impl Space {
+    /// Where the `len` bytes at guest-physical address `gpa` are.
+    #[inline(always)]
+    fn at(&mut self, gpa: u64, len: u32) -> Result<NonNull<u8>, Bad> {
+        match self.span.at(gpa, len) {
+            Some(ptr) => Ok(ptr),
+            None => self.look(gpa, len),
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, gpa: u64, len: u32) -> Result<NonNull<u8>, Bad> {
+        const BAD: Bad = (Fault::Descriptor, "a descriptor names memory outside the regions");
+        self.span = self.memory.span(gpa).ok_or(BAD)?;
+        self.span.at(gpa, len).ok_or(BAD)
+    }
+}
+
+/// A chain of descriptors that was made available. Of one descriptor, `ptr` and `len` are its buffer; of others it has to be walked.
+#[derive(Clone, Copy)]
+struct Head {
+    ptr: NonNull<u8>,
+    len: u32,
+    /// By which it is given back.
+    id: u16,
+    /// Places it takes in a packed ring.
+    slots: u16,
+}
+
+impl Head {
+    const EMPTY: Head = Head { ptr: NonNull::dangling(), len: 0, id: 0, slots: 1 };
+}
+
+// SAFETY: an address in memory that the ring holds; nothing in it is tied to a thread.
+unsafe impl Send for Head {}
+
+/// Chains that were made available: how many, and a bit for each that has to be walked.
+#[derive(Clone, Copy, Default)]
+struct Heads {
+    n: usize,
+    walk: u64,
+}
+
+/// The buffers of chains that were walked.
+#[derive(Default)]
+struct Parts {
+    list: Vec<(NonNull<u8>, u32)>,
+    gpas: Vec<u64>,
+}
+
+impl Parts {
+    fn clear(&mut self) {
+        self.list.clear();
+        self.gpas.clear();
+    }
+
+    fn bytes(&self) -> usize {
+        self.list.iter().map(|part| part.1 as usize).sum()
+    }
+
+    /// Adds what a descriptor names; `writable`: as it should be.
+    fn add(&mut self, space: &mut Space, addr: u64, len: u32, flags: u16, writable: bool) -> Result<(), Bad> {
+        if len == 0 {
+            return Err((Fault::Descriptor, "a descriptor of no length"));
+        }
+        if (flags & WRITE != 0) != writable {
+            return Err((Fault::Descriptor, "a descriptor for the wrong direction"));
+        }
+        self.list.push((space.at(addr, len)?, len));
+        self.gpas.push(addr);
+        Ok(())
+    }
+}
+
+/// Where an indirect table is, and its descriptors.
+fn table(space: &mut Space, addr: u64, len: u32, flags: u16) -> Result<(NonNull<u8>, u32), Bad> {
+    if flags & NEXT != 0 {
+        return Err((Fault::Chain, "an indirect table in the middle of a chain"));
+    }
+    if len == 0 || !len.is_multiple_of(DESC as u32) || !addr.is_multiple_of(DESC) {
+        return Err((Fault::Chain, "an indirect table of a length or at an address that is no multiple of 16"));
+    }
+    Ok((space.at(addr, len)?, len / DESC as u32))
+}
+
+/// A descriptor's two words, each read once.
+///
+/// # Safety
+/// There are 16 readable bytes at `table + index * 16`, aligned to 8.
+#[inline(always)]
+unsafe fn read_desc(table: NonNull<u8>, index: u32) -> (u64, u64) {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe {
+        let p = table.as_ptr().add(index as usize * DESC as usize).cast::<u64>();
+        (p.read_volatile(), p.add(1).read_volatile())
+    }
+}
+
+enum Layout {
+    Split(Split),
+    Packed(Packed),
+}
+
+/// Calls a method of whichever layout it is.
+macro_rules! each {
+    ($layout:expr, $ring:ident => $call:expr) => {
+        match $layout {
+            Layout::Split($ring) => $call,
+            Layout::Packed($ring) => $call,
+        }
+    };
+}
+
 /// A ring that was started.
-pub(super) struct Ring {}
+pub(super) struct Ring {
+    config: RingConfig,
+    space: Space,
+    layout: Layout,
+    /// Bytes of the header before a frame.
+    header: u32,
+    mergeable: bool,
+    log: Option<Arc<DirtyLog>>,
+    /// [`guard::faults`] as last seen.
+    faults: usize,
+    /// Whether the driver was ever seen to want an interrupt.
+    sleeps: bool,
+    /// Whether anything was given back since the driver was last asked whether it wants an interrupt.
+    unsaid: bool,
+    heads: [Head; BURST],
+    /// Those of a received burst that are still to be given back.
+    received: usize,
+    parts: Parts,
+}
+
+// SAFETY: the addresses in a ring are of memory that it holds through `space`; nothing in it is tied to a thread.
+unsafe impl Send for Ring {}
 
 impl Ring {
     /// Starts a ring.
@@ -31,13 +216,52 @@ impl Ring {
     /// # Errors
     /// What is wrong with it.
     pub fn start(config: &RingConfig, memory: Arc<Memory>, log: Option<Arc<DirtyLog>>) -> Result<Ring, String> {
-        let _ = (config, memory, log);
-        todo!()
+        let has = |bit: u32| config.features & (1 << bit) != 0;
+        if config.size == 0 || config.size > SIZE_MAX {
+            return Err(format!("ring {} of {} descriptors (1 to {SIZE_MAX} are taken)", config.index, config.size));
+        }
+        let layout = Self::resolve(config, &memory)?;
+        let mut ring = Ring {
+            config: config.clone(),
+            space: Space { memory, span: Span::EMPTY },
+            layout,
+            header: if has(ANY_VERSION_1) || has(MRG_RXBUF) { LONG } else { SHORT } as u32,
+            mergeable: has(MRG_RXBUF),
+            log,
+            faults: guard::faults(),
+            sleeps: false,
+            unsaid: false,
+            heads: [Head::EMPTY; BURST],
+            received: 0,
+            parts: Parts::default(),
+        };
+        each!(&mut ring.layout, r => r.begin(config.base));
+        ring.log_flags();
+        Ok(ring)
+    }
+
+    fn resolve(config: &RingConfig, memory: &Memory) -> Result<Layout, String> {
+        let layout = if config.features & (1 << RING_PACKED) != 0 {
+            Packed::new(config, memory).map(Layout::Packed)
+        } else {
+            Split::new(config, memory).map(Layout::Split)
+        };
+        layout.map_err(|what| format!("ring {}: {what}", config.index))
+    }
+
+    /// Whether it is packed, else split.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.layout, Layout::Packed(_))
+    }
+
+    /// What it was made of.
+    pub fn config(&self) -> &RingConfig {
+        &self.config
     }
 
     /// Where it would go on, as `GET_VRING_BASE` wants it.
     pub fn base(&self) -> u32 {
-        todo!()
+        each!(&self.layout, r => r.base())
     }
 
     /// Goes on with other memory.
@@ -45,13 +269,395 @@ impl Ring {
     /// # Errors
     /// If the ring is not in it; it must not be used any more.
     pub fn set_memory(&mut self, memory: Arc<Memory>) -> Result<(), String> {
-        let _ = memory;
-        todo!()
+        let base = self.base();
+        self.layout = Self::resolve(&self.config, &memory)?;
+        each!(&mut self.layout, r => r.go_on(base));
+        self.space = Space { memory, span: Span::EMPTY };
+        Ok(())
     }
 
     /// Logs writes from now on, or doesn't; `log_used` as in [`RingConfig`].
     pub fn set_log(&mut self, log: Option<Arc<DirtyLog>>, log_used: Option<u64>) {
-        let _ = (log, log_used);
-        todo!()
+        self.log = log;
+        self.config.log_used = log_used;
+        self.log_flags();
+    }
+
+    /// Whether memory that it uses was found gone. Once a burst.
+    #[inline(always)]
+    fn check_memory(&mut self) -> Result<(), Bad> {
+        let faults = guard::faults();
+        if faults != self.faults {
+            self.faults = faults;
+            if self.space.memory.faulted() || self.log.as_ref().is_some_and(|log| log.faulted()) {
+                return Err((Fault::Memory, "a region's file was shrunk"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends frames that the driver sent to `burst`; none is longer than `max` but those that are to be segmented.
+    ///
+    /// # Errors
+    /// What the driver did wrong. Nothing of the ring is used any more.
+    pub fn receive(&mut self, burst: &mut Burst, max: u32) -> Result<(), Bad> {
+        self.check_memory()?;
+        let room = burst.room();
+        let Heads { n, walk } =
+            each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, room))?;
+        let header = self.header;
+        let mut place = 0;
+        for i in 0..n {
+            let Head { ptr, len, slots, .. } = self.heads[i];
+            if walk >> i & 1 != 0 {
+                self.parts.clear();
+                let head = self.heads[i];
+                each!(&self.layout, r => r.walk::<false>(&mut self.space, head, place, &mut self.parts))?;
+                self.receive_parts(burst, max)?;
+                place += slots;
+                continue;
+            }
+            place += slots;
+            if len < header {
+                return Err((Fault::Chain, "a chain shorter than its header"));
+            }
+            // SAFETY: `gather` found `len` bytes, which are at least the header, in the ring's memory; a packed array of one
+            // word needs no alignment.
+            let first = unsafe { ptr.cast::<Unaligned>().read_volatile().0 };
+            if header::asks(first) {
+                self.parts.clear();
+                self.parts.list.push((ptr, len));
+                self.receive_parts(burst, max)?;
+            } else if len == header {
+                burst.drops.add(Reason::RxBadDescriptor, 1);
+            } else if len - header > max {
+                burst.drops.add(Reason::RxTooBig, 1);
+            } else {
+                // SAFETY: as above; the memory stays mapped until the burst is released, for nobody changes it while a worker
+                // is behind the gate; there is room, as `n` is at most `burst.room()`.
+                unsafe { burst.push(ptr.as_ptr().add(header as usize), len - header, 0) };
+            }
+        }
+        self.received = n;
+        Ok(())
+    }
+
+    /// Receives the frame in `self.parts`, before which is its header.
+    #[cold]
+    fn receive_parts(&mut self, burst: &mut Burst, max: u32) -> Result<(), Bad> {
+        let mut header = [0; LONG];
+        let (mut have, mut first) = (0, 0);
+        while have < self.header as usize {
+            let Some((ptr, len)) = self.parts.list.get_mut(first) else {
+                return Err((Fault::Chain, "a chain shorter than its header"));
+            };
+            let n = (self.header as usize - have).min(*len as usize);
+            // SAFETY: the part has `len` bytes in the ring's memory (`Parts::add`), and `header` has room for what is missing.
+            unsafe {
+                std::ptr::copy_nonoverlapping(ptr.as_ptr(), header[have..].as_mut_ptr(), n);
+                *ptr = ptr.add(n);
+            }
+            *len -= n as u32;
+            have += n;
+            first += usize::from(*len == 0);
+        }
+        let parts = &self.parts.list[first..];
+        let total: u64 = parts.iter().map(|part| u64::from(part.1)).sum();
+        let Some(((ptr, len), rest)) = parts.split_first() else {
+            burst.drops.add(Reason::RxBadDescriptor, 1);
+            return Ok(());
+        };
+        let asks = header::asks(u64::from_le_bytes(*header.first_chunk().expect("longer than 8")));
+        let offload = header::read(&header);
+        if asks && offload.is_none() {
+            burst.drops.add(Reason::RxBadOffload, 1);
+            return Ok(());
+        }
+        let whole = if offload.is_some_and(|o| o.gso != Gso::None) { GSO_MAX as u64 } else { max.into() };
+        if total > whole || rest.len() > CHAIN_MAX {
+            burst.drops.add(Reason::RxTooBig, 1);
+            return Ok(());
+        }
+        let head_len = burst.head_len;
+        if offload.is_some() {
+            burst.head_len = HEAD_MAX;
+        }
+        // SAFETY: the parts are in the ring's memory, which stays mapped until the burst is released; there is room (`receive`), and
+        // not more than CHAIN_MAX are chained.
+        unsafe {
+            burst.push(ptr.as_ptr(), *len, 0);
+            for (ptr, len) in rest {
+                burst.chain(ptr.as_ptr(), *len);
+            }
+        }
+        burst.head_len = head_len;
+        if let Some(mut offload) = offload {
+            if offload.gso == Gso::Udp4 && is_ipv6(burst.frame(burst.len() as u16 - 1).head()) {
+                offload.gso = Gso::Udp6;
+            }
+            if !burst.set_offload(offload) {
+                burst.drops.add(Reason::RxBadOffload, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what was received last. Whether the driver wants an interrupt.
+    #[inline(always)]
+    pub fn release(&mut self) -> bool {
+        let n = std::mem::take(&mut self.received);
+        if n == 0 {
+            return false;
+        }
+        each!(&mut self.layout, r => r.complete(&self.heads[..n], &[0; BURST]));
+        self.publish()
+    }
+
+    /// Makes what was completed visible to the driver. Whether it wants an interrupt.
+    #[inline(always)]
+    fn publish(&mut self) -> bool {
+        if self.log.is_some() {
+            self.log_used();
+        }
+        each!(&mut self.layout, r => r.publish());
+        self.unsaid = true;
+        self.wants_interrupt()
+    }
+
+    /// Whether the driver wants an interrupt for what was given back since it was last asked.
+    #[inline(always)]
+    fn wants_interrupt(&mut self) -> bool {
+        // The order of "used index written, flags read" against the driver's "flags written, used index read" needs a full
+        // fence. It costs a wait for all stores of the burst, so drivers that were never seen to want interrupts are spared
+        // it. One that wants them later may be missed, until the port's thread looks (`Ring::missed`).
+        if self.sleeps {
+            fence(Ordering::SeqCst);
+        }
+        let event_idx = self.config.features & (1 << EVENT_IDX) != 0;
+        if !each!(&mut self.layout, r => r.wants_interrupt(event_idx)) {
+            return false;
+        }
+        self.sleeps = true;
+        self.unsaid = false;
+        true
+    }
+
+    /// Whether the driver wants an interrupt that was missed.
+    pub fn missed(&mut self) -> bool {
+        self.unsaid && self.wants_interrupt()
+    }
+
+    /// Writes the frames of `burst` named by `frames` to the driver's buffers, none longer than `max` but those that are to be
+    /// segmented. Whether the driver wants an interrupt.
+    ///
+    /// # Errors
+    /// What the driver did wrong. Nothing of the ring is used any more, and nothing of this was sent.
+    pub fn send(
+        &mut self,
+        burst: &Burst,
+        frames: &[u16],
+        drops: &mut Drops,
+        sent: &mut Sent,
+        max: u32,
+    ) -> Result<bool, Bad> {
+        self.check_memory()?;
+        let accepts = burst.has_offloads().then(|| header::accepts(self.config.features));
+        let header = self.header as usize;
+        let mut ready = Heads::default();
+        let mut used = 0;
+        let mut lens = [0u32; BURST];
+        let mut any = false;
+        // How many chains to look at next.
+        let mut look = frames.len();
+        let mut full = false;
+        for (nth, &i) in frames.iter().enumerate() {
+            let frame = burst.frame(i);
+            let len = frame.len();
+            let mut plain = PLAIN;
+            let mut longest = max as usize;
+            if let Some(accepts) = accepts
+                && let Some(offload) = frame.offload()
+            {
+                if !header::takes(accepts, &offload) {
+                    // The driver has just negotiated anew.
+                    drops.add(Reason::TxLinkDown, 1);
+                    continue;
+                }
+                plain = header::write(offload, frame.head());
+                if offload.gso != Gso::None {
+                    longest = GSO_MAX;
+                }
+            }
+            if len > longest {
+                drops.add(Reason::TxTooBig, 1);
+                continue;
+            }
+            if used == ready.n && !full {
+                if used != 0 {
+                    each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
+                }
+                used = 0;
+                let want = look.min(frames.len() - nth).min(BURST);
+                ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
+                full = ready.n == 0;
+            }
+            if full {
+                drops.add(Reason::TxRingFull, 1);
+                continue;
+            }
+            let head = self.heads[used];
+            if ready.walk >> used & 1 == 0 && len + header <= head.len as usize && self.log.is_none() {
+                // SAFETY: `gather` found `head.len` bytes in the ring's memory, and header and frame are not more. A packed word needs
+                // no alignment. The frame is in other buffers than the driver offers to be filled, or its sender's loss.
+                unsafe {
+                    write_header(head.ptr, plain, header);
+                    write_frame(burst, frame, head.ptr.as_ptr().add(header));
+                }
+                lens[used] = (len + header) as u32;
+                used += 1;
+            } else {
+                if used != 0 {
+                    each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
+                    any = true;
+                }
+                (used, ready, look) = (0, Heads::default(), 8);
+                match self.send_parts(burst, i, plain)? {
+                    Ok(()) => {}
+                    Err(reason) => {
+                        full = reason == Reason::TxRingFull;
+                        drops.add(reason, 1);
+                        continue;
+                    }
+                }
+            }
+            any = true;
+            sent.packets += 1;
+            sent.bytes += len as u64;
+        }
+        if used != 0 {
+            each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
+        }
+        Ok(any && self.publish())
+    }
+
+    /// Writes frame `i` with `header` to chains of several descriptors, or (mergeable) to several chains. Why it was dropped, if it
+    /// was.
+    #[cold]
+    fn send_parts(&mut self, burst: &Burst, i: u16, mut header: [u8; LONG]) -> Result<Result<(), Reason>, Bad> {
+        let frame = burst.frame(i);
+        let total = frame.len() + self.header as usize;
+        // Chains as far as they are needed, and where the parts of each begin.
+        let mut ends = [0usize; BURST];
+        self.parts.clear();
+        let most = if self.mergeable { BURST } else { 1 };
+        let Heads { n, .. } = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, most))?;
+        let (mut chains, mut room, mut place) = (0, 0, 0);
+        while room < total {
+            if chains == n {
+                // All there are, or all that a frame may take.
+                return Ok(Err(if n == most { Reason::TxTooBig } else { Reason::TxRingFull }));
+            }
+            let head = self.heads[chains];
+            each!(&self.layout, r => r.walk::<true>(&mut self.space, head, place, &mut self.parts))?;
+            place += head.slots;
+            if self.parts.list.len() > PARTS {
+                return Ok(Err(Reason::TxTooBig));
+            }
+            ends[chains] = self.parts.list.len();
+            chains += 1;
+            room = self.parts.bytes();
+        }
+        header[10..12].copy_from_slice(&(chains as u16).to_le_bytes());
+        // SAFETY: the parts are in the ring's memory (`walk`) and have room for header and frame.
+        unsafe { scatter(&header[..self.header as usize], burst, frame, &mut self.parts.list) };
+        let mut lens = [0; BURST];
+        let mut begin = 0;
+        for (len, end) in lens.iter_mut().zip(ends).take(chains) {
+            *len = self.parts.list[begin..end].iter().map(|part| part.1).sum();
+            begin = end;
+        }
+        if let Some(log) = &self.log {
+            for ((_, len), gpa) in self.parts.list.iter().zip(&self.parts.gpas) {
+                log.mark(*gpa, u64::from(*len));
+            }
+        }
+        each!(&mut self.layout, r => r.complete(&self.heads[..chains], &lens));
+        Ok(Ok(()))
+    }
+
+    /// Logs what was written where completion is told: before it is seen.
+    #[cold]
+    fn log_used(&mut self) {
+        if let Some(log) = &self.log {
+            let from = self.config.log_used;
+            each!(&mut self.layout, r => r.unlogged(from, |gpa, len| log.mark(gpa, len)));
+        }
+    }
+
+    /// Logs the notification flags, which are written at the start.
+    fn log_flags(&self) {
+        if let Some(log) = &self.log {
+            each!(&self.layout, r => r.flags_gpa(self.config.log_used, |gpa, len| log.mark(gpa, len)));
+        }
+    }
+}
+
+/// A word at any address.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned(u64);
+
+/// Writes the first `len` bytes (10 or 12) of `header` at `ptr`.
+///
+/// # Safety
+/// There are `len` writable bytes.
+#[inline(always)]
+unsafe fn write_header(ptr: NonNull<u8>, header: [u8; LONG], len: usize) {
+    // SAFETY: the caller vouches for the bytes; arrays of bytes need no alignment.
+    unsafe {
+        if len == LONG {
+            ptr.cast::<[u8; LONG]>().write_unaligned(header);
+        } else {
+            ptr.cast::<[u8; SHORT]>().write_unaligned(*header.first_chunk().expect("shorter"));
+        }
+    }
+}
+
+/// Whether a frame that begins with `head` says that it is IPv6, behind up to two tags.
+fn is_ipv6(head: &[u8]) -> bool {
+    let ethertype = |at: usize| head.get(at..at + 2).map(|t| u16::from_be_bytes([t[0], t[1]]));
+    let mut at = 12;
+    while at < 20 && matches!(ethertype(at), Some(0x8100 | 0x88a8)) {
+        at += 4;
+    }
+    ethertype(at) == Some(0x86dd)
+}
+
+/// A 16-bit field of a ring.
+///
+/// # Safety
+/// It is within the ring, which stays mapped, and aligned.
+#[inline(always)]
+unsafe fn field<'a>(base: NonNull<u8>, at: usize) -> &'a AtomicU16 {
+    // SAFETY: the caller vouches for it; a peer's accesses are what atomics are for.
+    unsafe { AtomicU16::from_ptr(base.as_ptr().add(at).cast()) }
+}
+
+/// Whether the index `event` was passed on the way from `old` to `new` (virtio 1.2, section 2.7.7.2).
+#[inline(always)]
+fn passed(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+/// Asks for a buffer that is about to be read: its header and what a frame's head takes.
+#[inline(always)]
+fn prefetch_buffer<const WRITABLE: bool>(ptr: NonNull<u8>) {
+    let p = ptr.as_ptr().cast_const();
+    if WRITABLE {
+        prefetch_write(p);
+        prefetch_write(p.wrapping_add(64));
+    } else {
+        prefetch_read(p);
+        prefetch_read(p.wrapping_add(64));
     }
 }

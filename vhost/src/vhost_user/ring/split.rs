@@ -1,0 +1,240 @@
+//! The split ring (virtio 1.2, section 2.7): a table of descriptors, a ring of chains made available by the driver, a ring of
+//! used ones.
+
+use super::{Bad, CHAIN, DESC, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
+use super::{field, passed, prefetch_buffer, read_desc, table};
+use crate::vhost_user::memory::Memory;
+use crate::vhost_user::queue::Fault;
+use dray_switch::burst::BURST;
+use dray_switch::mem::{prefetch_read, prefetch_write};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// In the available ring's flags: no interrupts.
+const NO_INTERRUPT: u16 = 1;
+/// In the used ring's flags: no notifications.
+const NO_NOTIFY: u16 = 1;
+
+pub(super) struct Split {
+    desc: NonNull<u8>,
+    avail: NonNull<u8>,
+    used: NonNull<u8>,
+    used_gpa: u64,
+    mask: u16,
+    /// Index of the next chain: all before it were given back.
+    next: u16,
+    /// The driver's index as last read.
+    peer: u16,
+    /// Up to here the driver knows what was given back.
+    published: u16,
+    /// [`Split::next`] when an interrupt was last considered.
+    signalled: u16,
+    /// Up to here the used ring's writes were logged.
+    logged: u16,
+}
+
+impl Split {
+    pub fn new(config: &RingConfig, memory: &Memory) -> Result<Split, String> {
+        let size = u64::from(config.size);
+        if !size.is_power_of_two() {
+            return Err(format!("{size} descriptors is no power of two, as a split ring's must be"));
+        }
+        let find = |what: &str, addr: u64, len: u64, align: u64| {
+            if !addr.is_multiple_of(align) {
+                return Err(format!("its {what} at {addr:#x} is not aligned to {align}"));
+            }
+            let (ptr, gpa) = memory.uva(addr, len).ok_or_else(|| format!("its {what} is outside the regions"))?;
+            // Regions may lie in a file as they like.
+            if !ptr.as_ptr().addr().is_multiple_of(align as usize) {
+                return Err(format!("its {what} at {addr:#x} is not aligned to {align} in its file"));
+            }
+            Ok((ptr, gpa))
+        };
+        let (desc, _) = find("descriptor table", config.desc, size * DESC, DESC)?;
+        let (avail, _) = find("available ring", config.avail, 4 + 2 * size + 2, 2)?;
+        let (used, used_gpa) = find("used ring", config.used, 4 + 8 * size + 2, 4)?;
+        let mask = (size - 1) as u16;
+        Ok(Split { desc, avail, used, used_gpa, mask, next: 0, peer: 0, published: 0, signalled: 0, logged: 0 })
+    }
+
+    fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    fn avail_idx(&self) -> &AtomicU16 {
+        // SAFETY: within the available ring (`new`).
+        unsafe { field(self.avail, 2) }
+    }
+
+    fn used_idx(&self) -> &AtomicU16 {
+        // SAFETY: within the used ring (`new`).
+        unsafe { field(self.used, 2) }
+    }
+
+    /// Begins at `base`, or where the used ring says that everything before was given back: a front end whose back end was
+    /// killed doesn't know better.
+    pub fn begin(&mut self, base: u32) {
+        let used = self.used_idx().load(Ordering::Acquire);
+        self.go_on(if used != base as u16 { used.into() } else { base });
+        // SAFETY: the used ring's flags and the available event behind its entries (`new`).
+        unsafe {
+            field(self.used, 0).store(NO_NOTIFY, Ordering::Relaxed);
+            // With VIRTIO_F_EVENT_IDX: an index that was passed long ago.
+            field(self.used, 4 + 8 * usize::from(self.mask) + 8).store(self.next.wrapping_sub(1), Ordering::Release);
+        }
+    }
+
+    /// Goes on at `base`.
+    pub fn go_on(&mut self, base: u32) {
+        self.next = base as u16;
+        (self.peer, self.published, self.signalled, self.logged) = (self.next, self.next, self.next, self.next);
+    }
+
+    pub fn base(&self) -> u32 {
+        self.next.into()
+    }
+
+    /// Reads up to `most` of the chains that are available.
+    #[inline(always)]
+    pub fn gather<const WRITABLE: bool>(
+        &mut self,
+        space: &mut Space,
+        heads: &mut [Head; BURST],
+        most: usize,
+    ) -> Result<Heads, Bad> {
+        let mut available = self.peer.wrapping_sub(self.next);
+        if usize::from(available) < most {
+            self.peer = self.avail_idx().load(Ordering::Acquire);
+            available = self.peer.wrapping_sub(self.next);
+            if available > self.size() {
+                return Err((Fault::Index, "the available index jumped"));
+            }
+            if available == 0 {
+                return Ok(Heads::default());
+            }
+        }
+        let n = usize::from(available).min(most);
+        let mut bad = false;
+        for (i, head) in heads.iter_mut().enumerate().take(n) {
+            let at = self.next.wrapping_add(i as u16) & self.mask;
+            // SAFETY: a masked index is within the available ring (`new`).
+            head.id = unsafe { self.avail.as_ptr().add(4 + 2 * usize::from(at)).cast::<u16>().read_volatile() };
+            bad |= head.id > self.mask;
+        }
+        if bad {
+            return Err((Fault::Index, "an available entry beyond the ring"));
+        }
+        let mut walk = 0;
+        for (i, head) in heads.iter_mut().enumerate().take(n) {
+            // SAFETY: the id was found below the ring's size.
+            let (addr, rest) = unsafe { read_desc(self.desc, head.id.into()) };
+            let (len, flags) = (rest as u32, (rest >> 32) as u16);
+            if flags != if WRITABLE { WRITE } else { 0 } {
+                walk |= 1 << i;
+                continue;
+            }
+            if len == 0 {
+                return Err((Fault::Descriptor, "a descriptor of no length"));
+            }
+            head.ptr = space.at(addr, len)?;
+            head.len = len;
+            prefetch_buffer::<WRITABLE>(head.ptr);
+        }
+        Ok(Heads { n, walk })
+    }
+
+    /// The buffers of the chain `head`.
+    #[cold]
+    pub fn walk<const WRITABLE: bool>(
+        &self,
+        space: &mut Space,
+        head: Head,
+        _place: u16,
+        parts: &mut Parts,
+    ) -> Result<(), Bad> {
+        let (mut descs, mut size, mut indirect) = (self.desc, u32::from(self.mask) + 1, false);
+        let mut index = u32::from(head.id);
+        for _ in 0..CHAIN {
+            // SAFETY: `index` is below `size`, the descriptors of a table that was found in memory, aligned.
+            let (addr, rest) = unsafe { read_desc(descs, index) };
+            let (len, flags, next) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
+            if flags & INDIRECT != 0 {
+                if indirect {
+                    return Err((Fault::Chain, "an indirect table in an indirect table"));
+                }
+                ((descs, size), indirect, index) = (table(space, addr, len, flags)?, true, 0);
+                continue;
+            }
+            parts.add(space, addr, len, flags, WRITABLE)?;
+            if flags & NEXT == 0 {
+                return Ok(());
+            }
+            index = next.into();
+            if index >= size {
+                return Err((Fault::Index, "a descriptor's successor is beyond the table"));
+            }
+        }
+        Err((Fault::Chain, "a chain that is circular or too long"))
+    }
+
+    /// Gives `heads` back, with so many bytes written to each. The driver sees it with [`Split::publish`].
+    #[inline(always)]
+    pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
+        for (head, len) in heads.iter().zip(lens) {
+            let at = usize::from(self.next & self.mask);
+            // SAFETY: a masked index is within the used ring (`new`), which is aligned to 4: two words of it.
+            unsafe {
+                let p = self.used.as_ptr().add(4 + 8 * at).cast::<u32>();
+                p.write_volatile(head.id.into());
+                p.add(1).write_volatile(*len);
+            }
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    #[inline(always)]
+    pub fn publish(&mut self) {
+        self.published = self.next;
+        self.used_idx().store(self.next, Ordering::Release);
+        self.prefetch();
+    }
+
+    /// Asks for what the next burst will use.
+    #[inline(always)]
+    fn prefetch(&self) {
+        let at = usize::from(self.next & self.mask);
+        prefetch_read(self.avail.as_ptr().wrapping_add(4 + 2 * at).cast_const());
+        prefetch_read(self.avail.as_ptr().wrapping_add(4 + 2 * at + 64).cast_const());
+        for line in 0..8 {
+            prefetch_write(self.used.as_ptr().wrapping_add(4 + 8 * at + 64 * line).cast_const());
+        }
+    }
+
+    #[inline(always)]
+    pub fn wants_interrupt(&mut self, event_idx: bool) -> bool {
+        if !event_idx {
+            // SAFETY: the available ring's flags (`new`).
+            return unsafe { field(self.avail, 0) }.load(Ordering::Relaxed) & NO_INTERRUPT == 0;
+        }
+        // SAFETY: the used event behind the available ring's entries (`new`).
+        let event = unsafe { field(self.avail, 4 + 2 * usize::from(self.mask) + 2) }.load(Ordering::Relaxed);
+        let old = std::mem::replace(&mut self.signalled, self.published);
+        passed(event, self.published, old)
+    }
+
+    /// Hands the guest-physical ranges written since the last time to `mark`. `log` is where the front end says that the used ring is.
+    pub fn unlogged(&mut self, log: Option<u64>, mut mark: impl FnMut(u64, u64)) {
+        let base = log.unwrap_or(self.used_gpa);
+        mark(base.wrapping_add(2), 2);
+        while self.logged != self.next {
+            mark(base.wrapping_add(4 + 8 * u64::from(self.logged & self.mask)), 8);
+            self.logged = self.logged.wrapping_add(1);
+        }
+    }
+
+    pub fn flags_gpa(&self, log: Option<u64>, mut mark: impl FnMut(u64, u64)) {
+        let base = log.unwrap_or(self.used_gpa);
+        mark(base, 2);
+        mark(base.wrapping_add(4 + 8 * (u64::from(self.mask) + 1)), 2);
+    }
+}
