@@ -661,3 +661,6 @@ fn prefetch_buffer<const WRITABLE: bool>(ptr: NonNull<u8>) {
         prefetch_read(p.wrapping_add(64));
     }
 }
+
+#[cfg(test)]
+mod tests;
