@@ -2,9 +2,13 @@
 //!
 //! A [`Port`] keeps the connection of one port on a thread of its own and hands out queues when the driver has started the device.
 
+pub mod frontend;
+mod backend;
+mod features;
 mod gate;
 mod header;
 mod memory;
+mod messages;
 mod port;
 mod queue;
 mod ring;
