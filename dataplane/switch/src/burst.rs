@@ -6,6 +6,7 @@
 use crate::drops::Drops;
 use crate::fdb::Egress;
 use crate::mem::Segment;
+use crate::wire::{ETH, flow_hash};
 use crate::offload::{Offload, Pending};
 
 /// Frames taken from a queue at a time.
@@ -86,6 +87,11 @@ impl Frame {
     /// What its sender left to be done, if anything.
     pub fn offload(&self) -> Option<Offload> {
         self.pending.offload(self.start)
+    }
+
+    /// A hash of the flow it belongs to: addresses, protocol and ports as far as they are there.
+    pub fn flow_hash(&self) -> u32 {
+        if self.head().len() < ETH { 0 } else { flow_hash(self.head()) }
     }
 
     /// The private first bytes.

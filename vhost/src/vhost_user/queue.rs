@@ -4,6 +4,7 @@
 use super::gate::{Gate, Shut};
 use super::header;
 use super::ring::{Bad, Ring};
+use dray_switch::burst::FRAMES;
 use dray_switch::offload::Accepts;
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
 use std::os::fd::OwnedFd;
@@ -170,67 +171,101 @@ impl Rx for RxQueue {
     }
 }
 
-/// A transmit queue on all rings that the driver receives on.
+/// The most rings of one direction.
+const RINGS: usize = 16;
+
+/// A transmit queue on all rings that the driver receives on. Flows are spread over those that are enabled, so that all of the
+/// virtual machine's CPUs have their share; a flow stays on its ring.
 struct TxQueue {
     vrings: Arc<[Arc<Vring>]>,
-    worker: usize,
 }
 
-impl TxQueue {
-    /// The ring to send on: its own if that is enabled, else one before it.
-    fn vring(&self) -> Option<&Vring> {
-        let own = self.worker % self.vrings.len().max(1);
-        let enabled = |v: &&Arc<Vring>| v.is_enabled();
-        self.vrings.get(..=own)?.iter().rev().find(enabled).or_else(|| self.vrings.iter().find(enabled)).map(|v| &**v)
+/// Sends on one ring.
+fn send_on(vring: &Vring, burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    let mut sent = Sent::default();
+    loop {
+        match vring.gate.enter() {
+            Ok(()) => break,
+            // Another worker, for the length of a burst.
+            Err(Shut::Busy) => std::hint::spin_loop(),
+            Err(Shut::Closed) => {
+                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                return sent;
+            }
+        }
     }
+    let mut wants = false;
+    // SAFETY: just entered.
+    match unsafe { vring.gate.value() } {
+        Some(ring) => {
+            let max = vring.shared.max_frame.load(Ordering::Relaxed);
+            let before = drops.total();
+            match ring.send(burst, frames, drops, &mut sent, max) {
+                Ok(interrupt) => wants = interrupt,
+                Err(bad) => {
+                    // Nothing of this burst was published.
+                    sent = Sent::default();
+                    drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
+                    vring.shared.set_fault(vring.index, bad);
+                }
+            }
+        }
+        None => drops.add(Reason::TxLinkDown, frames.len() as u32),
+    }
+    vring.gate.leave();
+    if wants {
+        vring.raise();
+    }
+    sent
+}
+
+/// Sends each frame on the ring of its flow.
+#[cold]
+fn spread(vrings: &[&Vring], burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    let mut lists = [([0u16; FRAMES], 0usize); RINGS];
+    for &i in frames {
+        let ring = (u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64 >> 32) as usize;
+        let (list, n) = &mut lists[ring];
+        list[*n] = i;
+        *n += 1;
+    }
+    let mut sent = Sent::default();
+    for (vring, (list, n)) in vrings.iter().zip(&lists).filter(|(_, (_, n))| *n != 0) {
+        let some = send_on(vring, burst, &list[..*n], drops);
+        sent.packets += some.packets;
+        sent.bytes += some.bytes;
+    }
+    sent
 }
 
 impl Tx for TxQueue {
     #[inline]
     fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
-        let mut sent = Sent::default();
-        let Some(vring) = self.vring().filter(|vring| vring.shared.fault.get().is_none()) else {
-            drops.add(Reason::TxLinkDown, frames.len() as u32);
-            return sent;
+        let mut enabled: [&Vring; RINGS] = match self.vrings.first() {
+            Some(vring) if vring.shared.fault.get().is_none() => [vring; RINGS],
+            _ => {
+                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                return Sent::default();
+            }
         };
-        loop {
-            match vring.gate.enter() {
-                Ok(()) => break,
-                // Another worker, for the length of a burst.
-                Err(Shut::Busy) => std::hint::spin_loop(),
-                Err(Shut::Closed) => {
-                    drops.add(Reason::TxLinkDown, frames.len() as u32);
-                    return sent;
-                }
+        let mut n = 0;
+        for vring in self.vrings.iter().filter(|vring| vring.is_enabled()).take(RINGS) {
+            enabled[n] = vring;
+            n += 1;
+        }
+        match n {
+            0 => {
+                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                Sent::default()
             }
+            1 => send_on(enabled[0], burst, frames, drops),
+            n => spread(&enabled[..n], burst, frames, drops),
         }
-        let mut wants = false;
-        // SAFETY: just entered.
-        match unsafe { vring.gate.value() } {
-            Some(ring) => {
-                let max = vring.shared.max_frame.load(Ordering::Relaxed);
-                let before = drops.total();
-                match ring.send(burst, frames, drops, &mut sent, max) {
-                    Ok(interrupt) => wants = interrupt,
-                    Err(bad) => {
-                        // Nothing of this burst was published.
-                        sent = Sent::default();
-                        drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
-                        vring.shared.set_fault(vring.index, bad);
-                    }
-                }
-            }
-            None => drops.add(Reason::TxLinkDown, frames.len() as u32),
-        }
-        vring.gate.leave();
-        if wants {
-            vring.raise();
-        }
-        sent
     }
 
     fn accepts(&self) -> Accepts {
-        self.vring().map_or(Accepts::default(), |vring| header::accepts(vring.features.load(Ordering::Relaxed)))
+        let vring = self.vrings.iter().find(|vring| vring.is_enabled());
+        vring.map_or(Accepts::default(), |vring| header::accepts(vring.features.load(Ordering::Relaxed)))
     }
 }
 
@@ -242,5 +277,5 @@ pub(super) fn rx_queues(vrings: &[Arc<Vring>]) -> Vec<Box<dyn Rx>> {
 /// One transmit queue for each of `workers` on the rings that the driver receives on, as far as these are enabled.
 pub(super) fn tx_queues(vrings: &[Arc<Vring>], workers: usize) -> Vec<Box<dyn Tx>> {
     let vrings: Arc<[Arc<Vring>]> = vrings.into();
-    (0..workers).map(|worker| Box::new(TxQueue { vrings: vrings.clone(), worker }) as Box<dyn Tx>).collect()
+    (0..workers).map(|_| Box::new(TxQueue { vrings: vrings.clone() }) as Box<dyn Tx>).collect()
 }
