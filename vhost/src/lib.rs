@@ -1,11 +1,14 @@
 //! Shared-memory interfaces: memif and vhost-user.
 //!
-//! `unsafe` lives in [`mem`] (mapping what a peer shares, signals), `memif::ring` and `vhost_user::ring` (reading and writing it).
+//! `unsafe` lives in [`mem`] (mapping what a peer shares, signals), the rings of memif and
+//! vhost-user with what they stand on (reading and writing it).
 #![deny(unsafe_code)]
 
 mod link;
 pub mod mem;
 pub mod memif;
+mod scatter;
+mod socket;
 pub mod vhost_user;
 
 pub use link::{Event, Link, LinkInfo, TxQueues};

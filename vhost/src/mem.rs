@@ -387,6 +387,41 @@ pub(crate) mod signal {
         }
     }
 
+    /// Interrupts the thread that made it from time to time.
+    pub struct Alarm(libc::timer_t);
+
+    impl Alarm {
+        /// Ends the system call that this thread, which called [`unblock`], is in `seconds` from now, and again and again.
+        ///
+        /// # Errors
+        /// If the kernel gives no timer.
+        pub fn every(seconds: i64) -> std::io::Result<Alarm> {
+            // SAFETY: an all-zero sigevent and itimerspec are valid ones; the kernel writes the timer's id before it is used, and
+            // reads the rest only during the calls.
+            unsafe {
+                let mut event: libc::sigevent = std::mem::zeroed();
+                event.sigev_notify = libc::SIGEV_THREAD_ID;
+                event.sigev_signo = SIGNAL;
+                event.sigev_notify_thread_id = libc::gettid();
+                let mut timer = null_mut();
+                if libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                let mut spec: libc::itimerspec = std::mem::zeroed();
+                (spec.it_value.tv_sec, spec.it_interval.tv_sec) = (seconds, seconds);
+                libc::timer_settime(timer, 0, &spec, null_mut());
+                Ok(Alarm(timer))
+            }
+        }
+    }
+
+    impl Drop for Alarm {
+        fn drop(&mut self) {
+            // SAFETY: the timer was made by `every`, and nobody else deletes it.
+            unsafe { libc::timer_delete(self.0) };
+        }
+    }
+
     /// Ends the system call that `thread`, which called [`unblock`], is in now, if it is in one that can be interrupted.
     pub fn interrupt(thread: &JoinHandle<()>) {
         // SAFETY: the handle was not joined, so its pthread_t is valid, also if the thread has ended.

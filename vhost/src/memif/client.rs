@@ -2,11 +2,12 @@
 
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{ClientRings, LOG2_MAX, LOG2_MIN, Layout, RawRx, RawTx, Shared, client_rings, raw_queues};
-use super::socket::{Received, dial, reason, receive, send, send_disconnect, text};
+use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use super::{LinkInfo, SOFTWARE};
 use crate::mem::{Region, Regions};
+use crate::socket::{dial, event, text};
 use dray_config::SocketName;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -15,11 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(20);
-
-/// An own eventfd.
-pub(super) fn event() -> Result<OwnedFd, String> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| format!("eventfd: {}", text(e)))
-}
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -177,7 +173,7 @@ impl Client {
     }
 
     fn try_connect(socket: &SocketName, id: u32, options: &ClientOptions, deadline: Instant) -> Result<Client, String> {
-        let fd = dial(socket)?;
+        let fd = dial(socket, KIND)?;
         let hello = wait(&fd, deadline)?;
         let max_frame = Arc::new(AtomicU32::new(u32::MAX));
         let offer = Offer::send(fd.as_fd(), hello, id, options, max_frame, Arc::new(event()?))

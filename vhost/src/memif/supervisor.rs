@@ -1,15 +1,14 @@
 //! The control channels of all memif ports of a process, on one thread.
 
 use super::SOFTWARE;
-use super::client::{ClientOptions, Offer, event};
+use super::client::{ClientOptions, Offer};
 use super::kick::Kicker;
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
-use super::socket::{
-    Listening, Received, check_event, dial, hung_up, reason, receive, send, send_disconnect, show, text,
-};
+use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{ORDINARY_MAX, REGION_MAX, Region, Regions};
+use crate::socket::{Listening, check_event, dial, event, hung_up, show, text};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
 use rustix::event::{Timespec, epoll};
@@ -366,7 +365,7 @@ impl Inner {
                 return Err(format!("id {} of {socket} is port {other:?}'s already", spec.memif.id));
             }
             if !self.listeners.contains_key(&spec.memif.socket) {
-                let socket = Listening::new(&spec.memif.socket)?;
+                let socket = Listening::new(&spec.memif.socket, KIND)?;
                 self.token += 1;
                 self.watch(&socket.fd, self.token)?;
                 let listener = Listener { socket, token: self.token, paused: None };
@@ -454,7 +453,7 @@ impl Inner {
         let Some(port) = self.ports.get_mut(name) else { return };
         port.retry = None;
         let socket = port.spec.memif.socket.clone();
-        let result = dial(&socket).and_then(|fd| self.insert(fd, socket, Some(name.to_owned()), Stage::Dialled));
+        let result = dial(&socket, KIND).and_then(|fd| self.insert(fd, socket, Some(name.to_owned()), Stage::Dialled));
         match result {
             Ok(token) => {
                 if let Some(port) = self.ports.get_mut(name) {

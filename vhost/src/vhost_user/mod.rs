@@ -2,9 +2,9 @@
 //!
 //! A [`Port`] keeps the connection of one port on a thread of its own and hands out queues when the driver has started the device.
 
-pub mod frontend;
 mod backend;
 mod features;
+pub mod frontend;
 mod gate;
 mod header;
 mod memory;

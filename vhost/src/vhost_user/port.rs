@@ -1,8 +1,42 @@
 //! One port: its socket in either role, its connection, and the state that messages change.
 
-use crate::Event;
-use dray_config::VhostUser;
+use super::backend::Backend;
+use super::messages::{Messages, Next, lock};
+use super::queue::{Fault, Shared, rx_queues, tx_queues};
+use crate::link::{self, Event, Link, TxQueues};
+use crate::mem::signal::{self, Alarm};
+use crate::socket::{Listening, dial, event, hung_up, ready, text};
+use dray_config::{Role, VhostUser};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, SocketType, accept_with};
 use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The first pause between attempts to connect or accept; it doubles.
+const RETRY: Duration = Duration::from_millis(50);
+/// The longest if nobody is there.
+const RETRY_ABSENT: Duration = Duration::from_millis(500);
+/// The longest for a peer that is there and does things wrong. One that was up for as long begins anew.
+const RETRY_MOST: Duration = Duration::from_secs(1);
+/// How long a message may take to come, and a peer to read its answers.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for the rest of a message.
+const PIECE: Duration = Duration::from_millis(5);
+/// Messages that are dealt with before other things get their turn.
+const TURN: usize = 64;
+/// Between two looks for drivers that sleep unnoticed.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long rings that start are waited for, so that all are told of at once.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Why a link is down whose peer is there.
+const IDLE: &str = "the driver has not started the device";
 
 /// A port to be kept.
 #[derive(Clone, Debug)]
@@ -77,7 +111,13 @@ pub struct RingStatus {
 }
 
 /// Keeps the connection of a port. Dropping it disconnects.
-pub struct Port {}
+pub struct Port {
+    end: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+    max_frame: Arc<AtomicU32>,
+    shown: Arc<Mutex<Shown>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Port {
     /// Begins to keep a port. A server listens when this returns. `events` is called on the port's thread.
@@ -85,18 +125,397 @@ impl Port {
     /// # Errors
     /// If the socket can't be listened on, or the kernel gives no thread.
     pub fn open(spec: PortSpec, events: impl FnMut(Event) + Send + 'static) -> Result<Port, String> {
-        let _ = (spec, events);
-        todo!()
+        let listening = match spec.vhost_user.role {
+            Role::Server => Some(Listening::new(&spec.vhost_user.socket, SocketType::STREAM)?),
+            Role::Client => None,
+        };
+        let (wake, end) = (Arc::new(event()?), Arc::new(AtomicBool::new(false)));
+        let max_frame = Arc::new(AtomicU32::new(spec.max_frame));
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let name = format!("vhost-{}", spec.name);
+        let keeper = Keeper {
+            spec,
+            events: Box::new(events),
+            end: end.clone(),
+            wake: wake.clone(),
+            max_frame: max_frame.clone(),
+            shown: shown.clone(),
+            listening,
+            next: Instant::now(),
+            pause: RETRY,
+            told: None,
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(text)?;
+        Ok(Port { end, wake, max_frame, shown, thread: Some(thread) })
     }
 
     /// Changes the longest frame, without the link going down.
     pub fn set_max_frame(&self, max_frame: u32) {
-        let _ = max_frame;
-        todo!()
+        self.max_frame.store(max_frame, Ordering::Relaxed);
     }
 
     /// The port as it is now.
     pub fn status(&self) -> Status {
-        todo!()
+        let (faults, connection) = {
+            let shown = show_lock(&self.shown);
+            (shown.faults.clone(), shown.connection.as_ref().map(|(backend, _)| backend.clone()))
+        };
+        let mut status = Status { connected: connection.is_some(), faults, ..Status::default() };
+        if let Some(backend) = connection {
+            lock(&backend).tell(&mut status);
+        }
+        status
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Release);
+        let Some(thread) = self.thread.take() else { return };
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if let Some((_, stream)) = &show_lock(&self.shown).connection {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        while !thread.is_finished() {
+            // It may come just before a write to the peer's eventfd, and interrupt nothing: hence again and again.
+            signal::interrupt(&thread);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let _ = thread.join();
+    }
+}
+
+/// What [`Port::status`] and [`Port::drop`] see of the thread.
+#[derive(Default)]
+struct Shown {
+    connection: Option<(Arc<Mutex<Backend>>, Arc<UnixStream>)>,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+fn show_lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a connection ends.
+enum End {
+    /// The port does.
+    Ours,
+    /// The peer closed it.
+    Closed,
+    /// The peer did something wrong.
+    Fault(Fault, String),
+}
+
+impl From<(Fault, String)> for End {
+    fn from((fault, why): (Fault, String)) -> End {
+        End::Fault(fault, why)
+    }
+}
+
+/// What a port's thread does.
+struct Keeper {
+    spec: PortSpec,
+    events: Box<dyn FnMut(Event) + Send>,
+    end: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+    max_frame: Arc<AtomicU32>,
+    shown: Arc<Mutex<Shown>>,
+    /// A server's.
+    listening: Option<Listening>,
+    /// When to connect or accept again.
+    next: Instant,
+    /// The pause before the time after that.
+    pause: Duration,
+    /// Why the link is down, as was told last.
+    told: Option<String>,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        signal::unblock();
+        // Without it, a peer that has us hang costs its port until the port is closed.
+        let _alarm = Alarm::every(1);
+        while !self.end.load(Ordering::Acquire) {
+            self.wait_until(self.next);
+            if self.end.load(Ordering::Acquire) {
+                return;
+            }
+            let Some(stream) = self.connect() else { continue };
+            self.serve(stream);
+        }
+    }
+
+    /// Waits for a time; for a peer, if that time has come and we are a server; or for the end.
+    fn wait_until(&self, time: Instant) {
+        while !self.end.load(Ordering::Acquire) {
+            let left = time.saturating_duration_since(Instant::now());
+            let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+            match &self.listening {
+                Some(listening) if left.is_zero() => fds.push(PollFd::new(&listening.fd, PollFlags::IN)),
+                None if left.is_zero() => return,
+                _ => {}
+            }
+            let _ = poll(&mut fds, timeout((!left.is_zero()).then_some(left)).as_ref());
+            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+                return;
+            }
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
+    }
+
+    /// Connects or accepts. If that fails, it is to be tried again later.
+    fn connect(&mut self) -> Option<UnixStream> {
+        let stream = match &self.listening {
+            Some(listening) => match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
+                Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return None,
+                result => result.map_err(|e| format!("accept: {}", text(e))),
+            },
+            None => dial(&self.spec.vhost_user.socket, SocketType::STREAM),
+        };
+        let stream = stream.map(UnixStream::from).and_then(|s| s.set_nonblocking(false).map_err(text).map(|()| s));
+        match stream {
+            Ok(stream) => Some(stream),
+            Err(why) => {
+                // The pause for who is not there at all is short enough for who is there to be found within a second.
+                self.later(RETRY_ABSENT);
+                self.down(&why);
+                None
+            }
+        }
+    }
+
+    /// Puts the next attempt off, and the one after that further, to `most` at the most.
+    fn later(&mut self, most: Duration) {
+        self.next = Instant::now() + self.pause.min(most);
+        self.pause = (self.pause * 2).min(most);
+    }
+
+    fn down(&mut self, why: &str) {
+        if self.told.as_deref() != Some(why) {
+            self.told = Some(why.to_owned());
+            (self.events)(Event::Down { port: self.spec.name.clone(), reason: why.to_owned() });
+        }
+    }
+
+    /// Serves a connection to its end.
+    fn serve(&mut self, stream: UnixStream) {
+        let shared =
+            Arc::new(Shared { max_frame: self.max_frame.clone(), fault: OnceLock::new(), wake: self.wake.clone() });
+        let backend = Arc::new(Mutex::new(Backend::new(self.spec.vhost_user.queues, shared)));
+        let stream = Arc::new(stream);
+        let messages = match Messages::new(stream.clone(), backend.clone()) {
+            Ok(messages) => messages,
+            Err(why) => {
+                self.later(RETRY_MOST);
+                return self.down(&why);
+            }
+        };
+        show_lock(&self.shown).connection = Some((backend.clone(), stream.clone()));
+        self.down(IDLE);
+        let mut connection = Connection {
+            stream,
+            messages,
+            backend,
+            stuck: None,
+            up: None,
+            up_since: None,
+            settled: None,
+            look: Instant::now(),
+        };
+        let end = connection.run(self);
+        // Rings first: the queues that workers have move nothing from now on, whatever comes.
+        lock(&connection.backend).stop_all();
+        show_lock(&self.shown).connection = None;
+        let since = connection.up_since.take();
+        if since.is_some_and(|since| since.elapsed() >= RETRY_MOST) {
+            self.pause = RETRY;
+        }
+        match end {
+            End::Ours => {}
+            End::Closed => {
+                self.later(RETRY_ABSENT);
+                drop(connection);
+                self.down("the peer closed the connection");
+            }
+            End::Fault(fault, why) => {
+                *show_lock(&self.shown).faults.entry(fault.name()).or_default() += 1;
+                self.later(RETRY_MOST);
+                for err in lock(&connection.backend).errors() {
+                    if write_event(&err) == Err(Errno::INTR) {
+                        break;
+                    }
+                }
+                drop(connection);
+                self.down(&format!("reset: {why}"));
+            }
+        }
+    }
+}
+
+/// Writes to a peer's eventfd. It hangs if the peer wants it to, until the next [`Alarm`].
+fn write_event(fd: &OwnedFd) -> Result<(), Errno> {
+    match rustix::io::write(fd, &1u64.to_ne_bytes()) {
+        // A full counter already says all there is to say.
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn timeout(time: Option<Duration>) -> Option<Timespec> {
+    time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() })
+}
+
+/// A connection.
+struct Connection {
+    stream: Arc<UnixStream>,
+    messages: Messages,
+    backend: Arc<Mutex<Backend>>,
+    /// What keeps the next message from being dealt with, and since when.
+    stuck: Option<(Next, Instant)>,
+    /// The rings that were told of with the last [`Event::Up`].
+    up: Option<Vec<usize>>,
+    /// When the first of them was sent.
+    up_since: Option<Instant>,
+    /// When to tell of the rings there are: they come one by one.
+    settled: Option<Instant>,
+    /// When to look for drivers that sleep unnoticed.
+    look: Instant,
+}
+
+impl Connection {
+    fn run(&mut self, keeper: &mut Keeper) -> End {
+        loop {
+            match self.turn(keeper) {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+        }
+    }
+
+    fn turn(&mut self, keeper: &mut Keeper) -> Result<(), End> {
+        self.wait(keeper);
+        if keeper.end.load(Ordering::Acquire) {
+            return Err(End::Ours);
+        }
+        self.refuse_others(keeper)?;
+        self.read()?;
+        self.check_fault()?;
+        self.interrupt()?;
+        self.tell(keeper);
+        Ok(())
+    }
+
+    /// Waits for something to do.
+    fn wait(&self, keeper: &Keeper) {
+        // A message that comes in pieces makes the socket readable: that must not be waited for.
+        let (events, pause) = match self.stuck {
+            None => (PollFlags::IN, LOOK),
+            Some((Next::Unheard, _)) => (PollFlags::OUT, LOOK),
+            Some(_) => (PollFlags::empty(), PIECE),
+        };
+        let pause = self.settled.map_or(pause, |at| pause.min(at.saturating_duration_since(Instant::now())));
+        let mut fds = vec![PollFd::new(&*keeper.wake, PollFlags::IN), PollFd::new(&*self.stream, events)];
+        fds.extend(keeper.listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
+        let _ = poll(&mut fds, timeout(Some(pause)).as_ref());
+        let _ = rustix::io::read(&keeper.wake, &mut [0u8; 8]);
+    }
+
+    /// Refuses a second peer; but a peer that comes back finds its old connection closed.
+    fn refuse_others(&self, keeper: &Keeper) -> Result<(), End> {
+        let Some(listening) = &keeper.listening else { return Ok(()) };
+        if !ready(listening.fd.as_fd(), PollFlags::IN) {
+            return Ok(());
+        }
+        if hung_up(self.stream.as_fd()) {
+            return Err(End::Closed);
+        }
+        if accept_with(&listening.fd, SocketFlags::CLOEXEC).is_err() {
+            // No descriptors: they come back, and asking again at once would only burn the CPU.
+            std::thread::sleep(PIECE);
+        }
+        Ok(())
+    }
+
+    /// Deals with messages.
+    fn read(&mut self) -> Result<(), End> {
+        for _ in 0..TURN {
+            let next = self.messages.next()?;
+            match next {
+                Next::Message => self.stuck = None,
+                Next::Nothing => return Ok(()),
+                Next::Closed => return Err(End::Closed),
+                Next::Part | Next::Unheard => {
+                    let (_, since) = *self.stuck.get_or_insert((next, Instant::now()));
+                    self.stuck = Some((next, since));
+                    if hung_up(self.stream.as_fd()) {
+                        return Err(End::Closed);
+                    }
+                    if since.elapsed() >= PATIENCE {
+                        let what = if next == Next::Part { "sent half a message" } else { "does not read its answers" };
+                        return Err(End::Fault(Fault::Message, format!("the peer {what}")));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fault(&self) -> Result<(), End> {
+        let backend = lock(&self.backend);
+        backend.shared().fault.get().map_or(Ok(()), |(fault, why)| Err(End::Fault(*fault, why.clone())))
+    }
+
+    /// Interrupts drivers that are to be.
+    fn interrupt(&mut self) -> Result<(), End> {
+        let look = self.look <= Instant::now();
+        if look {
+            self.look = Instant::now() + LOOK;
+        }
+        let list = lock(&self.backend).interrupts(look);
+        for (i, call) in list {
+            // Not with the state locked: it may hang.
+            match write_event(&call) {
+                Ok(()) => lock(&self.backend).interrupted(i),
+                // Its counter would take a driver hundreds of years to fill.
+                Err(Errno::INTR) => {
+                    return Err(End::Fault(Fault::Message, format!("the interrupt of ring {i} is full, and blocks")));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of the rings that are started, if there are others than were told of.
+    fn tell(&mut self, keeper: &mut Keeper) {
+        let backend = lock(&self.backend);
+        let rings: Vec<usize> = backend.started(true).chain(backend.started(false)).collect();
+        if let Some(up) = &self.up {
+            if rings.is_empty() {
+                drop(backend);
+                (self.up, self.settled) = (None, None);
+                return keeper.down(IDLE);
+            }
+            // A ring that stopped is still in its place, moves nothing, and may come back.
+            if rings.iter().all(|ring| up.contains(ring)) {
+                self.settled = None;
+                return;
+            }
+        } else if !backend.is_up() {
+            self.settled = None;
+            return;
+        }
+        if *self.settled.get_or_insert_with(|| Instant::now() + SETTLE) > Instant::now() {
+            return;
+        }
+        let (rx, tx) = (backend.vrings(backend.started(true)), backend.vrings(backend.started(false)));
+        let info = link::LinkInfo::VhostUser(backend.link_info());
+        drop(backend);
+        let link = Link { rx: rx_queues(&rx), tx: TxQueues::new(move |n| tx_queues(&tx, n)), info };
+        (self.up, self.settled) = (Some(rings), None);
+        self.up_since.get_or_insert_with(Instant::now);
+        keeper.told = None;
+        (keeper.events)(Event::Up { port: keeper.spec.name.clone(), link });
     }
 }

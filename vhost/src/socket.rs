@@ -1,0 +1,139 @@
+//! Unix sockets by which peers and ports find each other, whatever is said on them.
+
+use dray_config::SocketName;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// What an error means, without its number.
+pub(crate) fn text(e: impl Into<std::io::Error>) -> String {
+    let s = e.into().to_string();
+    s.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// The name as the configuration writes it.
+pub(crate) fn show(name: &SocketName) -> String {
+    match name {
+        SocketName::Path(path) => path.display().to_string(),
+        SocketName::Abstract(name) => format!("@{name}"),
+    }
+}
+
+fn address(name: &SocketName) -> Result<SocketAddrUnix, Errno> {
+    match name {
+        SocketName::Path(path) => SocketAddrUnix::new(path.as_path()),
+        SocketName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
+    }
+}
+
+fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// Connects to a server, without blocking; nor does the socket block afterwards.
+///
+/// # Errors
+/// "connect NAME: why not".
+pub(crate) fn dial(name: &SocketName, kind: SocketType) -> Result<OwnedFd, String> {
+    let dial = || -> Result<OwnedFd, Errno> {
+        let fd = socket(kind)?;
+        connect(&fd, &address(name)?)?;
+        Ok(fd)
+    };
+    dial().map_err(|e| format!("connect {}: {}", show(name), text(e)))
+}
+
+/// A listening socket. Its file is removed with it.
+pub(crate) struct Listening {
+    pub fd: OwnedFd,
+    name: SocketName,
+    /// The file's device and inode: another's file is not removed.
+    file: Option<(u64, u64)>,
+}
+
+impl Listening {
+    /// Listens on `name`. A missing directory is made, a stale socket file replaced.
+    ///
+    /// # Errors
+    /// "listen on NAME: why not", also if somebody else is listening there.
+    pub fn new(name: &SocketName, kind: SocketType) -> Result<Listening, String> {
+        Self::listen(name, kind).map_err(|e| format!("listen on {}: {e}", show(name)))
+    }
+
+    fn listen(name: &SocketName, kind: SocketType) -> Result<Listening, String> {
+        let address = address(name).map_err(|_| "the name is too long for a socket".to_owned())?;
+        let fd = socket(kind).map_err(text)?;
+        match (bind(&fd, &address), name) {
+            (Ok(()), _) => {}
+            (Err(Errno::NOENT), SocketName::Path(path)) => {
+                std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(text)?;
+                bind(&fd, &address).map_err(text)?;
+            }
+            (Err(Errno::ADDRINUSE), SocketName::Path(path)) => {
+                if !std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+                    return Err("a file that is not a socket is in the way".into());
+                }
+                match connect(socket(kind).map_err(text)?, &address) {
+                    Err(Errno::CONNREFUSED) => {}
+                    _ => return Err("a running process is using it".into()),
+                }
+                std::fs::remove_file(path).map_err(text)?;
+                bind(&fd, &address).map_err(text)?;
+            }
+            (Err(Errno::ADDRINUSE), SocketName::Abstract(_)) => return Err("a running process is using it".into()),
+            (Err(e), _) => return Err(text(e)),
+        }
+        let file = match name {
+            SocketName::Path(path) => std::fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino())),
+            SocketName::Abstract(_) => None,
+        };
+        let listening = Listening { fd, name: name.clone(), file };
+        listen(&listening.fd, 128).map_err(text)?;
+        Ok(listening)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let SocketName::Path(path) = &self.name
+            && std::fs::symlink_metadata(path).is_ok_and(|m| Some((m.dev(), m.ino())) == self.file)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether there is `what` to be seen of a descriptor now.
+pub(crate) fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, what)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(what)
+}
+
+/// Whether the peer is gone.
+pub(crate) fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    ready(fd, PollFlags::HUP)
+}
+
+/// An own eventfd.
+///
+/// # Errors
+/// Why the kernel gives none.
+pub(crate) fn event() -> Result<OwnedFd, String> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| format!("eventfd: {}", text(e)))
+}
+
+/// Checks that a peer's file descriptor is an eventfd: a write to anything else could block for ever, and not every such write can be
+/// interrupted. The descriptor's flags stay as they are: the peer shares them, and may want to block.
+///
+/// # Errors
+/// What it is instead.
+pub(crate) fn check_event(fd: &OwnedFd) -> Result<(), String> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(text)?;
+    if target.as_os_str() != "anon_inode:[eventfd]" {
+        return Err(format!("a ring's interrupt is not an eventfd but {target:?}"));
+    }
+    Ok(())
+}
