@@ -6,8 +6,8 @@
 use crate::drops::Drops;
 use crate::fdb::Egress;
 use crate::mem::Segment;
-use crate::wire::{ETH, flow_hash};
 use crate::offload::{Offload, Pending};
+use crate::wire::{ETH, flow_hash};
 
 /// Frames taken from a queue at a time.
 pub const BURST: usize = 64;

@@ -171,13 +171,13 @@ pub(crate) fn sum_frame(burst: &Burst, frame: &Frame, from: usize) -> u16 {
     let head = &frame.head()[from..];
     // SAFETY: a slice is readable.
     let mut total = u32::from(unsafe { sum(head.as_ptr(), head.len()) });
-    let mut odd = head.len() % 2 != 0;
+    let mut odd = head.len() & 1 == 1;
     for segment in burst.segments(frame) {
         // SAFETY: `Segment::new` vouches for the segments while the burst has them.
         let part = unsafe { sum(segment.ptr, segment.len as usize) };
         // What begins at an odd place has its words' bytes the other way round.
         total += u32::from(if odd { part.swap_bytes() } else { part });
-        odd ^= segment.len % 2 != 0;
+        odd ^= segment.len & 1 == 1;
     }
     crate::wire::fold(total)
 }

@@ -421,3 +421,6 @@ pub(crate) fn complete(burst: &mut Burst, i: u16) {
     frame.bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     frame.pending = Pending::NONE;
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,27 +1,46 @@
 //! The pipeline as it runs, with literal bytes and ports that only note what they are given. Every test ends with all
 //! frames accounted for.
 
-use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_UNDERLAY};
+use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_MAX, HEAD_UNDERLAY};
 use crate::fdb::{Egress, Fdb};
-use crate::mem::to_vec;
+use crate::offload::tests::*;
+use crate::offload::{self, Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};
 use crate::port::{Output, Punt};
 use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
-use crate::{Drop, wire};
+use crate::{Drop, Drops, Tx, wire};
 use dray_config::Mac;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 /// What ports and the control thread were given, in order.
 #[derive(Default)]
 struct Sink {
+    /// What ports take undone; those that aren't here take nothing.
+    accepts: HashMap<u16, Accepts>,
     sent: Vec<(u16, Vec<u8>)>,
+    /// Of the frames sent, those with something left to be done.
+    undone: Vec<(u16, Offload)>,
+    /// Frames that segmentation added.
+    segments: u32,
     punts: Vec<Punt>,
     full: bool,
 }
 
 impl Output for Sink {
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
-        self.sent.extend(frames.iter().map(|&i| (port, to_vec(burst, burst.frame(i)))));
+        let mut tx = Port::new(self.accepts.get(&port).copied().unwrap_or_default());
+        let mut drops = Drops::default();
+        let sent = if burst.has_offloads() {
+            let (sent, added) = offload::send(&mut tx, burst, frames, &mut Burst::default(), &mut drops);
+            self.segments += added;
+            sent
+        } else {
+            tx.send(burst, frames, &mut drops)
+        };
+        assert_eq!(sent.packets as usize, tx.sent.len());
+        self.undone.extend(tx.sent.iter().filter_map(|(_, undone)| undone.map(|undone| (port, undone))));
+        self.sent.extend(tx.sent.into_iter().map(|(bytes, _)| (port, bytes)));
     }
 
     fn punt(&mut self, _: u16, punt: Punt) -> bool {
@@ -57,12 +76,24 @@ impl Switch {
 
     /// Runs one burst received on `port`; returns what was sent.
     fn run(&mut self, port: u16, frames: Vec<Vec<u8>>) -> Vec<(u16, Vec<u8>)> {
+        self.run_undone(port, frames.into_iter().map(|f| (f, None)).collect())
+    }
+
+    /// The same, of frames to which something is left to be done.
+    fn run_undone(&mut self, port: u16, frames: Vec<(Vec<u8>, Option<Offload>)>) -> Vec<(u16, Vec<u8>)> {
         let mut burst = Burst::default();
         burst.head_len =
             if matches!(self.tables.ports[port as usize], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD };
         let received = frames.len() as u32;
-        frames.into_iter().for_each(|f| burst.push_owned(f));
+        let head_len = burst.head_len;
+        for (frame, undone) in frames {
+            burst.head_len = if undone.is_some() { HEAD_MAX } else { head_len };
+            burst.push_owned(frame);
+            assert!(undone.is_none_or(|undone| burst.set_offload(undone)));
+        }
         self.now += 1;
+        self.sink.undone.clear();
+        self.sink.segments = 0;
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port };
         self.tally = self.pipeline.run(&mut burst, cx, &mut self.sink);
         let t = self.tally;
@@ -70,7 +101,7 @@ impl Switch {
         self.drops.clear();
         burst.drops.take(|reason, n| self.drops.push((reason, n)));
         let sent = std::mem::take(&mut self.sink.sent);
-        assert_eq!(sent.len() as u32, t.switched);
+        assert_eq!(sent.len() as u32, t.switched + self.sink.segments);
         sent
     }
 }
@@ -435,7 +466,7 @@ fn any_bytes_are_accounted_for() {
         [from_peer(60), frame(ALL, B, 60)].concat(),
         [from_peer(1400), frame(A, B, 1400)].concat(),
     ];
-    let mut reasons = std::collections::HashSet::new();
+    let mut reasons = HashSet::new();
     for _ in 0..100_000 / 20 {
         let switch = &mut switches[random(3)];
         let port = random(switch.tables.ports.len()) as u16;
@@ -461,4 +492,150 @@ fn any_bytes_are_accounted_for() {
         reasons.extend(switch.drops.iter().map(|(reason, _)| reason.name()));
     }
     assert!(reasons.len() >= 10, "the frames reached {} drop reasons: {reasons:?}", reasons.len());
+}
+
+const TAKES_TSO: Accepts = Accepts { csum: true, tso4: true, tso6: false, ecn: true, uso4: false, uso6: false };
+
+#[test]
+fn a_frame_leaves_whole_or_in_pieces_as_each_receiver_takes_it() {
+    let mut s = three_ports();
+    s.sink.accepts.insert(2, TAKES_TSO);
+    let pieces = [(1, TSO4_0.to_vec()), (1, TSO4_1.to_vec()), (1, TSO4_2.to_vec())];
+    // Flooded: one head for both.
+    let sent = s.run_undone(0, vec![(TSO4.to_vec(), Some(ASK_TSO4))]);
+    assert_eq!((&sent[..3], &sent[3..]), (&pieces[..], &[(2, TSO4.to_vec())][..]));
+    assert_eq!((&s.sink.undone[..], s.sink.segments), (&[(2, ASK_TSO4)][..], 2));
+    // Known: to the one, to the other.
+    for (port, sent) in [(1, &pieces[..]), (2, &[(2, TSO4.to_vec())])] {
+        s.run(port, vec![frame(ALL, B, 60)]);
+        assert_eq!(s.run_undone(0, vec![(TSO4.to_vec(), Some(ASK_TSO4))]), sent);
+    }
+    let sent = s.run_undone(0, vec![(UDP4.to_vec(), Some(ASK_UDP)), (UDP4_DONE.to_vec(), None)]);
+    assert_eq!(sent, [(2, UDP4.to_vec()), (2, UDP4_DONE.to_vec())]);
+    assert_eq!(s.sink.undone, [(2, ASK_UDP)]);
+}
+
+/// `frame` with tags after its addresses.
+fn with_tags(frame: &[u8], tags: &[u8]) -> Vec<u8> {
+    [&frame[..12], tags, &frame[12..]].concat()
+}
+
+#[test]
+fn tags_come_and_go_around_what_is_undone() {
+    let mut s = trunk();
+    let (blue, inner) = (&[0x81, 0, 0, 10], &[0x88, 0xa8, 0, 7]);
+    let later = |offload: Offload, n: u16| Offload { csum_start: offload.csum_start + n, ..offload };
+    s.sink.accepts.insert(3, TAKES_TSO);
+    for tags in [&[][..], inner] {
+        let n = tags.len() as u16;
+        let inside = |f: &[u8]| with_tags(f, tags);
+        let outside = |f: &[u8]| with_tags(f, &[blue, tags].concat());
+        s.sink.accepts.remove(&0);
+        s.run(0, vec![tagged(ALL, B, 10, 64)]);
+        // Pushed, in pieces and whole.
+        let sent =
+            s.run_undone(1, vec![(inside(TSO4), Some(later(ASK_TSO4, n))), (inside(UDP4), Some(later(ASK_UDP, n)))]);
+        assert_eq!(sent, [TSO4_0, TSO4_1, TSO4_2, UDP4_DONE].map(|f| (0, outside(f))));
+        s.sink.accepts.insert(0, TAKES_TSO);
+        let sent =
+            s.run_undone(1, vec![(inside(TSO4), Some(later(ASK_TSO4, n))), (inside(UDP4), Some(later(ASK_UDP, n)))]);
+        assert_eq!(sent, [TSO4, UDP4].map(|f| (0, outside(f))));
+        assert_eq!(s.sink.undone, [(0, later(ASK_TSO4, n + 4)), (0, later(ASK_UDP, n + 4))]);
+        // Popped.
+        s.run(1, vec![frame(ALL, B, 60)]);
+        let sent = s.run_undone(0, vec![(outside(TSO4), Some(later(ASK_TSO4, n + 4)))]);
+        assert_eq!(sent, [TSO4_0, TSO4_1, TSO4_2].map(|f| (1, inside(f))));
+        s.sink.accepts.insert(1, TAKES_TSO);
+        let sent = s.run_undone(0, vec![(outside(TSO4), Some(later(ASK_TSO4, n + 4)))]);
+        assert_eq!((sent, &s.sink.undone[..]), (vec![(1, inside(TSO4))], &[(1, later(ASK_TSO4, n))][..]));
+        s.sink.accepts.remove(&1);
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_inside_vxlan() {
+    let mut s = overlay();
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    s.sink.accepts.insert(0, TAKES_TSO);
+    let sent = s.run_undone(1, vec![(TSO4.to_vec(), Some(ASK_TSO4)), (UDP4.to_vec(), Some(ASK_UDP))]);
+    let inner = [TSO4_0, TSO4_1, TSO4_2, UDP4_DONE];
+    assert_eq!((sent.len(), s.sink.segments, &s.sink.undone[..]), (4, 2, &[][..]));
+    // Inner lengths are 62, 62, 59 and 45; the checksums were computed apart from this code.
+    for (((_, outer), inner), (len, checksum)) in
+        sent.iter().zip(inner).zip([(98, [0x26, 0x77]), (98, [0x26, 0x77]), (95, [0x26, 0x7a]), (81, [0x26, 0x88])])
+    {
+        #[rustfmt::skip]
+        let expected = [
+            2, 0x99, 0, 0, 0, 2,  2, 0x99, 0, 0, 0, 1,  0x08, 0x00,
+            0x45, 0, 0, len,  0, 0, 0x40, 0,  64, 17, checksum[0], checksum[1],  10, 9, 0, 1,  10, 9, 0, 2,
+            outer[34], outer[35], 0x12, 0xb5,  0, len - 20, 0, 0,
+            0x08, 0, 0, 0,  0, 0, 42, 0,
+        ];
+        assert_eq!(outer[..50], expected);
+        assert_eq!(outer[50..], *inner);
+    }
+    // All pieces are one flow.
+    assert!(sent[..3].iter().all(|(_, f)| f[34..36] == sent[0].1[34..36]));
+    // With a tag of the inside's own, whose copies flooding makes.
+    let tags = [0x88, 0xa8, 0, 7];
+    s.fdb.remove(crate::fdb::key(1, B));
+    let ask = Offload { csum_start: 38, ..ASK_TSO4 };
+    let sent = s.run_undone(1, vec![(with_tags(TSO4, &tags), Some(ask))]);
+    let inner: Vec<_> = sent.iter().map(|(_, f)| &f[50..]).collect();
+    assert_eq!(inner, [TSO4_0, TSO4_1, TSO4_2].map(|f| with_tags(f, &tags)));
+    assert!(sent.iter().all(|(_, f)| f[16..18] == (f.len() as u16 - 14).to_be_bytes()));
+}
+
+#[test]
+fn the_underlays_mtu_is_for_the_longest_piece() {
+    let mut s = overlay();
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    let long = |payload: usize| [&TSO4[..54], &vec![7; payload]].concat();
+    let ask = |gso_size| Some(Offload { gso_size, ..ASK_TSO4 });
+    // 1,500 bytes are left for 36 of outer headers, 54 of inner ones, and 1,410 of payload.
+    let sent = s.run_undone(1, vec![(long(9000), ask(1410)), (long(1410), ask(9000))]);
+    assert_eq!(sent.iter().map(|(_, f)| f.len()).max(), Some(1514));
+    assert_eq!(sent.len(), 8);
+    assert_eq!(s.run_undone(1, vec![(long(9000), ask(1411)), (long(1411), ask(9000))]), []);
+    assert_eq!(s.drops, [(Drop::VxlanTooBig, 2)]);
+}
+
+#[test]
+fn of_an_outer_packet_only_what_is_inside_stays_undone() {
+    let mut s = overlay();
+    s.sink.accepts.insert(1, TAKES_TSO);
+    s.run(1, vec![frame(ALL, B, 60)]);
+    let outer = [from_peer(UDP4.len()), UDP4.to_vec()].concat();
+    let ask = |csum_start, csum_offset| Some(Offload { csum_start, csum_offset, ..ASK_UDP });
+    // The inner packet's checksum.
+    assert_eq!(s.run_undone(0, vec![(outer.clone(), ask(84, 6))]), [(1, UDP4.to_vec())]);
+    assert_eq!(s.sink.undone, [(1, ASK_UDP)]);
+    // The outer one's; one that begins outside and ends within; one in the padding.
+    let padded = [&outer[..], &[0; 6]].concat();
+    for ask in [ask(34, 6), ask(34, 60), ask(60, 34), ask(95, 0)] {
+        assert_eq!(s.run_undone(0, vec![(padded.clone(), ask)]), [(1, UDP4.to_vec())]);
+        assert_eq!(s.sink.undone, []);
+    }
+    // An outer packet that is to be cut.
+    let gso = Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size: 20, ecn: false };
+    assert_eq!(s.run_undone(0, vec![(outer, Some(gso)), (TSO4.to_vec(), Some(ASK_TSO4))]), []);
+    assert_eq!(s.drops, [(Drop::UnderlayGso, 2)]);
+    assert_eq!(s.sink.punts, []);
+}
+
+#[test]
+fn what_goes_to_the_slow_path_is_complete() {
+    let mut s = overlay();
+    let mut ping = from_peer(60);
+    ping.resize(111, 7);
+    ping[23] = 1;
+    checksum(&mut ping);
+    ping[34..38].copy_from_slice(&[8, 0, 0, 0]);
+    let undone = Offload { csum_start: 34, csum_offset: 2, gso: Gso::None, gso_size: 0, ecn: false };
+    s.run_undone(0, vec![(ping.clone(), Some(undone))]);
+    let [Punt::Frame(done)] = &s.sink.punts[..] else { panic!("{:?}", s.sink.punts) };
+    assert_ne!(done[36..38], [0, 0]);
+    let words = done[34..].chunks(2).map(|w| u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)]) as u64);
+    assert_eq!(words.sum::<u64>() % 0xffff, 0);
+    assert_eq!((&done[..36], &done[38..]), (&ping[..36], &ping[38..]));
 }
