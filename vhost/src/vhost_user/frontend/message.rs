@@ -2,18 +2,17 @@
 //!
 //! Nothing is checked before it is sent: tests of back ends send what they like.
 
+use crate::socket::{Listening, dial, show, text};
 use dray_config::{Role, SocketName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, recvmsg, sendmsg,
-    socket_with,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, SocketType, accept_with, recv, recvmsg, sendmsg,
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Requests that a front end sends.
@@ -112,11 +111,6 @@ pub struct Reply {
     pub payload: Vec<u8>,
 }
 
-fn text(e: impl Into<std::io::Error>) -> String {
-    let s = e.into().to_string();
-    s.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
 /// Waits for `events`; whether they came before `deadline`.
 pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> bool {
     loop {
@@ -133,10 +127,10 @@ pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> 
     }
 }
 
-/// Where back ends are met: a listening socket whose file is removed with it, or a name to connect to.
+/// Where back ends are met: a listening socket, or a name to connect to.
 pub struct Meeting {
     name: SocketName,
-    listening: Option<(OwnedFd, Option<PathBuf>)>,
+    listening: Option<Listening>,
 }
 
 impl Meeting {
@@ -145,29 +139,11 @@ impl Meeting {
     /// # Errors
     /// "listen on NAME: why not".
     pub fn new(name: &SocketName, role: Role) -> Result<Meeting, String> {
-        let mut meeting = Meeting { name: name.clone(), listening: None };
-        if role == Role::Server {
-            let listening = || -> Result<OwnedFd, Errno> {
-                let fd = socket()?;
-                bind(&fd, &address(name)?)?;
-                listen(&fd, 8)?;
-                Ok(fd)
-            };
-            let fd = listening().map_err(|e| format!("listen on {}: {}", meeting.show(), text(e)))?;
-            let file = match name {
-                SocketName::Path(path) => Some(path.clone()),
-                SocketName::Abstract(_) => None,
-            };
-            meeting.listening = Some((fd, file));
-        }
-        Ok(meeting)
-    }
-
-    fn show(&self) -> String {
-        match &self.name {
-            SocketName::Path(path) => path.display().to_string(),
-            SocketName::Abstract(name) => format!("@{name}"),
-        }
+        let listening = match role {
+            Role::Server => Some(Listening::new(name, SocketType::STREAM)?),
+            Role::Client => None,
+        };
+        Ok(Meeting { name: name.clone(), listening })
     }
 
     /// Waits for a back end, or connects to one, for at most `timeout`. As long may the connection's replies take.
@@ -177,49 +153,23 @@ impl Meeting {
     pub fn connection(&self, timeout: Duration) -> Result<Connection, String> {
         let deadline = Instant::now() + timeout;
         let fd = match &self.listening {
-            Some((fd, _)) => {
+            Some(Listening { fd, .. }) => {
                 if !wait(fd.as_fd(), PollFlags::IN, deadline) {
-                    return Err(format!("no back end connects to {}", self.show()));
+                    return Err(format!("no back end connects to {}", show(&self.name)));
                 }
                 accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-                    .map_err(|e| format!("accept on {}: {}", self.show(), text(e)))?
+                    .map_err(|e| format!("accept on {}: {}", show(&self.name), text(e)))?
             }
             None => loop {
-                let dial = || -> Result<OwnedFd, Errno> {
-                    let fd = socket()?;
-                    connect(&fd, &address(&self.name)?)?;
-                    Ok(fd)
-                };
-                match dial() {
+                match dial(&self.name, SocketType::STREAM) {
                     Ok(fd) => break fd,
-                    Err(e) if Instant::now() + RETRY > deadline => {
-                        return Err(format!("connect {}: {}", self.show(), text(e)));
-                    }
+                    Err(e) if Instant::now() + RETRY > deadline => return Err(e),
                     Err(_) => std::thread::sleep(RETRY),
                 }
             },
         };
         Ok(Connection { fd, timeout, reply_ack: false })
     }
-}
-
-impl Drop for Meeting {
-    fn drop(&mut self) {
-        if let Some((_, Some(path))) = &self.listening {
-            let _ = std::fs::remove_file(Path::new(path));
-        }
-    }
-}
-
-fn address(name: &SocketName) -> Result<SocketAddrUnix, Errno> {
-    match name {
-        SocketName::Path(path) => SocketAddrUnix::new(path.as_path()),
-        SocketName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
-    }
-}
-
-fn socket() -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
 /// A connection to a back end.

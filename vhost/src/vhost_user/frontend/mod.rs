@@ -12,7 +12,6 @@ use crate::mem::{Region, Regions};
 use dray_config::{Role, SocketName};
 use message::{RegionMessage, RingAddresses, protocol};
 use ring::{Queue, Shape};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::fstat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -55,11 +54,6 @@ const GPA: u64 = 1 << 20;
 const UVA: u64 = 0x5500_0000_0000;
 /// Acknowledge, driver, features OK, driver OK (virtio 1.2, section 2.1).
 const DRIVER_OK: u8 = 1 | 2 | 8 | 4;
-
-/// An own eventfd.
-fn event() -> Result<OwnedFd, String> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| format!("eventfd: {e}"))
-}
 
 /// What a front end asks for. Features that the back end does not have are not used.
 #[derive(Clone, Debug)]

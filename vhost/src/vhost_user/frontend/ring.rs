@@ -12,6 +12,7 @@ pub use null::NullSwitch;
 
 use super::{Memory, VNET_HEADER};
 use crate::mem::Regions;
+use crate::socket::event;
 use dray_switch::mem::{copy, prefetch_read, prefetch_write};
 use rustix::event::PollFlags;
 use std::marker::PhantomData;
@@ -133,8 +134,8 @@ impl Queue {
             chained: 0,
             seen: 0,
             fault: None,
-            kick: super::event()?,
-            call: super::event()?,
+            kick: event()?,
+            call: event()?,
         };
         // The driver's word on interrupts: flags first, or in a packed ring second. A used_event of 0 (or -1) is the first (last) frame.
         if shape.packed {

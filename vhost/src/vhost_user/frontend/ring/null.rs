@@ -1,6 +1,7 @@
 //! The least that a back end could do.
 
 use super::{Queue, RawRx, RawTx};
+use crate::socket::event;
 use crate::vhost_user::frontend::Frontend;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ impl Queue {
             base: at,
             counts: Box::default(),
             fault: None,
-            kick: super::super::event()?,
-            call: super::super::event()?,
+            kick: event()?,
+            call: event()?,
             next: 0,
             done: 0,
             desc_next: 0,
