@@ -1,5 +1,8 @@
 //! The header before every frame (virtio 1.2, section 5.1.6).
 
+use super::features::{
+    NET_F_GUEST_CSUM, NET_F_GUEST_ECN, NET_F_GUEST_TSO4, NET_F_GUEST_TSO6, NET_F_GUEST_USO4, NET_F_GUEST_USO6,
+};
 use dray_switch::offload::{Accepts, Gso, Offload};
 
 /// Bytes of the header with the number of buffers, which VIRTIO_NET_F_MRG_RXBUF and VIRTIO_F_VERSION_1 bring.
@@ -66,42 +69,18 @@ pub(super) fn write(offload: Offload, head: &[u8]) -> [u8; LONG] {
     header
 }
 
-/// Bits of what a driver may take.
-mod features {
-    pub const GUEST_CSUM: u32 = 1;
-    pub const GUEST_TSO4: u32 = 7;
-    pub const GUEST_TSO6: u32 = 8;
-    pub const GUEST_ECN: u32 = 9;
-    pub const GUEST_USO4: u32 = 54;
-    pub const GUEST_USO6: u32 = 55;
-}
-
 /// What a driver that negotiated `features` takes.
 pub(super) fn accepts(features: u64) -> Accepts {
-    use features::{GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6};
-    let csum = features & (1 << GUEST_CSUM) != 0;
-    let has = |bit: u32| csum && features & (1 << bit) != 0;
+    let csum = features & NET_F_GUEST_CSUM != 0;
+    let has = |bit: u64| csum && features & bit != 0;
     Accepts {
         csum,
-        tso4: has(GUEST_TSO4),
-        tso6: has(GUEST_TSO6),
-        ecn: has(GUEST_ECN),
-        uso4: has(GUEST_USO4),
-        uso6: has(GUEST_USO6),
+        tso4: has(NET_F_GUEST_TSO4),
+        tso6: has(NET_F_GUEST_TSO6),
+        ecn: has(NET_F_GUEST_ECN),
+        uso4: has(NET_F_GUEST_USO4),
+        uso6: has(NET_F_GUEST_USO6),
     }
-}
-
-/// Whether a receiver that takes `accepts` takes `offload`.
-pub(super) fn takes(accepts: Accepts, offload: &Offload) -> bool {
-    accepts.csum
-        && (!offload.ecn || accepts.ecn)
-        && match offload.gso {
-            Gso::None => true,
-            Gso::Tcp4 => accepts.tso4,
-            Gso::Tcp6 => accepts.tso6,
-            Gso::Udp4 => accepts.uso4,
-            Gso::Udp6 => accepts.uso6,
-        }
 }
 
 #[cfg(test)]

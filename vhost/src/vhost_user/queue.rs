@@ -224,7 +224,7 @@ fn send_on(vring: &Vring, burst: &Burst, frames: &[u16], drops: &mut Drops) -> S
 fn spread(vrings: &[&Vring], burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
     let mut lists = [([0u16; FRAMES], 0usize); RINGS];
     for &i in frames {
-        let ring = (u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64 >> 32) as usize;
+        let ring = ((u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64) >> 32) as usize;
         let (list, n) = &mut lists[ring];
         list[*n] = i;
         *n += 1;

@@ -8,6 +8,7 @@
 mod packed;
 mod split;
 
+use super::features::{F_RING_PACKED, F_VERSION_1, NET_F_MRG_RXBUF, RING_F_EVENT_IDX};
 use super::header::{self, LONG, PLAIN, SHORT};
 use super::memory::{DirtyLog, Memory, Span};
 use super::queue::Fault;
@@ -39,11 +40,6 @@ const INDIRECT: u16 = 4;
 const CHAIN: usize = 128;
 /// Buffers that one frame may be spread over.
 const PARTS: usize = 512;
-
-const ANY_VERSION_1: u32 = 32;
-const MRG_RXBUF: u32 = 15;
-const EVENT_IDX: u32 = 29;
-const RING_PACKED: u32 = 34;
 
 /// What a driver did wrong.
 pub(super) type Bad = (Fault, &'static str);
@@ -216,7 +212,7 @@ impl Ring {
     /// # Errors
     /// What is wrong with it.
     pub fn start(config: &RingConfig, memory: Arc<Memory>, log: Option<Arc<DirtyLog>>) -> Result<Ring, String> {
-        let has = |bit: u32| config.features & (1 << bit) != 0;
+        let has = |bit: u64| config.features & bit != 0;
         if config.size == 0 || config.size > SIZE_MAX {
             return Err(format!("ring {} of {} descriptors (1 to {SIZE_MAX} are taken)", config.index, config.size));
         }
@@ -225,8 +221,8 @@ impl Ring {
             config: config.clone(),
             space: Space { memory, span: Span::EMPTY },
             layout,
-            header: if has(ANY_VERSION_1) || has(MRG_RXBUF) { LONG } else { SHORT } as u32,
-            mergeable: has(MRG_RXBUF),
+            header: if has(F_VERSION_1 | NET_F_MRG_RXBUF) { LONG } else { SHORT } as u32,
+            mergeable: has(NET_F_MRG_RXBUF),
             log,
             faults: guard::faults(),
             sleeps: false,
@@ -241,17 +237,12 @@ impl Ring {
     }
 
     fn resolve(config: &RingConfig, memory: &Memory) -> Result<Layout, String> {
-        let layout = if config.features & (1 << RING_PACKED) != 0 {
+        let layout = if config.features & F_RING_PACKED != 0 {
             Packed::new(config, memory).map(Layout::Packed)
         } else {
             Split::new(config, memory).map(Layout::Split)
         };
         layout.map_err(|what| format!("ring {}: {what}", config.index))
-    }
-
-    /// Whether it is packed, else split.
-    pub fn is_packed(&self) -> bool {
-        matches!(self.layout, Layout::Packed(_))
     }
 
     /// What it was made of.
@@ -433,7 +424,7 @@ impl Ring {
         if self.sleeps {
             fence(Ordering::SeqCst);
         }
-        let event_idx = self.config.features & (1 << EVENT_IDX) != 0;
+        let event_idx = self.config.features & RING_F_EVENT_IDX != 0;
         if !each!(&mut self.layout, r => r.wants_interrupt(event_idx)) {
             return false;
         }
@@ -478,7 +469,7 @@ impl Ring {
             if let Some(accepts) = accepts
                 && let Some(offload) = frame.offload()
             {
-                if !header::takes(accepts, &offload) {
+                if !accepts.takes(offload) {
                     // The driver has just negotiated anew.
                     drops.add(Reason::TxLinkDown, 1);
                     continue;

@@ -6,10 +6,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{pread, pwrite};
 use std::os::fd::OwnedFd;
 
-const VERSION_1: u64 = 1 << 32;
-const MRG: u64 = 1 << MRG_RXBUF;
-const EVENT: u64 = 1 << EVENT_IDX;
-const PACKED: u64 = 1 << RING_PACKED;
+const MRG: u64 = NET_F_MRG_RXBUF;
+const EVENT: u64 = RING_F_EVENT_IDX;
+const PACKED: u64 = F_RING_PACKED;
 
 /// Guest-physical and the front end's own address of the file's beginning.
 const GPA: u64 = 0x10_0000;
@@ -44,7 +43,7 @@ impl Driver {
         ftruncate(&fd, BYTES).unwrap();
         let spec = RegionSpec { gpa: GPA, len: BYTES, uva: UVA, offset: 0, fd: fd.try_clone().unwrap() };
         let memory = Arc::new(Memory::new(vec![Arc::new(MappedRegion::map(spec).unwrap())]).unwrap());
-        Driver { fd, memory, features: features | VERSION_1 }
+        Driver { fd, memory, features: features | F_VERSION_1 }
     }
 
     fn config(&self) -> RingConfig {
@@ -332,10 +331,11 @@ fn packed_frames_are_received_and_given_back_in_every_lap() {
     let mut ring = d.start();
     assert_eq!(d.read(USED_AT), [0, 0, 1, 0]);
     for round in 0..40u64 {
-        let (at, lap) = (round * 3 % 8, round * 3 / 8 % 2 == 0);
+        let (at, lap) = (round * 3 % 8, (round * 3 / 8).is_multiple_of(2));
         // One alone, and a chain of two, whose id is with its last.
         d.packed(at, GPA + DATA_AT, 72, 100, 0, lap);
-        let place = |n: u64| ((at + n) % 8, (round * 3 + n) / 8 % 2 == 0);
+        let lap_of = |place: u64| (place / 8).is_multiple_of(2);
+        let place = |n: u64| ((at + n) % 8, lap_of(round * 3 + n));
         let ((first, lap1), (second, lap2)) = (place(1), place(2));
         d.packed(second, GPA + DATA_AT + 12, 60, 101, 0, lap2);
         d.packed(first, GPA + DATA_AT, 12, 0, NEXT, lap1);
@@ -346,7 +346,7 @@ fn packed_frames_are_received_and_given_back_in_every_lap() {
         let flags = |lap| if lap { 1 << 7 | 1 << 15 } else { 0 };
         assert_eq!(d.used(at), (0, 100, flags(lap)));
         assert_eq!(d.used(first), (0, 101, flags(lap1)));
-        let next = (round * 3 + 3) % 8 | if (round * 3 + 3) / 8 % 2 == 0 { 0x8000 } else { 0 };
+        let next = ((round * 3 + 3) % 8) | if lap_of(round * 3 + 3) { 0x8000 } else { 0 };
         assert_eq!(u64::from(ring.base()), next | next << 16);
         // One who was killed finds the place again.
         drop(ring);
