@@ -1,9 +1,11 @@
 //! The comparison with testpmd, side by side: every figure of Dray's stands beside one of testpmd's from the same minute.
 
 use crate::cpu;
-use crate::memif::{Generator, Options, Report};
-use crate::peer::{HugePages, Memory, Switch, TempDir};
-use dray_config::{Memif, Role, SocketName, rpc};
+use crate::generator::{Generator, Link, Options, Report};
+use crate::memif::{self, Memif};
+use crate::peer::{HugePages, Kind, Memory, Switch, TempDir};
+use crate::vhost::{self, VhostUser};
+use dray_config::{Role, SocketName, rpc};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use serde::Serialize;
 use std::fmt::Write;
@@ -39,9 +41,11 @@ pub struct Bench {
     pub cases: Vec<Case>,
 }
 
-/// Frames of a size, in a number of flows.
+/// Frames of a size, in a number of flows, between ports of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
+    /// The ports.
+    pub link: Kind,
     /// Bytes of a frame, without FCS.
     pub size: usize,
     /// Flows; a switch learns two MACs of each.
@@ -49,32 +53,54 @@ pub struct Case {
 }
 
 /// The cases of a whole run.
-pub const CASES: [Case; 7] = [
-    Case { size: 60, flows: 1 },
-    Case { size: 60, flows: 1_000 },
-    Case { size: 60, flows: 10_000 },
-    Case { size: 60, flows: 100_000 },
-    Case { size: 60, flows: 1_000_000 },
-    Case { size: 512, flows: 1_000 },
-    Case { size: 1514, flows: 1_000 },
+pub const CASES: [Case; 10] = [
+    Case::memif(60, 1),
+    Case::memif(60, 1_000),
+    Case::memif(60, 10_000),
+    Case::memif(60, 100_000),
+    Case::memif(60, 1_000_000),
+    Case::memif(512, 1_000),
+    Case::memif(1514, 1_000),
+    Case::vhost_user(60, 1),
+    Case::vhost_user(60, 1_000),
+    Case::vhost_user(1514, 1_000),
 ];
+
+impl Case {
+    /// Between memif ports.
+    const fn memif(size: usize, flows: u32) -> Case {
+        Case { link: Kind::Memif, size, flows }
+    }
+
+    /// Between vhost-user ports.
+    const fn vhost_user(size: usize, flows: u32) -> Case {
+        Case { link: Kind::VhostUser, size, flows }
+    }
+}
 
 impl std::str::FromStr for Case {
     type Err = String;
 
-    /// Reads SIZExFLOWS.
+    /// Reads SIZExFLOWS or vhost:SIZExFLOWS.
     fn from_str(s: &str) -> Result<Case, String> {
         use crate::frames::{FLOWS_MAX, SIZE_MAX, SIZE_MIN};
-        let case = s
+        let (link, rest) = match s.strip_prefix("vhost:") {
+            Some(rest) => (Kind::VhostUser, rest),
+            None => (Kind::Memif, s),
+        };
+        let case = rest
             .split_once('x')
-            .and_then(|(size, flows)| Some(Case { size: size.parse().ok()?, flows: flows.parse().ok()? }));
+            .and_then(|(size, flows)| Some(Case { link, size: size.parse().ok()?, flows: flows.parse().ok()? }));
         case.filter(|c| (SIZE_MIN..=SIZE_MAX).contains(&c.size) && (1..=FLOWS_MAX).contains(&c.flows))
-            .ok_or_else(|| "a case is SIZExFLOWS, like 60x1000".into())
+            .ok_or_else(|| "a case is SIZExFLOWS, like 60x1000, or vhost:SIZExFLOWS".into())
     }
 }
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.link == Kind::VhostUser {
+            f.write_str("vhost-user ")?;
+        }
         write!(f, "{} B, {}", self.size, flows(self.flows))
     }
 }
@@ -85,7 +111,7 @@ fn flows(n: u32) -> String {
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Who {
     Dray,
     Testpmd,
 }
@@ -263,15 +289,16 @@ impl Bench {
             say(&format!("generator's ceiling, {case}: {:.1} Mpps", report.mpps));
             results.ceiling.push(report);
         }
-        let same = Case { size: 60, flows: 1000 };
+        let same = Case::memif(60, 1_000);
         say(&format!("{same}, testpmd against itself"));
-        results.same = Some(self.compare(Kind::Testpmd, same, pages.memory, &mut None, stop, say)?);
-        let most = self.cases.iter().map(|c| c.flows).max();
+        results.same = Some(self.compare(Who::Testpmd, same, pages.memory, &mut None, stop, say)?);
+        let memif = self.cases.iter().filter(|c| c.link == Kind::Memif);
+        let most = memif.max_by_key(|c| c.flows).copied();
         for &case in &self.cases {
             say(&format!("{case}"));
             let mut fdb = None;
-            results.cases.push(self.compare(Kind::Dray, case, pages.memory, &mut fdb, stop, say)?);
-            if Some(case.flows) == most {
+            results.cases.push(self.compare(Who::Dray, case, pages.memory, &mut fdb, stop, say)?);
+            if most.is_some_and(|most| (case.link, case.flows) == (most.link, most.flows)) {
                 results.fdb = fdb;
             }
         }
@@ -281,7 +308,7 @@ impl Bench {
     /// Measures `first` and testpmd, in turn the one and the other first.
     fn compare(
         &self,
-        first: Kind,
+        first: Who,
         case: Case,
         memory: Memory,
         fdb: &mut Option<FdbFigures>,
@@ -292,21 +319,21 @@ impl Bench {
         for round in 0..self.rounds {
             let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
             for which in order {
-                let kind = if which == 0 { first } else { Kind::Testpmd };
-                let mut report = self.measure(kind, case, memory, fdb, stop)?;
+                let who = if which == 0 { first } else { Who::Testpmd };
+                let mut report = self.measure(who, case, memory, fdb, stop)?;
                 for _ in 0..2 {
                     // On a machine that others keep busy a switch may not get to run at all.
                     if report.mpps == 0.0 {
-                        report = self.measure(kind, case, memory, fdb, stop)?;
+                        report = self.measure(who, case, memory, fdb, stop)?;
                     }
                 }
                 if report.mpps == 0.0 {
-                    return Err(format!("{case}: {kind:?} passes nothing on while it is measured"));
+                    return Err(format!("{case}: {who:?} passes nothing on while it is measured"));
                 }
                 reports[which].push(report);
             }
             let [a, b] = [&reports[0][round], &reports[1][round]];
-            let name = if first == Kind::Dray { "dray" } else { "testpmd" };
+            let name = if first == Who::Dray { "dray" } else { "testpmd" };
             say(&format!(
                 "  round {}/{}: {name} {:.2}, testpmd {:.2} Mpps, ratio {:.3}",
                 round + 1,
@@ -319,18 +346,27 @@ impl Bench {
         Ok(Comparison::new(case, &reports[0], &reports[1]))
     }
 
-    fn options(&self, case: Case, socket: &SocketName) -> Options {
-        let mut options = Options::new((socket.clone(), 0), (socket.clone(), 1));
+    fn options<E>(&self, case: Case, ends: [E; 2]) -> Options<E> {
+        let [a, b] = ends;
+        let mut options = Options::new(a, b);
         options.ring_size = self.ring_size;
         options.buffer_size = self.buffer_size;
         options.flows = case.flows;
         options.size(case.size)
     }
 
+    fn memif(&self, case: Case, [a, b]: [SocketName; 2]) -> Options<memif::End> {
+        self.options(case, [memif::End::new(a, 0), memif::End::new(b, 1)])
+    }
+
+    fn vhost_user(&self, case: Case, sockets: [Option<SocketName>; 2]) -> Options<vhost::End> {
+        self.options(case, sockets.map(|socket| vhost::End { socket, role: Role::Client, packed: false }))
+    }
+
     /// One measurement of a fresh process.
     fn measure(
         &self,
-        kind: Kind,
+        who: Who,
         case: Case,
         memory: Memory,
         fdb: &mut Option<FdbFigures>,
@@ -338,17 +374,19 @@ impl Bench {
     ) -> Result<Report, String> {
         // Twice the flows are MACs; the default size for most cases.
         let macs = (2 * case.flows as usize).max(1 << 20).next_power_of_two();
-        let mut switch = match kind {
-            Kind::Dray => Switch::dray(&self.drayd, self.switch_cpu, macs)?,
-            Kind::Testpmd => Switch::testpmd(&self.testpmd, self.switch_cpu, self.ring_size, memory)?,
+        let mut switch = match who {
+            Who::Dray => Switch::dray(&self.drayd, self.switch_cpu, case.link, macs)?,
+            Who::Testpmd => Switch::testpmd(&self.testpmd, self.switch_cpu, case.link, self.ring_size, memory)?,
         };
+        let sockets = switch.sockets();
         let report = cpu::on(self.generator_cpu, || {
-            let mut generator = Generator::connect(&self.options(case, &switch.socket()))?;
-            switch.start()?;
-            let memory_before = switch.private_memory();
-            generator.learn(stop)?;
-            let report = generator.run(self.duration, stop, |_| {})?;
-            if kind == Kind::Dray && fdb.is_none() {
+            let (memory_before, report) = match case.link {
+                Kind::Memif => self.send::<Memif>(&mut switch, &self.memif(case, sockets), stop)?,
+                Kind::VhostUser => {
+                    self.send::<VhostUser>(&mut switch, &self.vhost_user(case, sockets.map(Some)), stop)?
+                }
+            };
+            if who == Who::Dray && fdb.is_none() {
                 let status = self.status(&switch)?;
                 *fdb = Some(FdbFigures {
                     macs: 2 * u64::from(case.flows),
@@ -368,10 +406,24 @@ impl Bench {
         report.map_err(|e| format!("{e}\nits last words:\n{}", switch.log()))
     }
 
+    /// Connects a generator to `switch` and lets it send: the switch's private memory when the links were up, and what came.
+    fn send<L: Link>(
+        &self,
+        switch: &mut Switch,
+        options: &Options<L::End>,
+        stop: &AtomicBool,
+    ) -> Result<(u64, Report), String> {
+        let mut generator = Generator::<L>::connect(options)?;
+        switch.start()?;
+        let memory_before = switch.private_memory();
+        generator.learn(stop)?;
+        Ok((memory_before, generator.run(self.duration, stop, |_| {})?))
+    }
+
     /// Private memory of a drayd with a small FDB whose links are up.
     fn memory_of_small(&self, case: Case) -> Result<u64, String> {
-        let switch = Switch::dray(&self.drayd, self.switch_cpu, 1024)?;
-        let _links = Generator::connect(&self.options(Case { flows: 1, ..case }, &switch.socket()))?;
+        let switch = Switch::dray(&self.drayd, self.switch_cpu, Kind::Memif, 1024)?;
+        let _links = Generator::<Memif>::connect(&self.memif(Case { flows: 1, ..case }, switch.sockets()))?;
         Ok(switch.private_memory())
     }
 
@@ -394,11 +446,14 @@ impl Bench {
     /// # Errors
     /// If there are no links, or `stop` became true.
     pub fn ceiling(&self, case: Case, stop: &AtomicBool) -> Result<Report, String> {
+        if case.link == Kind::VhostUser {
+            return self.against_null(Generator::<VhostUser>::connect(&self.vhost_user(case, [None, None]))?, stop);
+        }
         let dir = TempDir::new()?;
         let socket = SocketName::Path(dir.path().join("memif.sock"));
         let supervisor = Supervisor::start(|_| {})?;
         for (id, name) in [(0, "a"), (1, "b")] {
-            let memif = Memif {
+            let memif = dray_config::Memif {
                 socket: socket.clone(),
                 id,
                 role: Role::Server,
@@ -409,17 +464,21 @@ impl Bench {
             };
             supervisor.add(PortSpec { name: name.into(), memif, max_frame: 9216 })?;
         }
+        self.against_null(Generator::<Memif>::connect(&self.memif(case, [socket.clone(), socket]))?, stop)
+    }
+
+    /// Lets a generator send to the least that a switch could do.
+    fn against_null<L: Link>(&self, mut generator: Generator<L>, stop: &AtomicBool) -> Result<Report, String> {
         // Nothing but lengths reaches the receiver, so there is nothing to look at; the bytes of samples are read all the
         // same, as they are in a measurement.
-        let mut generator = Generator::connect(&self.options(case, &socket))?;
-        let mut null = generator.null_switch();
+        let mut null = generator.null_switch()?;
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let ended = &ended;
             let switch = scope.spawn(move || {
                 cpu::pin(self.switch_cpu)?;
                 while !ended.load(Ordering::Relaxed) {
-                    if null.step() == 0 {
+                    if L::step(&mut null) == 0 {
                         std::hint::spin_loop();
                     }
                 }
@@ -459,7 +518,7 @@ impl Results {
     /// What the switches are, and how they were measured.
     fn setting(&self) -> String {
         format!(
-            "Dray {} and testpmd io (DPDK {}) on {}, Linux {}: one core for the switch, one for the generator; memif rings of {} \
+            "Dray {} and testpmd io (DPDK {}) on {}, Linux {}: one core for the switch, one for the generator; rings of {} \
              descriptors, buffers of {} bytes; {} s a measurement, {} rounds, one after the other in the order A B B A; testpmd {} \
              huge pages.",
             self.dray,
@@ -477,7 +536,7 @@ impl Results {
     /// Sentences below the table.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        let ceiling = |r: &Report| format!("{:.0} Mpps ({})", r.mpps, flows(r.flows));
+        let ceiling = |r: &Report| format!("{:.0} Mpps ({}, {})", r.mpps, r.link, flows(r.flows));
         if !self.ceiling.is_empty() {
             let all: Vec<String> = self.ceiling.iter().map(ceiling).collect();
             notes.push(format!("The generator alone, against a switch that touches no frame: {}.", all.join(", ")));
@@ -503,7 +562,7 @@ impl Results {
                 mib(f.memory_after),
             ));
         }
-        let at = |flows: u32| self.cases.iter().find(|c| c.case == Case { size: 60, flows });
+        let at = |flows: u32| self.cases.iter().find(|c| c.case == Case::memif(60, flows));
         if let (Some(few), Some(many)) = (at(1_000), at(1_000_000)) {
             notes.push(format!(
                 "With 2,000 MACs Dray takes {:.1} ns a frame, with 2,000,000 {:.1} ns: {:.1} ns more, of which {:.1} ns are \
@@ -535,7 +594,12 @@ impl Results {
                     ));
                 }
             }
-            let reached = self.ceiling.iter().find(|r| r.flows == c.case.flows).filter(|_| c.case.size == 60);
+            let link = match c.case.link {
+                Kind::Memif => Memif::NAME,
+                Kind::VhostUser => VhostUser::NAME,
+            };
+            let same = |r: &&Report| (r.link, r.size, r.flows) == (link, c.case.size, c.case.flows);
+            let reached = self.ceiling.iter().find(same);
             if let Some(r) = reached
                 && c.first.mpps.max(c.second.mpps) > 0.9 * r.mpps
             {
@@ -619,7 +683,7 @@ pub fn say(begin: Instant, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memif::Direction;
+    use crate::generator::Direction;
 
     fn report(mpps: f64) -> Report {
         let a_to_b = Direction { sent: 100, received: 99, lost: 1, mpps, ..Direction::default() };
@@ -628,7 +692,7 @@ mod tests {
 
     #[test]
     fn ratios_are_of_rounds() {
-        let case = Case { size: 60, flows: 1000 };
+        let case = Case::memif(60, 1_000);
         let (a, b) = ([10.0, 20.0, 33.0].map(report), [10.0, 10.0, 11.0].map(report));
         let c = Comparison::new(case, &a, &b);
         // The median of 1, 2 and 3, not the ratio of the medians.
@@ -654,12 +718,14 @@ mod tests {
             huge_pages: false,
             cases: Vec::new(),
         };
-        let report = bench.ceiling(Case { size: 100, flows: 300 }, &AtomicBool::new(false)).unwrap();
-        let d = report.a_to_b;
-        assert!(d.sent > 0 && d.received == d.sent && d.lost == 0, "{report:?}");
-        // It does not move any bytes, so what is looked at is nobody's.
-        assert_eq!((d.sampled, d.foreign), (d.received / 64, d.received / 64));
-        assert!(report.b_to_a.is_none());
+        for case in [Case::memif(100, 300), Case::vhost_user(100, 300)] {
+            let report = bench.ceiling(case, &AtomicBool::new(false)).unwrap();
+            let d = report.a_to_b;
+            assert!(d.sent > 0 && d.received == d.sent && d.lost == 0, "{report:?}");
+            // It does not move any bytes, so what is looked at is nobody's.
+            assert_eq!((d.sampled, d.foreign), (d.received / 64, d.received / 64));
+            assert!(report.b_to_a.is_none());
+        }
     }
 
     #[test]
@@ -671,7 +737,8 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(Case { size: 60, flows: 1 }.to_string(), "60 B, 1 flow");
+        assert_eq!(Case::memif(60, 1).to_string(), "60 B, 1 flow");
+        assert_eq!("vhost:60x1000".parse::<Case>().unwrap().to_string(), "vhost-user 60 B, 1,000 flows");
         assert_eq!("1514x1000000".parse::<Case>().unwrap().to_string(), "1514 B, 1,000,000 flows");
         assert!("59x1".parse::<Case>().is_err());
         assert!("60".parse::<Case>().is_err());

@@ -138,7 +138,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The offset of the next frame in the region.
+    /// The offset of the next frame in the region, or of its header if it has one.
     #[inline(always)]
     pub fn step(&mut self) -> u32 {
         let at = self.at;
@@ -171,13 +171,23 @@ pub struct Frames {
 
 impl Frames {
     /// Prepares the frames of `flows` flows, dealt out to `queues` queues. Every queue has as many frames of each of its
-    /// flows, one flow after the other, and at least `least` in all. Frames lie `stride` bytes apart.
+    /// flows, one flow after the other, and at least `least` in all. Frames lie `stride` bytes apart, and cache lines of
+    /// their own for `header` bytes of zeros before each, if there is a header.
     ///
     /// # Errors
     /// If they are more than 2 GiB, or the kernel has no memory.
-    pub fn build(shape: Shape, flows: u32, queues: u16, least: u32, stride: usize) -> Result<Frames, String> {
+    pub fn build(
+        shape: Shape,
+        flows: u32,
+        queues: u16,
+        least: u32,
+        stride: usize,
+        header: usize,
+    ) -> Result<Frames, String> {
         let io = |e: std::io::Error| format!("prepare frames: {e}");
         let queues = u32::from(queues);
+        let lead = header.next_multiple_of(64);
+        let stride = stride + lead;
         // Queue q has the flows from here to where those of the next begin; with fewer flows than queues, one of them.
         let first = |q: u32| (u64::from(q) * u64::from(flows) / u64::from(queues)) as u32;
         let counts: Vec<(u32, u32, u32)> = (0..queues)
@@ -202,11 +212,13 @@ impl Frames {
             for i in 0..count {
                 let tag = Tag { reverse: shape.reverse, queue, sequence: i.into() };
                 shape.build(first + i % own, tag, &mut frame);
-                frame.resize(stride, 0);
+                frame.resize(stride - lead, 0);
+                file.write_all(&[0; 64][..lead]).map_err(io)?;
                 file.write_all(&frame).map_err(io)?;
             }
             let stride = stride as u32;
-            walks.push(Walk { start: at, end: at + count * stride, stride, at });
+            let start = at + (lead - header) as u32;
+            walks.push(Walk { start, end: start + count * stride, stride, at: start });
             at += count * stride;
         }
         // Regions are whole pages.
@@ -278,7 +290,7 @@ mod tests {
 
     #[test]
     fn flows_are_dealt_out_to_queues() {
-        let frames = Frames::build(A_TO_B, 5, 2, 4, 64).unwrap();
+        let frames = Frames::build(A_TO_B, 5, 2, 4, 64, 0).unwrap();
         // Flows 0 and 1 twice on queue 0; 2, 3 and 4 twice on queue 1.
         let counts: Vec<u32> = frames.walks.iter().map(Walk::count).collect();
         assert_eq!(counts, [4, 6]);
@@ -298,14 +310,27 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_before_frames() {
+        let frames = Frames::build(A_TO_B, 3, 1, 4, 64, 12).unwrap();
+        let file = File::from(frames.memory.try_clone().unwrap());
+        let mut walk = frames.walks[0];
+        for i in 0..12 {
+            let (at, mut bytes) = (walk.step(), [1; 72]);
+            assert_eq!(u64::from(at), 128 * (i % 6) + 52);
+            file.read_exact_at(&mut bytes, at.into()).unwrap();
+            assert_eq!((&bytes[..12], bytes[12 + 5]), (&[0; 12][..], (i % 3) as u8));
+        }
+    }
+
+    #[test]
     fn fewer_flows_than_queues() {
-        let frames = Frames::build(A_TO_B, 1, 3, 256, 64).unwrap();
+        let frames = Frames::build(A_TO_B, 1, 3, 256, 64, 0).unwrap();
         assert_eq!(frames.walks.iter().map(Walk::count).collect::<Vec<_>>(), [256; 3]);
     }
 
     #[test]
     fn too_much_is_refused() {
         let shape = Shape { size: 9216, ..A_TO_B };
-        assert!(Frames::build(shape, 1_000_000, 1, 1024, 9216).unwrap_err().contains("2 GiB"));
+        assert!(Frames::build(shape, 1_000_000, 1, 1024, 9216, 0).unwrap_err().contains("2 GiB"));
     }
 }

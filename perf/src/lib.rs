@@ -5,6 +5,8 @@ pub mod bench;
 pub mod cpu;
 pub mod demo;
 pub mod frames;
+pub mod generator;
 pub mod memif;
 pub mod peer;
 pub mod sequence;
+pub mod vhost;

@@ -1,531 +1,120 @@
-//! The generator: sends prepared frames into one memif link, and counts and checks what comes out of the other.
-//!
-//! While it runs it touches only rings: sending is writing descriptors, receiving is reading their lengths and giving them
-//! back. So one core is faster than any switch, which has to copy the frames.
+//! The generator's memif links.
 
-use crate::frames::{Frames, Shape, Tag, Walk};
-use crate::sequence::{Found, Sequence};
+use crate::frames::{Frames, Tag};
+use crate::generator::{self, Link};
 use dray_config::SocketName;
-use dray_vhost::memif::{Client, ClientOptions, NullSwitch, RawTx};
-use serde::Serialize;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use dray_vhost::memif::{Client, ClientOptions, NullSwitch, RawRx, RawTx};
 
-/// Descriptors written or read at a time. Half of a turn's batch has to be free before any is written: else each of the peer's
-/// bursts would be answered with a write to the index that it polls.
-const BATCH: u16 = 128;
-/// Turns between two looks at the clock, if there is no rate to keep.
-const TURNS: u32 = 64;
-/// How long nothing has to come until what is missing is lost: a switch whose CPU others use too may pause for a while.
-const REST: Duration = Duration::from_millis(500);
 /// The frames' region.
 const REGION: u16 = 1;
 
-/// What to send, and where.
+/// A generator on memif links.
+pub type Generator = generator::Generator<Memif>;
+
+/// What it is to do.
+pub type Options = generator::Options<End>;
+
+/// An interface of a switch.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// Socket of the links A and B.
-    pub sockets: [SocketName; 2],
-    /// Interface ids of the links A and B.
-    pub ids: [u32; 2],
-    /// The links' secret.
+pub struct End {
+    /// Its socket.
+    pub socket: SocketName,
+    /// Its id.
+    pub id: u32,
+    /// Its secret.
     pub secret: Option<String>,
-    /// Bytes of a frame, without FCS.
-    pub size: usize,
-    /// 802.1Q tag.
-    pub vlan: Option<u16>,
-    /// Flows of each direction.
-    pub flows: u32,
-    /// Bytes from one prepared frame to the next; at least `size`.
-    pub stride: usize,
-    /// Frames a second of each direction; 0: as fast as possible.
-    pub rate: u64,
-    /// Whether B sends too.
-    pub bidirectional: bool,
-    /// Queue pairs of each link.
-    pub queues: u16,
-    /// Descriptors a ring.
-    pub ring_size: u32,
-    /// Bytes of a receive buffer; at least `size`.
-    pub buffer_size: u32,
-    /// Frames of a direction that may be under way; 0: as many as the rings hold.
-    pub window: u64,
-    /// One in this many received frames is looked at; 0: none.
-    pub sample: u64,
-    /// How long to wait until the links and the way between them are there.
-    pub timeout: Duration,
 }
 
-impl Options {
-    /// One flow of 60-byte frames from link `a` to link `b`, as fast as possible.
-    pub fn new(a: (SocketName, u32), b: (SocketName, u32)) -> Options {
-        Options {
-            sockets: [a.0, b.0],
-            ids: [a.1, b.1],
-            secret: None,
-            size: 60,
-            vlan: None,
-            flows: 1,
-            stride: 64,
-            rate: 0,
-            bidirectional: false,
-            queues: 1,
-            ring_size: 1024,
-            buffer_size: 2048,
-            window: 0,
-            sample: 64,
-            timeout: Duration::from_secs(10),
-        }
-    }
-
-    /// Sets the frame's size in bytes without FCS, the distance of frames to the next multiple of 64, and makes buffers
-    /// at least as large.
-    pub fn size(mut self, size: usize) -> Options {
-        self.size = size;
-        self.stride = size.next_multiple_of(64);
-        self.buffer_size = self.buffer_size.max(size.next_multiple_of(64) as u32);
-        self
+impl End {
+    /// The interface `id` behind `socket`, which has no secret.
+    pub fn new(socket: SocketName, id: u32) -> End {
+        End { socket, id, secret: None }
     }
 }
 
-/// What became of one direction's frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Direction {
-    /// Frames sent.
-    pub sent: u64,
-    /// Frames received, those that came after the end of sending included.
-    pub received: u64,
-    /// Frames that never came: sent minus received.
-    pub lost: u64,
-    /// Frames received that were looked at.
-    pub sampled: u64,
-    /// Of those: times that a frame came later than its successors, which may be of other flows.
-    pub reordered: u64,
-    /// Frames that came more than once, seen in the sample or by more frames received than sent.
-    pub duplicated: u64,
-    /// Of those looked at: not ours.
-    pub foreign: u64,
-    /// Million frames received a second while sending.
-    pub mpps: f64,
-    /// Gigabit received a second while sending: frames without FCS, preamble and gap.
-    pub gbps: f64,
-}
+/// A link.
+pub struct Memif(Client);
 
-/// What a run gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
-    /// Bytes of a frame, without FCS.
-    pub size: usize,
-    /// Flows of each direction.
-    pub flows: u32,
-    /// Seconds of sending.
-    pub seconds: f64,
-    /// Million frames received a second, all directions.
-    pub mpps: f64,
-    /// Gigabit received a second, all directions.
-    pub gbps: f64,
-    /// From A to B.
-    pub a_to_b: Direction,
-    /// From B to A, if B sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub b_to_a: Option<Direction>,
-}
+impl Link for Memif {
+    type End = End;
+    type Tx = RawTx;
+    type Rx = RawRx;
+    type Null = NullSwitch;
+    const NAME: &str = "memif";
+    const HEADER: usize = 0;
 
-impl Report {
-    /// The directions that there were.
-    pub fn directions(&self) -> impl Iterator<Item = &Direction> {
-        std::iter::once(&self.a_to_b).chain(&self.b_to_a)
-    }
-}
-
-/// What came out of one receive queue.
-#[derive(Default)]
-struct Input {
-    count: u64,
-    bytes: u64,
-    foreign: u64,
-    /// One check for each queue of the sender.
-    checks: Vec<Sequence>,
-}
-
-/// One link.
-struct Side {
-    client: Client,
-    /// For each transmit queue.
-    walks: Vec<Walk>,
-    /// For each receive queue.
-    inputs: Vec<Input>,
-    sends: bool,
-    sent: u64,
-    received: u64,
-    bytes: u64,
-}
-
-/// What all turns of a run have in common.
-#[derive(Clone, Copy)]
-struct Turn {
-    size: u32,
-    sample: u64,
-    tag_at: usize,
-}
-
-/// Writes descriptors for at most `budget` frames. How many there were.
-#[inline(always)]
-fn send(ring: &mut RawTx, walk: &mut Walk, size: u32, budget: u64) -> u64 {
-    let want = budget.min(BATCH.into()) as u16;
-    let n = ring.free().min(want);
-    if n == 0 || (n < BATCH / 2 && n < want) {
-        return 0;
-    }
-    // A copy, because the compiler can't know that writing to the ring does not change the walk.
-    let mut w = *walk;
-    ring.fill(REGION, size, (0..n).map(|_| w.step()));
-    *walk = w;
-    n.into()
-}
-
-impl Side {
-    /// Writes descriptors for at most `budget` frames.
-    #[inline(always)]
-    fn send(&mut self, size: u32, mut budget: u64) {
-        for (ring, walk) in self.client.tx.iter_mut().zip(&mut self.walks) {
-            let n = send(ring, walk, size, budget);
-            self.sent += n;
-            budget -= n;
-        }
-    }
-
-    /// Takes what has come.
-    #[inline(always)]
-    fn receive(&mut self, turn: Turn, reverse: bool) {
-        // Without samples: one that never comes.
-        let every = if turn.sample == 0 { u64::MAX / 2 } else { turn.sample };
-        for (ring, input) in self.client.rx.iter_mut().zip(&mut self.inputs) {
-            let Input { count, bytes, foreign, checks } = input;
-            let (n, b) = ring.take(2 * BATCH, *count + 1, every, |number, frame| {
-                let mut tag = [0; Tag::LEN];
-                let whole = frame.read(turn.tag_at, &mut tag) == Tag::LEN;
-                match Tag::read(&tag) {
-                    Some(tag) if whole && tag.reverse == reverse && (tag.queue as usize) < checks.len() => {
-                        checks[tag.queue as usize].sample(number, tag.sequence);
-                    }
-                    _ => *foreign += 1,
-                }
-            });
-            *count += u64::from(n);
-            *bytes += b;
-            self.received += u64::from(n);
-            self.bytes += b;
-        }
-    }
-
-    /// Begins counting and walking anew.
-    fn reset(&mut self, peer_walks: &[Walk]) {
-        (self.sent, self.received, self.bytes) = (0, 0, 0);
-        let alone = peer_walks.len() == 1;
-        for input in &mut self.inputs {
-            (input.count, input.bytes, input.foreign) = (0, 0, 0);
-            input.checks = peer_walks.iter().map(|w| Sequence::new(w.count().into(), alone)).collect();
-        }
-        for walk in &mut self.walks {
-            walk.restart();
-        }
-    }
-}
-
-/// The token bucket of one direction.
-#[derive(Clone, Copy)]
-struct Bucket {
-    /// Frames a second; 0: without limit.
-    rate: u64,
-    /// Frames that may be sent at once: what could not be sent in time is made up for as far as this.
-    depth: u64,
-    origin: Instant,
-    /// Frames that were due at `origin`.
-    base: u64,
-}
-
-impl Bucket {
-    /// How many frames may be sent now, if `sent` were until now.
-    #[inline(always)]
-    fn budget(&mut self, now: Instant, sent: u64) -> u64 {
-        if self.rate == 0 {
-            return u64::MAX;
-        }
-        let due = self.base + ((now - self.origin).as_secs_f64() * self.rate as f64) as u64;
-        if due > sent + self.depth {
-            (self.origin, self.base) = (now, sent + self.depth);
-            return self.depth;
-        }
-        due.saturating_sub(sent)
-    }
-}
-
-/// Two links, with frames prepared.
-pub struct Generator {
-    options: Options,
-    sides: [Side; 2],
-    turn: Turn,
-}
-
-/// How the last second went, and all until then.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Seconds of sending so far.
-    pub seconds: f64,
-    /// Million frames received in the last second, all directions.
-    pub mpps: f64,
-    /// Frames sent so far.
-    pub sent: u64,
-    /// Frames received so far.
-    pub received: u64,
-}
-
-impl Generator {
-    /// Prepares the frames of both directions and connects both links.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn connect(options: &Options) -> Result<Generator, String> {
-        let side = |i: usize| -> Result<Side, String> {
-            let shape = Shape { size: options.size, vlan: options.vlan, reverse: i == 1 };
-            // Several queues may come out of one, in which samples lie further apart.
-            let least = options.ring_size * if options.queues > 1 { 8 } else { 1 };
-            let frames = Frames::build(shape, options.flows, options.queues, least, options.stride)?;
+    fn connect(options: &Options, frames: [&Frames; 2]) -> Result<[Memif; 2], String> {
+        let link = |i: usize| -> Result<Memif, String> {
+            let end = &options.ends[i];
             let client = ClientOptions {
                 ring_size: options.ring_size,
                 buffer_size: options.buffer_size,
                 queues: options.queues,
-                secret: options.secret.clone(),
+                secret: end.secret.clone(),
                 name: ["dray-perf-a", "dray-perf-b"][i].into(),
                 timeout: options.timeout,
-                frames: Some(frames.memory.clone()),
+                frames: Some(frames[i].memory.clone()),
             };
-            let client = Client::connect(&options.sockets[i], options.ids[i], &client)?;
+            let client = Client::connect(&end.socket, end.id, &client)?;
             // A server may take fewer queues than it is offered.
             if client.tx.len() < options.queues.into() {
                 return Err(format!("the server takes only {} queues", client.tx.len()));
             }
-            let inputs = client.rx.iter().map(|_| Input::default()).collect();
-            let sends = i == 0 || options.bidirectional;
-            Ok(Side { client, walks: frames.walks, inputs, sends, sent: 0, received: 0, bytes: 0 })
+            Ok(Memif(client))
         };
-        let shape = Shape { size: options.size, vlan: options.vlan, reverse: false };
-        let turn = Turn { size: options.size as u32, sample: options.sample, tag_at: shape.tag_at() };
-        let mut generator = Generator { options: options.clone(), sides: [side(0)?, side(1)?], turn };
-        generator.reset();
-        Ok(generator)
+        Ok([link(0)?, link(1)?])
     }
 
-    fn reset(&mut self) {
-        let [a, b] = &mut self.sides;
-        a.reset(&b.walks);
-        b.reset(&a.walks);
+    #[inline(always)]
+    fn tx(&mut self) -> &mut [RawTx] {
+        &mut self.0.tx
     }
 
-    /// The least a switch could do, in the place of the one that the links lead to.
-    pub fn null_switch(&self) -> NullSwitch {
-        NullSwitch::new(&self.sides[0].client, &self.sides[1].client)
+    #[inline(always)]
+    fn rx(&mut self) -> &mut [RawRx] {
+        &mut self.0.rx
     }
 
-    fn receive(&mut self) {
-        self.sides[0].receive(self.turn, true);
-        self.sides[1].receive(self.turn, false);
+    fn down(&self) -> Option<String> {
+        self.0.down()
     }
 
-    /// Why a link is down, if one is.
-    fn down(&self) -> Result<(), String> {
-        for (side, name) in self.sides.iter().zip(["A", "B"]) {
-            if let Some(reason) = side.client.down() {
-                return Err(format!("link {name} is down: {reason}"));
-            }
-        }
-        Ok(())
+    #[inline(always)]
+    fn free(tx: &mut RawTx) -> u16 {
+        tx.free()
     }
 
-    /// Receives until nothing has come for `quiet`; if `all`, for a tenth of it when nothing is missing.
-    fn drain(&mut self, quiet: Duration, all: bool) {
-        for ring in self.sides.iter_mut().flat_map(|s| &mut s.client.tx) {
-            ring.wake();
-        }
-        let received = |g: &Generator| g.sides[0].received + g.sides[1].received;
-        let sent = self.sides[0].sent + self.sides[1].sent;
-        let (mut seen, mut since) = (received(self), Instant::now());
-        // A switch that never stops sending is not waited for.
-        let end = since + Duration::from_secs(5);
-        loop {
-            self.receive();
-            let now = Instant::now();
-            if received(self) != seen {
-                (seen, since) = (received(self), now);
-            }
-            if now - since >= quiet || now >= end || (all && seen >= sent && now - since >= quiet / 10) {
-                return;
-            }
-            std::hint::spin_loop();
-        }
+    #[inline(always)]
+    fn fill(tx: &mut RawTx, len: u32, offsets: impl Iterator<Item = u32>) {
+        tx.fill(REGION, len, offsets);
     }
 
-    /// Waits until frames get from each link to the other, and sends every frame once, so that a switch knows all MACs.
-    ///
-    /// # Errors
-    /// If nothing gets through within the options' timeout, a link goes down, or `stop` becomes true.
-    pub fn learn(&mut self, stop: &AtomicBool) -> Result<(), String> {
-        let end = Instant::now() + self.options.timeout;
-        let mut through = [false; 2];
-        while through != [true; 2] {
-            for (i, side) in self.sides.iter_mut().enumerate() {
-                // B's frames come out of A.
-                if !through[1 - i] {
-                    side.send(self.turn.size, 16);
-                }
-            }
-            self.drain(Duration::from_millis(10), false);
-            through = [self.sides[0].received != 0, self.sides[1].received != 0];
-            self.down()?;
-            if stop.load(Ordering::Relaxed) {
-                return Err("interrupted".into());
-            }
-            if Instant::now() > end {
-                let what = match through {
-                    [false, false] => "between the links, in either direction",
-                    [false, true] => "from link B to link A",
-                    _ => "from link A to link B",
-                };
-                return Err(format!("no frame gets through {what}"));
-            }
-        }
-        self.drain(REST, true);
-        self.reset();
-        let mut left: Vec<u64> = self.sides.iter().flat_map(|s| &s.walks).map(|w| w.count().into()).collect();
-        let (mut turns, mut moved, mut since) = (0u32, 0, Instant::now());
-        while left.iter().any(|&n| n != 0) {
-            let mut left = left.iter_mut();
-            for side in &mut self.sides {
-                for ((ring, walk), left) in side.client.tx.iter_mut().zip(&mut side.walks).zip(&mut left) {
-                    let n = send(ring, walk, self.turn.size, *left);
-                    side.sent += n;
-                    *left -= n;
-                }
-            }
-            self.receive();
-            turns += 1;
-            if turns.is_multiple_of(1024) {
-                self.down()?;
-                if stop.load(Ordering::Relaxed) {
-                    return Err("interrupted".into());
-                }
-                let sent = self.sides[0].sent + self.sides[1].sent;
-                if sent != moved {
-                    (moved, since) = (sent, Instant::now());
-                } else if since.elapsed() > self.options.timeout {
-                    return Err("the switch takes no more frames".into());
-                }
-            }
-        }
-        self.drain(REST, true);
-        self.reset();
-        Ok(())
+    fn wake(tx: &mut RawTx) {
+        tx.wake();
     }
 
-    /// Sends for `duration` (or until `stop` becomes true) and receives what comes, then waits for the rest.
-    /// `progress` is called once a second.
-    ///
-    /// # Errors
-    /// If a link goes down.
-    pub fn run(
-        &mut self,
-        duration: Duration,
-        stop: &AtomicBool,
-        mut progress: impl FnMut(Progress),
-    ) -> Result<Report, String> {
-        let Options { rate, window, ring_size, .. } = self.options;
-        let begin = Instant::now();
-        let bucket = Bucket { rate, depth: ring_size.into(), origin: begin, base: 0 };
-        let mut buckets = [bucket; 2];
-        let (mut next_check, mut last) = (begin + Duration::from_millis(100), Progress::default());
-        let mut now = begin;
-        let seconds = loop {
-            for _ in 0..if rate == 0 { TURNS } else { 1 } {
-                let came = [self.sides[1].received, self.sides[0].received];
-                for ((side, bucket), came) in self.sides.iter_mut().zip(&mut buckets).zip(came) {
-                    if side.sends {
-                        let room = if window == 0 { u64::MAX } else { (window + came).saturating_sub(side.sent) };
-                        side.send(self.turn.size, bucket.budget(now, side.sent).min(room));
-                    }
-                }
-                self.receive();
-            }
-            now = Instant::now();
-            let elapsed = now - begin;
-            if elapsed >= duration || stop.load(Ordering::Relaxed) {
-                break elapsed.as_secs_f64();
-            }
-            if now >= next_check {
-                next_check = now + Duration::from_millis(100);
-                self.down()?;
-                let seconds = elapsed.as_secs_f64();
-                if seconds - last.seconds >= 1.0 {
-                    let received = self.sides[0].received + self.sides[1].received;
-                    let mpps = (received - last.received) as f64 / (seconds - last.seconds) / 1e6;
-                    last = Progress { seconds, mpps, sent: self.sides[0].sent + self.sides[1].sent, received };
-                    progress(last);
-                }
-            }
-        };
-        let while_sending = [0, 1].map(|i: usize| (self.sides[i].received, self.sides[i].bytes));
-        self.drain(REST, true);
-        self.down()?;
-        let direction = |from: usize| {
-            let (tx, rx) = (&self.sides[from], &self.sides[1 - from]);
-            let (received, bytes) = while_sending[1 - from];
-            let mut found = Found::default();
-            for check in rx.inputs.iter().flat_map(|i| &i.checks) {
-                let f = check.found();
-                found.sampled += f.sampled;
-                found.reordered += f.reordered;
-                found.duplicated += f.duplicated;
-            }
-            let foreign = rx.inputs.iter().map(|i| i.foreign).sum();
-            Direction {
-                sent: tx.sent,
-                received: rx.received,
-                lost: tx.sent.saturating_sub(rx.received),
-                sampled: found.sampled + foreign,
-                reordered: found.reordered,
-                duplicated: found.duplicated.max(rx.received.saturating_sub(tx.sent)),
-                foreign,
-                mpps: received as f64 / seconds / 1e6,
-                gbps: bytes as f64 * 8.0 / seconds / 1e9,
-            }
-        };
-        let a_to_b = direction(0);
-        let b_to_a = self.sides[1].sends.then(|| direction(1));
-        let mut report =
-            Report { size: self.options.size, flows: self.options.flows, seconds, a_to_b, b_to_a, ..Report::default() };
-        report.mpps = report.directions().map(|d| d.mpps).sum();
-        report.gbps = report.directions().map(|d| d.gbps).sum();
-        Ok(report)
+    #[inline(always)]
+    fn take(
+        rx: &mut RawRx,
+        max: u16,
+        count: u64,
+        every: u64,
+        tag_at: usize,
+        mut look: impl FnMut(u64, Option<Tag>),
+    ) -> (u16, u64) {
+        rx.take(max, count, every, |number, frame| {
+            let mut tag = [0; Tag::LEN];
+            let whole = frame.read(tag_at, &mut tag) == Tag::LEN;
+            look(number, Tag::read(&tag).filter(|_| whole));
+        })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn null_switch(a: &Memif, b: &Memif) -> Result<NullSwitch, String> {
+        Ok(NullSwitch::new(&a.0, &b.0))
+    }
 
-    #[test]
-    fn a_rate_is_kept() {
-        let origin = Instant::now();
-        let at = |ms| origin + Duration::from_millis(ms);
-        let mut bucket = Bucket { rate: 10_000, depth: 256, origin, base: 0 };
-        assert_eq!(bucket.budget(at(0), 0), 0);
-        assert_eq!(bucket.budget(at(10), 0), 100);
-        assert_eq!(bucket.budget(at(10), 100), 0);
-        assert_eq!(bucket.budget(at(20), 130), 70);
-        // A second without a frame is made up for by no more than the bucket holds.
-        assert_eq!(bucket.budget(at(1020), 200), 256);
-        assert_eq!(bucket.budget(at(1020), 456), 0);
-        assert_eq!(bucket.budget(at(1030), 456), 100);
-        assert_eq!(Bucket { rate: 0, ..bucket }.budget(at(2000), 0), u64::MAX);
+    #[inline]
+    fn step(null: &mut NullSwitch) -> usize {
+        null.step()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use dray_config::SocketName;
+use serde::Serialize;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -37,9 +38,30 @@ impl Drop for TempDir {
     }
 }
 
-/// A switch between the memif interfaces 0 and 1, both on [`Switch::socket`]. It ends when it is dropped.
+/// The kind of a switch's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// memif: interfaces 0 and 1 on one socket.
+    Memif,
+    /// vhost-user: the switch listens on a socket for each.
+    VhostUser,
+}
+
+impl Kind {
+    /// Names of the ports' sockets.
+    fn sockets(self) -> [&'static str; 2] {
+        match self {
+            Kind::Memif => ["memif.sock"; 2],
+            Kind::VhostUser => ["a.sock", "b.sock"],
+        }
+    }
+}
+
+/// A switch between two ports. It ends when it is dropped.
 pub struct Switch {
     name: &'static str,
+    kind: Kind,
     child: Child,
     stdin: Option<ChildStdin>,
     dir: TempDir,
@@ -55,18 +77,24 @@ pub enum Memory {
 }
 
 impl Switch {
-    /// Starts testpmd, which moves what comes to one interface to the other and decides nothing. `start` is to be called when
+    /// Starts testpmd, which moves what comes to one port to the other and decides nothing. `start` is to be called when
     /// the links are up.
     ///
     /// # Errors
     /// If it does not start.
-    pub fn testpmd(program: &Path, on: usize, ring_size: u32, memory: Memory) -> Result<Switch, String> {
+    pub fn testpmd(program: &Path, on: usize, kind: Kind, ring_size: u32, memory: Memory) -> Result<Switch, String> {
         let dir = TempDir::new()?;
-        let socket = dir.path().join("memif.sock");
-        let device = |id: u32| {
-            let rings = ring_size.ilog2();
+        let device = |id: usize| {
+            let socket = dir.path().join(kind.sockets()[id]);
             let socket = socket.display();
-            format!("net_memif{id},role=server,id={id},socket={socket},socket-abstract=no,rsize={rings}")
+            match kind {
+                Kind::Memif => {
+                    let rings = ring_size.ilog2();
+                    format!("net_memif{id},role=server,id={id},socket={socket},socket-abstract=no,rsize={rings}")
+                }
+                // The front end says how large rings are.
+                Kind::VhostUser => format!("net_vhost{id},iface={socket},queues=1,client=0"),
+            }
         };
         let mut command = Command::new(program);
         command.args(["--no-pci", "-m", "256", "--lcores", &format!("(0,1)@{on}")]);
@@ -78,23 +106,24 @@ impl Switch {
         // 16,384 packet buffers are enough for all rings and caches; -i, because else it begins before the links are up.
         command.args(["--vdev", &device(0), "--vdev", &device(1), "--", "--total-num-mbufs=16384", "-i"]);
         command.args(["--forward-mode=io", "--port-topology=paired"]);
-        Self::spawn("testpmd", command, on, dir)
+        Self::spawn("testpmd", kind, command, on, dir)
     }
 
-    /// Starts drayd with one worker, and both interfaces in a bridge of `macs` MACs at most.
+    /// Starts drayd with one worker, and both ports in a bridge of `macs` MACs at most.
     ///
     /// # Errors
     /// If it does not start.
-    pub fn dray(program: &Path, on: usize, macs: usize) -> Result<Switch, String> {
+    pub fn dray(program: &Path, on: usize, kind: Kind, macs: usize) -> Result<Switch, String> {
         let dir = TempDir::new()?;
         let file = dir.path().join("dray.toml");
-        fs::write(&file, dray_config(dir.path(), on, macs)).map_err(|e| format!("write {}: {e}", file.display()))?;
+        fs::write(&file, dray_config(dir.path(), on, kind, macs))
+            .map_err(|e| format!("write {}: {e}", file.display()))?;
         let mut command = Command::new(program);
         command.arg("--config").arg(&file);
-        Self::spawn("drayd", command, on, dir)
+        Self::spawn("drayd", kind, command, on, dir)
     }
 
-    fn spawn(name: &'static str, mut command: Command, on: usize, dir: TempDir) -> Result<Switch, String> {
+    fn spawn(name: &'static str, kind: Kind, mut command: Command, on: usize, dir: TempDir) -> Result<Switch, String> {
         let log = File::create(dir.path().join("log")).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
@@ -102,9 +131,9 @@ impl Switch {
         // The whole process stays on the switch's CPU: what its control threads cost is its own affair.
         let mut child = cpu::on(on, spawned)?;
         let stdin = child.stdin.take();
-        let mut switch = Switch { name, child, stdin, dir };
+        let mut switch = Switch { name, kind, child, stdin, dir };
         let end = Instant::now() + Duration::from_secs(10);
-        while !switch.socket_path().exists() {
+        while !switch.kind.sockets().iter().all(|socket| switch.dir.path().join(socket).exists()) {
             switch.alive()?;
             if Instant::now() > end {
                 return Err(format!("{name} does not listen:\n{}", switch.log()));
@@ -146,13 +175,9 @@ impl Switch {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    fn socket_path(&self) -> PathBuf {
-        self.dir.path().join("memif.sock")
-    }
-
-    /// The socket of both interfaces.
-    pub fn socket(&self) -> SocketName {
-        SocketName::Path(self.socket_path())
+    /// The sockets of the ports.
+    pub fn sockets(&self) -> [SocketName; 2] {
+        self.kind.sockets().map(|socket| SocketName::Path(self.dir.path().join(socket)))
     }
 
     /// drayd's control socket.
@@ -190,11 +215,15 @@ impl Drop for Switch {
     }
 }
 
-/// drayd's configuration: two memif ports below `dir`, one worker, one bridge.
-fn dray_config(dir: &Path, cpu: usize, macs: usize) -> String {
+/// drayd's configuration: two ports below `dir`, one worker, one bridge.
+fn dray_config(dir: &Path, cpu: usize, kind: Kind, macs: usize) -> String {
     // Strings of TOML, with their quotes.
     let control = format!("{:?}", dir.join("dray.sock"));
-    let memif = format!("{:?}", dir.join("memif.sock"));
+    let [a, b] = kind.sockets().map(|socket| format!("{:?}", dir.join(socket)));
+    let [a, b] = match kind {
+        Kind::Memif => [(0, a), (1, b)].map(|(id, socket)| format!("kind = \"memif\"\nsocket = {socket}\nid = {id}")),
+        Kind::VhostUser => [a, b].map(|socket| format!("kind = \"vhost-user\"\nsocket = {socket}\nrole = \"server\"")),
+    };
     format!(
         "[control]
 socket = {control}
@@ -207,15 +236,11 @@ cpu = {cpu}
 
 [[port]]
 name = \"a\"
-kind = \"memif\"
-socket = {memif}
-id = 0
+{a}
 
 [[port]]
 name = \"b\"
-kind = \"memif\"
-socket = {memif}
-id = 1
+{b}
 
 [[bridge]]
 name = \"bench\"
@@ -277,10 +302,12 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid() {
-        let text = dray_config(Path::new("/tmp/a \"dir\""), 1, 2_097_152);
-        let config = dray_config::parse_for("dray.toml", &text, &[0, 1]).unwrap();
-        assert_eq!((config.ports.len(), config.bridges[0].ports.len(), config.fdb.size), (2, 2, 2_097_152));
-        assert_eq!(config.control.socket, Path::new("/tmp/a \"dir\"/dray.sock"));
+        for kind in [Kind::Memif, Kind::VhostUser] {
+            let text = dray_config(Path::new("/tmp/a \"dir\""), 1, kind, 2_097_152);
+            let config = dray_config::parse_for("dray.toml", &text, &[0, 1]).unwrap();
+            assert_eq!((config.ports.len(), config.bridges[0].ports.len(), config.fdb.size), (2, 2, 2_097_152));
+            assert_eq!(config.control.socket, Path::new("/tmp/a \"dir\"/dray.sock"));
+        }
     }
 
     #[test]

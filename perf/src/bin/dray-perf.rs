@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use clap::{Args, Parser, Subcommand};
-use dray_config::SocketName;
+use dray_config::{Role, SocketName};
 use dray_perf::bench::{Bench, CASES, Case, expected, say};
 use dray_perf::frames::{FLOWS_MAX, SIZE_MAX, SIZE_MIN};
-use dray_perf::memif::{Generator, Options, Progress, Report};
+use dray_perf::generator::{Generator, Link, Options, Progress, Report};
+use dray_perf::memif::{self, Memif};
+use dray_perf::vhost::{self, VhostUser};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ struct Cli {
 enum Command {
     /// Send frames into one memif interface of a switch, and count and check what comes out of another
     Memif(MemifArgs),
+    /// The same with vhost-user ports of a switch, as a virtual machine
+    Vhost(VhostArgs),
     /// Compare drayd with testpmd, side by side
     Bench(BenchArgs),
 }
@@ -53,7 +57,7 @@ struct TrafficArgs {
     /// Queue pairs of each link
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     queues: u16,
-    /// Descriptors in a ring, a power of two, 256 to 16384
+    /// Descriptors in a ring, a power of two; memif: 256 to 16384, vhost-user: 64 to 32768
     #[arg(long, default_value_t = 1024, value_parser = ring_size)]
     ring_size: u32,
     /// Bytes of a receive buffer [default: 2048, or the size if that is more]
@@ -62,6 +66,18 @@ struct TrafficArgs {
     /// The CPU to run on
     #[arg(long)]
     cpu: Option<usize>,
+    /// Frames a second of each direction; 0: as fast as possible
+    #[arg(long, value_name = "PPS", default_value_t = 0)]
+    rate: u64,
+    /// Frames of each direction that may be under way; 0: as many as the rings hold
+    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
+    window: u64,
+    /// Look at one in this many received frames; 0: at none
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    sample: u64,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -77,18 +93,21 @@ struct MemifArgs {
     secret: Option<String>,
     #[command(flatten)]
     traffic: TrafficArgs,
-    /// Frames a second of each direction; 0: as fast as possible
-    #[arg(long, value_name = "PPS", default_value_t = 0)]
-    rate: u64,
-    /// Frames of each direction that may be under way; 0: as many as the rings hold
-    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
-    window: u64,
-    /// Look at one in this many received frames; 0: at none
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    sample: u64,
-    /// Print one JSON object instead of text
+}
+
+#[derive(Args)]
+struct VhostArgs {
+    /// The sockets of the first and the second link, paths or "@name"; given twice
+    #[arg(long, required = true, value_parser = socket)]
+    socket: Vec<SocketName>,
+    /// Whether to listen on the sockets (server), as virtual machines do for drayd's default, or to connect (client)
+    #[arg(long, value_name = "ROLE", default_value = "server", value_parser = role)]
+    role: Role,
+    /// Packed rings instead of split ones
     #[arg(long)]
-    json: bool,
+    packed: bool,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 #[derive(Args)]
@@ -114,10 +133,10 @@ struct BenchArgs {
     /// Seconds of one measurement
     #[arg(long, default_value_t = 1.5, value_parser = seconds)]
     duration: f64,
-    /// What to send; may be given several times [default: seven cases from 60x1 to 1514x1000]
-    #[arg(long = "case", value_name = "SIZExFLOWS")]
+    /// What to send; may be given several times [default: memif from 60x1 to 1514x1000 and vhost-user]
+    #[arg(long = "case", value_name = "[vhost:]SIZExFLOWS")]
     cases: Vec<Case>,
-    /// Three cases, two short rounds: whether it works, not how fast it is
+    /// Small cases, two short rounds: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
     /// Give testpmd ordinary memory even if it could have huge pages
@@ -148,8 +167,16 @@ fn seconds(s: &str) -> Result<f64, String> {
 }
 
 fn ring_size(s: &str) -> Result<u32, String> {
-    let size = s.parse().ok().filter(|n: &u32| n.is_power_of_two() && (256..=16384).contains(n));
-    size.ok_or_else(|| "a ring has 256, 512, 1024, 2048, 4096, 8192 or 16384 descriptors".into())
+    let size = s.parse().ok().filter(|n: &u32| n.is_power_of_two() && (64..=32768).contains(n));
+    size.ok_or_else(|| "a ring has 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384 or 32768 descriptors".into())
+}
+
+fn role(s: &str) -> Result<Role, String> {
+    match s {
+        "server" => Ok(Role::Server),
+        "client" => Ok(Role::Client),
+        _ => Err("server or client".into()),
+    }
 }
 
 fn socket(s: &str) -> Result<SocketName, String> {
@@ -161,9 +188,8 @@ fn socket(s: &str) -> Result<SocketName, String> {
 }
 
 impl TrafficArgs {
-    /// Options for these links.
-    fn options(&self, links: [(SocketName, u32); 2]) -> Result<Options, String> {
-        let [a, b] = links;
+    /// Options for links to these ends.
+    fn options<E>(&self, [a, b]: [E; 2]) -> Result<Options<E>, String> {
         let mut options = Options::new(a, b).size(self.size);
         if let Some(stride) = self.stride {
             if stride < self.size {
@@ -182,11 +208,8 @@ impl TrafficArgs {
         options.bidirectional = self.bidirectional;
         options.queues = self.queues;
         options.ring_size = self.ring_size;
+        (options.rate, options.window, options.sample) = (self.rate, self.window, self.sample);
         Ok(options)
-    }
-
-    fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.duration)
     }
 }
 
@@ -235,14 +258,27 @@ fn memif(args: &MemifArgs) -> Result<(), String> {
         [a, b] => [a, b],
         _ => return Err("--id is given twice".into()),
     };
-    let mut options = args.traffic.options([(sockets[0].clone(), ids[0]), (sockets[1].clone(), ids[1])])?;
-    options.secret = args.secret.clone();
-    (options.rate, options.window, options.sample) = (args.rate, args.window, args.sample);
-    if let Some(cpu) = args.traffic.cpu {
+    if !(256..=16384).contains(&args.traffic.ring_size) {
+        return Err("a memif ring has 256 to 16384 descriptors (--ring-size)".into());
+    }
+    let end = |i: usize| memif::End { socket: sockets[i].clone(), id: ids[i], secret: args.secret.clone() };
+    generate::<Memif>(&args.traffic, [end(0), end(1)])
+}
+
+fn vhost(args: &VhostArgs) -> Result<(), String> {
+    let [a, b] = &args.socket[..] else { return Err("--socket is given twice".into()) };
+    let end = |socket: &SocketName| vhost::End { socket: Some(socket.clone()), role: args.role, packed: args.packed };
+    generate::<VhostUser>(&args.traffic, [end(a), end(b)])
+}
+
+/// Sends and reports.
+fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), String> {
+    let options = args.options(ends)?;
+    if let Some(cpu) = args.cpu {
         dray_perf::cpu::pin(cpu)?;
     }
     let stop = stop_flag()?;
-    let mut generator = Generator::connect(&options)?;
+    let mut generator = Generator::<L>::connect(&options)?;
     generator.learn(&stop)?;
     let live = std::io::stderr().is_terminal();
     let show = |p: Progress| {
@@ -252,7 +288,7 @@ fn memif(args: &MemifArgs) -> Result<(), String> {
             let _ = std::io::stderr().flush();
         }
     };
-    let report = generator.run(args.traffic.duration(), &stop, show);
+    let report = generator.run(Duration::from_secs_f64(args.duration), &stop, show);
     if live {
         eprint!("\r\x1b[K");
     }
@@ -322,6 +358,7 @@ fn bench(args: &BenchArgs) -> Result<(), String> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Memif(args) => memif(&args),
+        Command::Vhost(args) => vhost(&args),
         Command::Bench(args) => bench(&args),
     };
     match result {

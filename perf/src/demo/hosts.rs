@@ -6,7 +6,7 @@
 
 use super::container::{Command as Say, Reply};
 use super::progress::{Interrupt, Stop};
-use crate::memif::Options;
+use crate::memif::{End, Options};
 use dray_config::rpc::{PortInfo, Status};
 use dray_config::{SocketName, allowed_cpus};
 use rustix::process::{Pid, Signal, kill_process};
@@ -326,7 +326,7 @@ impl Lab {
         let socket = SocketName::Path(self.memif("a"));
         // The containers' ports come first.
         let first = containers().filter(|s| s.host == "a").count() as u32;
-        let options = Options::new((socket.clone(), first), (socket, first + 1));
+        let options = Options::new(End::new(socket.clone(), first), End::new(socket, first + 1));
         Options { flows: 1000, ..options }
     }
 

@@ -1,0 +1,123 @@
+//! The generator's vhost-user links: it is the virtual machine.
+
+use crate::frames::{Frames, Tag};
+use crate::generator::{self, Link};
+use dray_config::{Role, SocketName};
+use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting, NullSwitch, RawRx, RawTx, VNET_HEADER};
+
+/// The frames' region: the rings are in the first.
+const REGION: u16 = 1;
+
+/// A generator on vhost-user links.
+pub type Generator = generator::Generator<VhostUser>;
+
+/// What it is to do.
+pub type Options = generator::Options<End>;
+
+/// A port of a switch.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The socket; without one nothing is at the other end but the least that a switch could do.
+    pub socket: Option<SocketName>,
+    /// Which side of it we are.
+    pub role: Role,
+    /// Packed rings, else split ones.
+    pub packed: bool,
+}
+
+/// A link.
+pub struct VhostUser(Frontend);
+
+impl Link for VhostUser {
+    type End = End;
+    type Tx = RawTx;
+    type Rx = RawRx;
+    type Null = NullSwitch;
+    const NAME: &str = "vhost-user";
+    const HEADER: usize = VNET_HEADER;
+
+    fn connect(options: &Options, frames: [&Frames; 2]) -> Result<[VhostUser; 2], String> {
+        // Both listen before either waits: a switch may look for its second port no sooner than it has the first.
+        let meet = |end: &End| end.socket.as_ref().map(|socket| Meeting::new(socket, end.role)).transpose();
+        let meetings = [meet(&options.ends[0])?, meet(&options.ends[1])?];
+        let link = |i: usize, meeting: Option<Meeting>| -> Result<VhostUser, String> {
+            let front = frontend::Options {
+                role: options.ends[i].role,
+                queues: options.queues,
+                ring_size: u16::try_from(options.ring_size).map_err(|e| e.to_string())?,
+                buffer_size: options.buffer_size + VNET_HEADER as u32,
+                packed: options.ends[i].packed,
+                in_order: true,
+                timeout: options.timeout,
+                frames: Some(frames[i].memory.clone()),
+                ..frontend::Options::default()
+            };
+            let front = match meeting {
+                Some(meeting) => Frontend::meet(meeting, &front)?,
+                None => Frontend::alone(&front)?,
+            };
+            Ok(VhostUser(front))
+        };
+        let [a, b] = meetings;
+        Ok([link(0, a)?, link(1, b)?])
+    }
+
+    #[inline(always)]
+    fn tx(&mut self) -> &mut [RawTx] {
+        &mut self.0.tx
+    }
+
+    #[inline(always)]
+    fn rx(&mut self) -> &mut [RawRx] {
+        &mut self.0.rx
+    }
+
+    fn down(&self) -> Option<String> {
+        let fault = || {
+            let faults = self.0.tx.iter().filter_map(RawTx::fault).chain(self.0.rx.iter().filter_map(RawRx::fault));
+            faults.map(str::to_owned).next()
+        };
+        self.0.down().or_else(fault)
+    }
+
+    #[inline(always)]
+    fn free(tx: &mut RawTx) -> u16 {
+        tx.free()
+    }
+
+    #[inline(always)]
+    fn fill(tx: &mut RawTx, len: u32, offsets: impl Iterator<Item = u32>) {
+        tx.fill(REGION, len + VNET_HEADER as u32, offsets);
+    }
+
+    fn wake(tx: &mut RawTx) {
+        tx.wake();
+    }
+
+    #[inline(always)]
+    fn take(
+        rx: &mut RawRx,
+        max: u16,
+        count: u64,
+        every: u64,
+        tag_at: usize,
+        mut look: impl FnMut(u64, Option<Tag>),
+    ) -> (u16, u64) {
+        let (n, bytes) = rx.take(max, count, every, |number, frame| {
+            let mut tag = [0; Tag::LEN];
+            let whole = frame.read(VNET_HEADER + tag_at, &mut tag) == Tag::LEN;
+            look(number, Tag::read(&tag).filter(|_| whole));
+        });
+        // Buffers are as long as frames, so that each has a header.
+        (n, bytes.saturating_sub(u64::from(n) * VNET_HEADER as u64))
+    }
+
+    fn null_switch(a: &VhostUser, b: &VhostUser) -> Result<NullSwitch, String> {
+        NullSwitch::new(&a.0, &b.0)
+    }
+
+    #[inline]
+    fn step(null: &mut NullSwitch) -> usize {
+        null.step()
+    }
+}
