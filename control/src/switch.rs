@@ -414,6 +414,37 @@ mod tests {
         assert!(!socket.exists());
     }
 
+    /// What a vhost-user port told before it was closed is not believed of the next one of that name.
+    #[test]
+    fn news_of_a_vhost_user_port_end_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("v.sock");
+        let config = |queues: u16| {
+            let keys = format!("kind='vhost-user'\nrole='server'\nsocket='{}'\nqueues={queues}", socket.display());
+            let text = format!("[fdb]\nsize = 4096\n[[port]]\nname='v'\n{keys}\n");
+            dray_config::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let (mut switch, _punts) = Switch::start(config(1), Path::new("/none")).unwrap();
+        let connected = |switch: &Switch, is: bool| {
+            let begin = Instant::now();
+            while switch.ports.vhost_user("v").unwrap().connected != is {
+                assert!(begin.elapsed() < Duration::from_secs(30), "connected is not {is}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let front_end = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        connected(&switch, true);
+        drop(front_end);
+        connected(&switch, false);
+        // It has come and gone, nobody has taken notice, and now the port becomes another one.
+        switch.apply(config(2)).unwrap();
+        let events = switch.ports.events();
+        events.try_iter().for_each(|event| switch.event(event));
+        assert_eq!(switch.ports.link("v"), Some(&Link::Down("no front end has connected".into())));
+        switch.shutdown();
+        assert!(!socket.exists());
+    }
+
     #[test]
     fn ports_exclude_each_other() {
         let a = port("name='a';kind='memif';socket='/m';id=0");

@@ -1,7 +1,9 @@
 //! The running configuration is changed under load.
 
 use crate::harness::*;
-use dray_config::rpc::{ConfigChange, ConfigText};
+use dray_config::rpc::{ConfigChange, ConfigText, ConnectInfo};
+use serde_json::json;
+use std::os::unix::fs::FileTypeExt;
 
 /// The underlay is a memif port: any kind will do.
 const UNDERLAY: &str = "[vxlan]\nport = \"under\"\nlocal = \"10.9.0.1/24\"\npeers = [\"10.9.0.2\"]\n";
@@ -117,5 +119,79 @@ fn commands_change_what_a_file_changes() {
     assert_eq!(drayd.ports().len(), 4);
     exchange.more(1000);
     exchange.stop();
+    drayd.finish();
+}
+
+/// vhost-user ports come, change and go while nobody is connected to them, and the others don't notice.
+#[test]
+fn vhost_user_ports_come_and_go() {
+    let Some(test) = Test::begin() else { return };
+    let vm = |keys: &str| {
+        format!("{}[[port]]\nname = \"vm\"\nkind = \"vhost-user\"\nsocket = \"DIR/vm.sock\"\n{keys}", base())
+    };
+    let socket = test.path("vm.sock");
+    let is_socket = || std::fs::metadata(&socket).is_ok_and(|meta| meta.file_type().is_socket());
+    // A file that a drayd left behind when it was killed.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let drayd = Drayd::start(&test, &base());
+    let exchange = Exchange::start(&test, &drayd);
+
+    drayd.dray(&format!(
+        "port add --name vm --kind vhost-user --role server --queues 4 --bridge blue --socket {}",
+        socket.display()
+    ));
+    let port = drayd.port("vm");
+    assert_eq!((port.kind.as_str(), port.link.as_str(), port.queues, port.mtu), ("vhost-user", "down", 4, 9198));
+    assert_eq!(port.reason.as_deref(), Some("no front end has connected"));
+    for (key, value) in [
+        ("socket", json!(socket.to_str())),
+        ("role", json!("server")),
+        ("connected", json!(false)),
+        ("features", json!([])),
+        ("rings", json!([])),
+        ("regions", json!(0)),
+        ("guest_mtu", json!(null)),
+        ("faults", json!({})),
+    ] {
+        assert_eq!(port.detail.get(key), Some(&value), "{key}");
+    }
+    assert!(is_socket());
+    let shown = drayd.dray("port show vm");
+    assert!(
+        shown.contains("no front end has connected") && shown.contains("features") && !shown.contains("RING  "),
+        "{shown}"
+    );
+    let programs: Vec<ConnectInfo> = drayd.json("port show vm --connect");
+    let qemu = programs.iter().find(|info| info.program == "QEMU").unwrap();
+    assert!(qemu.text.contains(&format!("path={},reconnect=1 ", socket.display())), "{}", qemu.text);
+    assert!(drayd.dray("config show").contains("queues = 4"));
+
+    // A client of a socket that is not there goes on trying; the server's file is gone.
+    assert_eq!(
+        drayd.apply(&test, &vm("")),
+        "- port vm\n+ port vm: vhost-user client DIR/vm.sock\n~ bridge blue: -vm\n"
+            .replace("DIR", test.path("").to_str().unwrap().trim_end_matches('/'))
+    );
+    assert!(!socket.exists());
+    wait_for("why it is down", || drayd.port("vm").reason.filter(|reason| reason.contains("vm.sock")));
+    let changed = drayd.apply(&test, &vm("mtu = 1500\n"));
+    assert!(changed.starts_with("~ port vm: ") && changed.ends_with("mtu 1500\n"), "{changed}");
+    assert_eq!(drayd.port("vm").mtu, 1500);
+    // Its name and its socket become another kind's, and back.
+    drayd.apply(&test, &vm("").replace("vhost-user", "memif"));
+    assert!(is_socket());
+    drayd.apply(&test, &vm(""));
+    assert!(!socket.exists());
+    for role in ["server", "client"].repeat(10) {
+        drayd.apply(&test, &vm(&format!("role = {role:?}\n")));
+        exchange.more(100);
+        assert_eq!(is_socket(), role == "server");
+        assert_eq!(drayd.port("vm").link, "down");
+    }
+    drayd.dray("port del vm");
+    assert_eq!(drayd.ports().len(), 3);
+    exchange.more(1000);
+    exchange.stop();
+    assert!(drayd.ports().iter().all(|port| port.drops.is_empty()));
     drayd.finish();
 }

@@ -28,6 +28,11 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         &["10.9.0.1/24"],
     ),
     ("[[port]]\nname = \"u\"\nkind = \"eth\"\n", "1:1", &["device", "PCI address"]),
+    (
+        "[[port]]\nname = \"v\"\nkind = \"vhost-user\"\nsocket = \"/s\"\n[[port]]\nname = \"w\"\nkind = \"vhost-user\"\nsocket = \"/s\"\n",
+        "8:10",
+        &["\"v\"", "\"w\"", ":4:10"],
+    ),
 ];
 
 #[test]
@@ -85,5 +90,41 @@ fn a_missing_device_is_named() {
     let message = drayd.refused(&format!("config apply {}", file.display()), 1);
     assert!(message.contains("nic") && message.contains("nosuch0"), "{message}");
     assert_eq!(drayd.ports().len(), 1);
+    drayd.finish();
+}
+
+/// A vhost-user server finds something in its place: it says what, removes nothing, and the switch goes on as it was.
+#[test]
+fn a_vhost_user_server_takes_nobody_s_place() {
+    let Some(test) = Test::begin() else { return };
+    let vm = |name: &str| {
+        format!("[[port]]\nname = {name:?}\nkind = \"vhost-user\"\nrole = \"server\"\nsocket = \"DIR/{name}.sock\"\n")
+    };
+    let drayd = Drayd::start(&test, &(GOOD.to_owned() + &vm("old")));
+    let before = drayd.dray("config show");
+    let _taken = std::os::unix::net::UnixListener::bind(test.path("taken.sock")).unwrap();
+    std::fs::write(test.path("file.sock"), "precious").unwrap();
+    for (name, why) in [("taken", "a running process is using it"), ("file", "not a socket")] {
+        let text = GOOD.to_owned() + &vm("new") + &vm(name) + "[control]\nsocket = \"DIR/dray.sock\"\n";
+        let file = test.file("bad.toml", &text);
+        let message = drayd.refused(&format!("config apply {}", file.display()), 1);
+        assert!(message.contains(name) && message.contains(why) && message.contains(":14:10: "), "{message}");
+        let socket = test.path(&format!("{name}.sock"));
+        let message = drayd
+            .refused(&format!("port add --name v --kind vhost-user --role server --socket {}", socket.display()), 1);
+        assert!(message.contains(why), "{message}");
+        assert!(socket.exists());
+    }
+    // A port that has to be closed to try is opened again.
+    let text =
+        GOOD.to_owned() + &vm("taken").replace("\"taken\"", "\"old\"") + "[control]\nsocket = \"DIR/dray.sock\"\n";
+    let file = test.file("bad.toml", &text);
+    drayd.refused(&format!("config apply {}", file.display()), 1);
+    assert_eq!(drayd.port("old").reason.as_deref(), Some("no front end has connected"));
+    assert_eq!(std::fs::read_to_string(test.path("file.sock")).unwrap(), "precious");
+    // What was opened before the other failed is closed again, and what should have gone is still there.
+    assert!(!test.path("new.sock").exists());
+    assert!(test.path("old.sock").exists());
+    assert_eq!(drayd.dray("config show"), before);
     drayd.finish();
 }
