@@ -198,7 +198,7 @@ impl Connection {
     pub fn send_raw(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> Result<(), String> {
         let deadline = Instant::now() + self.timeout;
         while !bytes.is_empty() {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
                 return Err(format!("{} descriptors are too many for a message", fds.len()));
