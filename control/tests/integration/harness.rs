@@ -171,7 +171,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command) -> Process {
+    pub fn start(mut command: Command) -> Process {
         let printed = Arc::new(Mutex::new(String::new()));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -359,6 +359,13 @@ impl Drayd {
     pub fn finish(mut self) {
         self.conserved();
         self.stop();
+    }
+
+    /// It ends as a crash ends it.
+    pub fn kill(mut self) {
+        self.stopped = true;
+        self.process.signal(libc::SIGKILL);
+        self.process.wait();
     }
 
     /// SIGTERM, after which it must exit with status 0, have removed its socket, and never have panicked.

@@ -5,17 +5,17 @@ use dray_config::rpc::{FdbEntry, VtepInfo};
 use std::net::Ipv4Addr;
 
 /// A switch with a container on VNI 42, joined by a veth to a kernel that has the addresses 10.9.0.2 and, inside VNI 42, 192.168.7.2.
-struct Overlay {
-    switch: Netns,
-    kernel: Netns,
+pub struct Overlay {
+    pub switch: Netns,
+    pub kernel: Netns,
 }
 
 /// What every configuration of the switch begins with.
-const UPLINK: &str = "[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"net_af_packet0,iface=nic\"\n";
+pub const UPLINK: &str = "[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"net_af_packet0,iface=nic\"\n";
 
 impl Overlay {
     /// The kernel's VTEP has the address `vtep`.
-    fn new(vtep: &str) -> Overlay {
+    pub fn new(vtep: &str) -> Overlay {
         let (switch, kernel) = (Netns::new("switch"), Netns::new("kernel"));
         kernel.veth("under", &switch, "nic");
         kernel.run_all(&format!(
