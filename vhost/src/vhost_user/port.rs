@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_ABSENT: Duration = Duration::from_millis(500);
 /// The longest for a peer that is there and does things wrong. One that was up for as long begins anew.
 const RETRY_MOST: Duration = Duration::from_secs(1);
+/// The pause after a server's peer is gone: whoever comes next is not to wait, and one that comes and goes in a loop is not to flood
+/// those who are told.
+const BREATH: Duration = Duration::from_millis(2);
 /// How long a message may take to come, and a peer to read its answers.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks for the rest of a message.
@@ -290,6 +293,14 @@ impl Keeper {
         self.pause = (self.pause * 2).min(most);
     }
 
+    /// [`Keeper::later`], after a connection.
+    fn again(&mut self, most: Duration) {
+        match self.listening {
+            Some(_) => self.next = Instant::now() + BREATH,
+            None => self.later(most),
+        }
+    }
+
     fn down(&mut self, why: &str) {
         if self.told.as_deref() != Some(why) {
             self.told = Some(why.to_owned());
@@ -333,13 +344,13 @@ impl Keeper {
         match end {
             End::Ours => {}
             End::Closed => {
-                self.later(RETRY_ABSENT);
+                self.again(RETRY_ABSENT);
                 drop(connection);
                 self.down("the peer closed the connection");
             }
             End::Fault(fault, why) => {
                 *show_lock(&self.shown).faults.entry(fault.name()).or_default() += 1;
-                self.later(RETRY_MOST);
+                self.again(RETRY_MOST);
                 for err in lock(&connection.backend).errors() {
                     if write_event(&err) == Err(Errno::INTR) {
                         break;
