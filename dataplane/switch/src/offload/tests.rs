@@ -510,6 +510,11 @@ fn requests_that_contradict_the_frame_are_refused() {
             assert!(!changed(at, 0x40) && !changed(at, 0xf0), "data offset");
         }
     }
+    let three = [&TSO4[..12], &[0x81, 0, 0, 7].repeat(3), &TSO4[12..]].concat();
+    assert!(!takes(&three, Offload { csum_start: 46, ..ASK_TSO4 }, HEAD_MAX), "three tags");
+    let mut short = USO4.to_vec();
+    short[14] = 0x44;
+    assert!(!takes(&short, Offload { csum_start: 30, ..ASK_USO4 }, HEAD_MAX), "an IPv4 header of 16 bytes");
     let mut routed = TSO6.to_vec();
     (routed[20], routed[57]) = (43, 0);
     assert!(takes(&routed, ASK_TSO6, HEAD_MAX));
@@ -527,7 +532,18 @@ fn requests_that_contradict_the_frame_are_refused() {
     assert!(!takes(long(TSO4, IP_MAX + 1), bytes(1448), HEAD_MAX), "no IP packet is that long");
 }
 
-/// 200,000 requests, random and mutated from valid ones: no panic, and what is accepted is sent, whole.
+#[test]
+fn a_burst_that_is_cleared_forgets_what_was_undone() {
+    let mut burst = Burst::default();
+    push(&mut burst, UDP4, HEAD_MAX, &[9999]);
+    assert!(burst.set_offload(ASK_UDP));
+    assert_eq!((burst.has_offloads(), burst.frame(0).offload()), (true, Some(ASK_UDP)));
+    burst.clear();
+    push(&mut burst, UDP4, HEAD_MAX, &[9999]);
+    assert_eq!((burst.has_offloads(), burst.frame(0).offload()), (false, None));
+}
+
+/// 100,000 requests, random and mutated from valid ones: no panic, and what is accepted is sent, whole.
 #[test]
 fn any_request_is_refused_or_done() {
     let mut x = 0x9e37_79b9_7f4a_7c15u64;
@@ -540,7 +556,7 @@ fn any_request_is_refused_or_done() {
     let mut burst = Burst::default();
     let mut scratch = Burst::default();
     let (mut done, mut refused) = (0, 0);
-    for _ in 0..200_000 {
+    for _ in 0..100_000 {
         burst.clear();
         burst.head_len = [HEAD_MAX, 64, 1 + random(HEAD_MAX)][random(3)];
         let (frame, mut offload, _) = CUT[random(4)];
@@ -580,5 +596,5 @@ fn any_request_is_refused_or_done() {
             assert_eq!(sent.bytes, len as u64 + added as u64 * headers);
         }
     }
-    assert!(done > 20_000 && refused > 20_000, "{done} done, {refused} refused");
+    assert!(done > 10_000 && refused > 10_000, "{done} done, {refused} refused");
 }
