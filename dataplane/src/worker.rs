@@ -224,3 +224,77 @@ impl Output for Out<'_> {
         !matches!(self.punts.try_send((port, punt)), Err(TrySendError::Full(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dataplane, PortCounts, Underlay};
+    use dray_switch::offload::{Gso, Offload};
+    use dray_switch::port::Sent;
+    use std::time::Instant;
+
+    /// Receives one broadcast of 300 bytes that is to become five datagrams.
+    struct Guest {
+        frame: Option<Vec<u8>>,
+    }
+
+    impl Rx for Guest {
+        fn receive(&mut self, burst: &mut Burst) {
+            if let Some(frame) = self.frame.take() {
+                burst.push_owned(frame);
+                let offload = Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size: 60, ecn: false };
+                assert!(burst.set_offload(offload));
+            }
+        }
+
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    /// Takes nothing undone, and only three frames.
+    struct Plain {
+        room: usize,
+    }
+
+    impl Tx for Plain {
+        fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+            let sent = &frames[..frames.len().min(self.room)];
+            self.room -= sent.len();
+            drops.add(Drop::TxRingFull, (frames.len() - sent.len()) as u32);
+            let bytes = sent.iter().map(|&i| burst.frame(i).len() as u64).sum();
+            Sent { packets: sent.len() as u32, bytes }
+        }
+    }
+
+    #[test]
+    fn frames_that_segmentation_adds_are_counted() {
+        let port = |id| format!("[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = \"@none\"\nid = {id}\n");
+        let bridge = "[[bridge]]\nname = \"b\"\nports = [\"p0\", \"p1\"]\n";
+        let config = dray_config::parse("test", &(port(0) + &port(1) + bridge)).expect("a good configuration");
+        let (mut dataplane, _punts) = Dataplane::start(&config).expect("a worker");
+        dataplane.apply(&config, &Underlay::default());
+
+        let mut frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 0, 0x45, 0]].concat();
+        frame.resize(34 + 8 + 300, 0);
+        frame[23] = 17;
+        let plain =
+            |room| -> Vec<Box<dyn Tx>> { (0..dataplane.workers()).map(|_| Box::new(Plain { room }) as _).collect() };
+        let (to, from) = (plain(3), plain(0));
+        dataplane.link_up("p1", Vec::new(), to);
+        dataplane.link_up("p0", vec![Box::new(Guest { frame: Some(frame) })], from);
+
+        let begin = Instant::now();
+        let total = loop {
+            let total = dataplane.total();
+            if total.tx_packets + total.drops.iter().sum::<u64>() == 5 {
+                break total;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{total:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let PortCounts { rx_packets: 1, tx_packets: 3, tx_bytes: 306, segments: 4, copies: 0, .. } = total else {
+            panic!("{total:?}");
+        };
+        assert_eq!(dataplane.port_counts("p1").expect("it is there").segments, 4);
+        assert_eq!(total.tx_drops(), 2);
+    }
+}
