@@ -167,6 +167,22 @@ fn event_fd() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
 }
 
+/// Memory of 1 MiB at guest-physical address 0.
+const REGION: RegionMessage = RegionMessage { gpa: 0, size: 1 << 20, uva: 1 << 40, offset: 0 };
+
+/// Where a ring is in it: rings have 64 KiB each.
+fn place(ring: u32) -> RingAddresses {
+    let at = REGION.uva + (u64::from(ring) << 16);
+    RingAddresses { desc: at, avail: at + 4096, used: at + 8192, ..RingAddresses::default() }
+}
+
+/// Describes and starts a ring in [`REGION`]. Whether it was taken.
+fn describe(c: &Connection, ring: u32, size: u32) -> bool {
+    c.set_vring_num(ring, size).is_ok()
+        && c.set_vring_addr(ring, &place(ring)).is_ok()
+        && c.set_vring_kick(ring, Some(event_fd().as_fd())).is_ok()
+}
+
 #[test]
 fn frames_go_through_in_both_roles_and_layouts() {
     not_alone!();
@@ -234,9 +250,13 @@ fn rings_stop_and_go_on() {
     assert_eq!(frontend.stop().unwrap(), [5, 5, 0, 0]);
     test.down(IDLE);
     assert!(test.port.status().rings.iter().all(|r| !r.started));
-    // Asked again, the answer is the same.
+    // Asked again, the answer is the same. Nothing but a kick descriptor starts a ring.
     let connection = frontend.connection.as_ref().unwrap();
     assert_eq!(connection.vring_base(1).unwrap(), 5);
+    for ring in 0..4 {
+        connection.set_vring_num(ring, 1024).unwrap();
+    }
+    assert!(test.port.status().rings.iter().all(|r| !r.started));
     // The first pair comes back, where it was; then the other. The old queues serve as well.
     let kick = event_fd();
     for ring in 0..2 {
@@ -265,6 +285,55 @@ fn rings_stop_and_go_on() {
     // A reset of the device stops all.
     frontend.connection.as_ref().unwrap().set_status(0).unwrap();
     test.down(IDLE);
+}
+
+#[test]
+fn without_protocol_features_rings_are_enabled_from_the_start() {
+    not_alone!();
+    let test = Test::new(Role::Client, 1);
+    let (_meeting, connection) = test.connection();
+    // No answer tells when a message was dealt with, so the next that has one is waited for.
+    connection.set_mem_table(&[(REGION, memfd(1 << 20).as_fd())]).unwrap();
+    assert!(describe(&connection, 0, 256) && describe(&connection, 1, 256));
+    assert!(connection.features().is_ok_and(|f| f & feature::VERSION_1 != 0));
+    assert!(test.port.status().rings.iter().all(|r| !r.started), "features are not acknowledged");
+    connection.set_features(feature::VERSION_1).unwrap();
+    let link = test.up();
+    assert_eq!((info(&link).rx_rings, info(&link).ring_size), (1, 256));
+    // A ring that is elsewhere all of a sudden, and other features: they start anew, where they were.
+    connection.set_vring_addr(1, &place(2)).unwrap();
+    connection.set_features(feature::VERSION_1 | feature::EVENT_IDX).unwrap();
+    connection.features().unwrap();
+    let status = test.port.status();
+    assert_eq!((status.rings.iter().filter(|r| r.started).count(), status.features.len()), (2, 2));
+    assert_eq!(connection.vring_base(1).unwrap(), 0);
+    const RESET_OWNER: u32 = 4;
+    connection.send(RESET_OWNER, VERSION, &[], &[]).unwrap();
+    test.down(IDLE);
+}
+
+#[test]
+fn a_fault_on_a_ring_resets_the_connection() {
+    not_alone!();
+    let test = Test::new(Role::Client, 1);
+    let mut frontend = test.frontend(|_| {});
+    let mut link = test.up();
+    let err = event_fd();
+    frontend.connection.as_ref().unwrap().set_vring_err(1, Some(err.as_fd())).unwrap();
+    // A descriptor of 64 bytes where there is no memory.
+    frontend.tx[0].set_raw(0, [u64::MAX - 100, 64]);
+    frontend.tx[0].set_available(0, 0);
+    frontend.tx[0].set_index(1);
+    let mut burst = Burst::default();
+    link.rx[0].receive(&mut burst);
+    link.rx[0].release(&mut burst);
+    test.down("reset: ring 1: a descriptor names memory outside the regions");
+    closed(frontend.connection.as_ref().unwrap());
+    assert_eq!(test.port.status().faults.into_iter().collect::<Vec<_>>(), [("bad_descriptor", 1)]);
+    assert_eq!(rustix::io::read(&err, &mut [0u8; 8]), Ok(8));
+    drop(frontend);
+    let mut frontend = test.frontend(|_| {});
+    echo(&mut test.up(), &mut Vec::new(), &mut frontend, 0);
 }
 
 #[test]
@@ -524,15 +593,6 @@ fn wrongs() -> Vec<Wrong> {
     fn send(c: &Connection, number: u32, payload: &[u8], fds: &[BorrowedFd<'_>]) {
         let _ = c.send(number, VERSION | NEED_REPLY, payload, fds);
     }
-    /// Memory for a ring, and the ring. Whether it was taken.
-    fn describe(c: &Connection, ring: u32, size: u32) -> bool {
-        let region = RegionMessage { gpa: 0, size: 1 << 20, uva: 1 << 40, offset: 0 };
-        let at = RingAddresses { desc: 1 << 40, avail: (1 << 40) + 4096, used: (1 << 40) + 8192, ..Default::default() };
-        c.add_mem_reg(&region, memfd(1 << 20).as_fd()).is_ok()
-            && c.set_vring_num(ring, size).is_ok()
-            && c.set_vring_addr(ring, &at).is_ok()
-            && c.set_vring_kick(ring, Some(event_fd().as_fd())).is_ok()
-    }
     fn region(offset: u64, size: u64, gpa: u64, uva: u64) -> impl Fn(&Connection) {
         move |c| {
             let region = RegionMessage { gpa, size, uva, offset };
@@ -583,9 +643,8 @@ fn wrongs() -> Vec<Wrong> {
         wrong("a region beyond the front end's addresses", region(0, 1 << 20, 0, u64::MAX - 4096)),
         wrong("a region whose end overflows", region(u64::MAX - 4096, 1 << 20, 0, 0)),
         wrong("a region that overlaps", |c| {
-            let region = RegionMessage { gpa: 0, size: 1 << 20, uva: 1 << 40, offset: 0 };
-            c.add_mem_reg(&region, memfd(1 << 20).as_fd()).unwrap();
-            assert!(c.add_mem_reg(&region, memfd(1 << 20).as_fd()).is_err());
+            c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).unwrap();
+            assert!(c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).is_err());
         }),
         wrong("65 regions", |c| {
             for i in 0..65 {
@@ -608,23 +667,24 @@ fn wrongs() -> Vec<Wrong> {
         wrong("a log beyond its file", |c| assert!(c.set_log_base(1 << 21, 0, memfd(1 << 20).as_fd()).is_err())),
         // CVE-2019-14818
         wrong("a ring that changes its size while it runs", |c| {
-            assert!(describe(c, 1, 256));
+            assert!(c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).is_ok() && describe(c, 1, 256));
             for _ in 0..100 {
                 c.set_vring_num(1, 256).unwrap();
             }
             assert!(c.set_vring_num(1, 512).is_err());
         }),
         wrong("a ring that is moved while it runs", |c| {
-            assert!(describe(c, 1, 256));
+            assert!(c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).is_ok() && describe(c, 1, 256));
             assert!(c.set_vring_base(1, 7).is_err());
         }),
         wrong("a ring that crosses the end of its region", |c| {
-            assert!(describe(c, 1, 256));
+            assert!(c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).is_ok() && describe(c, 1, 256));
             let at = (1 << 40) + (1 << 20) - 16;
             let at = RingAddresses { desc: at, avail: 1 << 40, used: 1 << 40, ..Default::default() };
             assert!(c.set_vring_addr(1, &at).is_err());
         }),
         wrong("a split ring whose size is no power of two", |c| {
+            c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).unwrap();
             assert!(!describe(c, 1, 255));
         }),
     ]

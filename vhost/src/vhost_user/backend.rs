@@ -606,3 +606,78 @@ impl VhostUserBackendReqHandlerMut for Backend {
         self.refuse("GET_SHMEM_CONFIG")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::features::{F_VERSION_1, PROTOCOL_F_MQ};
+    use super::*;
+    use crate::socket::event;
+    use std::sync::OnceLock;
+
+    fn backend(queues: u16) -> Backend {
+        let shared = Shared { max_frame: Arc::default(), fault: OnceLock::new(), wake: Arc::new(event().unwrap()) };
+        Backend::new(queues, Arc::new(shared))
+    }
+
+    fn fault(backend: &mut Backend) -> String {
+        match backend.take_wrong() {
+            Some(Wrong::Fault(Fault::Message, why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_are_only_for_who_negotiated_them() {
+        let mut b = backend(1);
+        b.set_protocol_features(PROTOCOL_F_REPLY_ACK).unwrap();
+        assert!(!b.acknowledges(), "the crate sends none before it was asked for features");
+        assert_eq!(b.get_features().unwrap(), OFFERED);
+        assert!(b.acknowledges());
+        b.set_protocol_features(PROTOCOL_F_MQ).unwrap();
+        assert!(!b.acknowledges());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_once_and_changes_nothing() {
+        let mut b = backend(2);
+        assert_eq!(b.get_queue_num().unwrap(), 2);
+        assert!(b.set_features(1 << 5).is_err());
+        assert_eq!(fault(&mut b), "features 0x20 were not offered");
+        assert!(b.features.is_none());
+        assert!(b.set_vring_num(4, 256).is_err());
+        assert_eq!(fault(&mut b), "ring 4 of 4");
+        assert!(b.set_vring_num(3, 256).is_ok() && b.set_vring_num(3, 65536).is_err());
+        assert_eq!(fault(&mut b), "ring 3 has 65536 descriptors");
+        assert_eq!(b.rings[3].size, 256);
+        assert!(b.set_mtu(67).is_err() && b.mtu.is_none());
+        assert_eq!(b.take_wrong(), Some(Wrong::Refused("an MTU of 67".into())));
+        assert_eq!(b.take_wrong(), None);
+    }
+
+    #[test]
+    fn rings_are_enabled_by_message_or_if_there_is_none() {
+        let mut b = backend(1);
+        assert!(b.enabled(0), "nothing is negotiated");
+        b.set_features(F_VERSION_1 | F_PROTOCOL_FEATURES).unwrap();
+        assert!(!b.enabled(0));
+        b.set_vring_enable(0, true).unwrap();
+        assert!(b.enabled(0) && !b.enabled(1));
+        // A base that was told is the answer for a ring that never ran.
+        b.set_vring_base(1, 77).unwrap();
+        assert_eq!({ b.get_vring_base(1).unwrap().num }, 77);
+    }
+
+    #[test]
+    fn kicks_are_counted_by_their_eventfd() {
+        let kick = event().unwrap();
+        for n in [1u64, 19] {
+            rustix::io::write(&kick, &n.to_ne_bytes()).unwrap();
+        }
+        assert_eq!(count(&kick), Some(20));
+        let mut b = backend(1);
+        b.set_vring_kick(1, Some(File::from(kick))).unwrap();
+        let mut status = Status::default();
+        b.tell(&mut status);
+        assert_eq!(status.rings, [RingStatus { index: 1, enabled: true, kicks: 20, ..RingStatus::default() }]);
+    }
+}
