@@ -59,6 +59,11 @@ impl Guest {
         format!("fd00::{number}")
     }
 
+    /// Its MAC address.
+    pub fn mac(number: u8) -> String {
+        mac(number.into()).map(|byte| format!("{byte:02x}")).join(":")
+    }
+
     /// Boots guest `number` on Dray's port `name`, with the socket `DIR/NAME.sock`. QEMU waits until Dray has connected to it.
     pub fn start(test: &Test, name: &str, number: u8, device: Device) -> Guest {
         let mut guest = Self::launch(test, name, number, device, &[]);
@@ -83,8 +88,7 @@ impl Guest {
         };
         let Device { queues, properties, .. } = device;
         // There is no KVM to rely on. Debian 12's QEMU ends itself without vectors=0: it has no place for MSI-X' interrupts.
-        let address = mac(u32::from(number)).map(|byte| format!("{byte:02x}")).join(":");
-        let mut nic = format!("virtio-net-pci,netdev=net,vectors=0,romfile=,mac={address}");
+        let mut nic = format!("virtio-net-pci,netdev=net,vectors=0,romfile=,mac={}", Self::mac(number));
         if queues > 1 {
             nic += ",mq=on";
         }

@@ -207,7 +207,19 @@ fn a_killed_drayd_comes_back_under_running_guests() {
     let mut vm1 = Guest::start(&test, "vm1", 1, Device::default());
     let mut vm2 = Guest::start(&test, "vm2", 2, Device { properties: "packed=on", ..Device::default() });
     vm1.ping(&Guest::address(2), 20, 1400);
+    // It dies under load: the file arrives all the same.
     let sum = vm1.make_file(FILE);
+    let get = fetch(&Guest::address(1));
+    vm2.run(&format!("{get} </dev/null | sha256sum >/tmp/sum &"));
+    wait_for("load", || (drayd.port("vm2").tx_bytes > 1_000_000).then_some(()));
+    drayd.kill();
+    drayd = Drayd::start(&test, &two_guests());
+    wait_for("the file", || (first_word(&vm2.run("cat /tmp/sum")) == sum).then_some(()));
+
+    // When its carrier goes Linux forgets its neighbours, and it asks for them once a second. This is about Dray's part.
+    for (guest, other) in [(&mut vm1, 2), (&mut vm2, 1)] {
+        guest.run(&format!("arp -s {} {}", Guest::address(other), Guest::mac(other)));
+    }
     vm1.run(&format!("ping -i 0.02 {} >/tmp/pings &", Guest::address(2)));
     let answered = |vm1: &mut Guest| -> usize { first_word(&vm1.run("wc -l /tmp/pings")).parse().unwrap() };
     let mut quickest = PATIENCE;
@@ -215,23 +227,16 @@ fn a_killed_drayd_comes_back_under_running_guests() {
         let before = answered(&mut vm1);
         wait_for("pings", || (answered(&mut vm1) > before + 20).then_some(()));
         drayd.kill();
-        sleep_ms(200);
+        sleep_ms(500);
         let before = answered(&mut vm1);
         let start = Instant::now();
         drayd = Drayd::start(&test, &two_guests());
         let ready = Instant::now();
         wait_for("an answer", || (answered(&mut vm1) > before).then_some(()));
-        println!("drayd answered after {:?}, the guest {:?} later", ready - start, ready.elapsed());
+        println!("drayd was ready after {:?}, and a ping answered {:?} later", ready - start, ready.elapsed());
         quickest = quickest.min(ready.elapsed());
     }
     assert!(quickest < Duration::from_secs(1), "{quickest:?}");
-    // Also when it dies under load.
-    let get = fetch(&Guest::address(1));
-    vm2.run(&format!("{get} </dev/null | sha256sum >/tmp/sum &"));
-    wait_for("load", || (drayd.port("vm2").tx_bytes > 1_000_000).then_some(()));
-    drayd.kill();
-    drayd = Drayd::start(&test, &two_guests());
-    wait_for("the file", || (first_word(&vm2.run("cat /tmp/sum")) == sum).then_some(()));
     vm1.run("kill $(pidof ping)");
     vm1.ping(&Guest::address(2), 20, 1400);
     drayd.finish();
