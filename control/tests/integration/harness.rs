@@ -408,7 +408,7 @@ fn with_control(config: &str) -> String {
     }
 }
 
-/// A dpdk-testpmd with one port.
+/// A dpdk-testpmd.
 pub struct Testpmd {
     process: Process,
     /// EAL's name for its files.
@@ -437,26 +437,30 @@ impl Testpmd {
         Self::begin(test, socket, 0, "server", mode)
     }
 
+    /// The driver of a virtual machine with a port for each of `devices`, which say how it is reached and what it can do:
+    /// `path=DIR/vm.sock,server=1`. The options, separated by blanks, go to testpmd. Those that listen wait for drayd.
+    pub fn virtio(test: &Test, devices: &[String], options: &str) -> Testpmd {
+        let dir = test.dir.path().to_str().unwrap();
+        let device = |(i, keys): (usize, &String)| format!("net_virtio_user{i},{}", keys.replace("DIR", dir));
+        Self::run(&devices.iter().enumerate().map(device).collect::<Vec<_>>(), options)
+    }
+
     fn begin(test: &Test, socket: &str, id: u32, role: &str, mode: &str) -> Testpmd {
         let socket = test.path(socket);
         let device = format!("net_memif0,role={role},id={id},socket={},socket-abstract=no", socket.display());
+        Self::run(&[device], &format!("--total-num-mbufs=8192 --forward-mode {mode}"))
+    }
+
+    fn run(devices: &[String], options: &str) -> Testpmd {
         // It prints through a buffer that only stdbuf makes it empty line by line. Its lcores leave CPU 1, where drayd's worker is,
         // alone.
         let prefix = format!("dray-test-{}", unique());
         let mut command = Command::new("stdbuf");
-        command.args([
-            "-oL",
-            "dpdk-testpmd",
-            "--no-huge",
-            "-m",
-            "128",
-            "--no-pci",
-            "--no-telemetry",
-            "--lcores",
-            "0@0,1@0",
-        ]);
-        command.args(["--file-prefix", &prefix, "--vdev", &device]);
-        command.args(["--", "-i", "--no-mlockall", "--total-num-mbufs=8192", "--forward-mode", mode]);
+        command.args(["-oL", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry"]);
+        // It uses wide registers only if it is asked to.
+        command.args(["--lcores", "0@0,1@0", "--force-max-simd-bitwidth=512", "--file-prefix", &prefix]);
+        command.args(devices.iter().flat_map(|device| ["--vdev", device]));
+        command.args(["--", "-i", "--no-mlockall"]).args(options.split_whitespace());
         command.stdin(Stdio::piped());
         let mut process = Process::start(command);
         let stdin = process.child.stdin.take().unwrap();
@@ -476,7 +480,7 @@ impl Testpmd {
         writeln!(self.stdin, "{line}\nshow port stats 0").unwrap();
         wait_for(&format!("testpmd's answer to {line:?}"), || {
             let printed = self.process.printed();
-            let count = 1 + usize::from(line == "show port stats 0");
+            let count = 1 + usize::from(matches!(line, "show port stats 0" | "show port stats all"));
             let block = |text: &str| text.match_indices(end).nth(count - 1).map(|(at, _)| text[at..].to_string());
             let answer = &printed[before..];
             block(answer)
@@ -499,14 +503,31 @@ impl Testpmd {
         }
     }
 
-    /// What its port has received and sent.
+    /// What its only port has received and sent.
     pub fn stats(&mut self) -> TestpmdStats {
-        let answer = self.command("");
-        let number = |name: &str| {
-            let at = answer.rfind(name).unwrap_or_else(|| panic!("no {name} in\n{answer}")) + name.len();
-            answer[at..].split_whitespace().next().unwrap().parse().unwrap()
+        self.all_stats()[0]
+    }
+
+    /// What its ports have received and sent.
+    pub fn all_stats(&mut self) -> Vec<TestpmdStats> {
+        let answer = self.command("show port stats all");
+        let mut ports: Vec<&str> = answer.split("NIC statistics for port ").skip(1).collect();
+        ports.pop(); // is that of `command`
+        let stats = |port: &&str| {
+            let number = |name: &str| {
+                let at = port.find(name).unwrap_or_else(|| panic!("no {name} in\n{port}")) + name.len();
+                port[at..].split_whitespace().next().unwrap().parse().unwrap()
+            };
+            TestpmdStats { rx: number("RX-packets:"), tx: number("TX-packets:") }
         };
-        TestpmdStats { rx: number("RX-packets:"), tx: number("TX-packets:") }
+        ports.iter().map(stats).collect()
+    }
+
+    /// One of the extended statistics of a port: `rx_q3_good_packets`.
+    pub fn xstat(&mut self, port: usize, name: &str) -> u64 {
+        let answer = self.command(&format!("show port xstats {port}"));
+        let found = answer.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+        found.unwrap_or_else(|| panic!("no {name} in\n{answer}")).trim().parse().unwrap()
     }
 
     /// It ends as a crash ends it.

@@ -13,6 +13,7 @@ mod overlay;
 mod reconfigure;
 mod refuse;
 mod survive;
+mod vhost_user;
 mod vlan;
 mod vm;
 mod workers;

@@ -218,6 +218,8 @@ impl Packed {
                 if flags & INDIRECT != 0 {
                     return Err((Fault::Chain, "an indirect table in an indirect table"));
                 }
+                // DPDK's driver says of the header, which we only read, that we write it.
+                let flags = if WRITABLE { flags } else { flags & !WRITE };
                 parts.add(space, addr, len, flags, WRITABLE)?;
             }
         }

@@ -324,6 +324,18 @@ fn packed_rings_that_cannot_be_are_faults() {
     }
 }
 
+/// As DPDK's driver writes it: its header's flag says that we write it (`vring_desc_init_indirect_packed`).
+#[test]
+fn a_table_that_is_sent_may_have_flags_for_writing() {
+    let d = Driver::new(PACKED);
+    d.write(DATA_AT, &sent(60));
+    d.desc(TABLE_AT, 0, GPA + DATA_AT, 12, 7, WRITE);
+    d.desc(TABLE_AT, 1, GPA + DATA_AT + 12, 60, 7, 0);
+    d.packed(0, GPA + TABLE_AT, 32, 5, INDIRECT, true);
+    let burst = receive(&mut d.start()).unwrap();
+    assert_eq!((burst.len(), bytes(&burst, 0)), (1, sent(60)[12..].to_vec()));
+}
+
 #[test]
 fn packed_frames_are_received_and_given_back_in_every_lap() {
     let d = Driver::new(PACKED);
