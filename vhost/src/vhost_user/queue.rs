@@ -112,7 +112,15 @@ impl Vring {
     /// Whether the driver wants an interrupt for what was sent since the last one and the worker missed it. To be asked about ten
     /// times a second.
     pub fn missed_interrupt(&self) -> bool {
-        self.gate.change(|ring| ring.as_mut().is_some_and(Ring::missed))
+        // As a worker would: one that comes meanwhile waits, where a gate that is closed would cost it its frames. One that is
+        // inside now looks for itself.
+        if self.gate.enter().is_err() {
+            return false;
+        }
+        // SAFETY: just entered.
+        let missed = unsafe { self.gate.value() }.as_mut().is_some_and(Ring::missed);
+        self.gate.leave();
+        missed
     }
 
     fn is_enabled(&self) -> bool {
