@@ -179,6 +179,15 @@ impl Rx for RxQueue {
     }
 }
 
+impl Drop for RxQueue {
+    /// A burst that was not released keeps nobody out.
+    fn drop(&mut self) {
+        if self.inside {
+            self.vring.gate.leave();
+        }
+    }
+}
+
 /// The most rings of one direction.
 const RINGS: usize = 16;
 
