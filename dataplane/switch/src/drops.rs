@@ -32,6 +32,8 @@ drops! {
     /// The frame's checksum or segmentation request contradicts its headers, points beyond their first 192 bytes, or asks for more
     /// than 1,024 segments (virtio 1.2, section 5.1.6.2).
     RxBadOffload = "rx.bad_offload";
+    /// The driver sent it on a ring that is not enabled.
+    RxDisabled = "rx.disabled";
     /// The NIC had no room or no buffer (its own missed and no-mbuf counters).
     RxMissed = "rx.missed";
     /// The frame is shorter than an Ethernet header.

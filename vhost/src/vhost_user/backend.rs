@@ -533,6 +533,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
         _postcopy: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
         let mut regions = self.memory.regions().to_vec();
+        // QEMU (7.2) adds and removes every region once for each pair of rings.
+        if regions.iter().any(|r| r.is(region)) {
+            return Ok(None);
+        }
         if regions.len() as u64 >= MEM_SLOTS {
             return Err(self.fault(format!("more than {MEM_SLOTS} memory regions")));
         }
@@ -546,11 +550,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        let (gpa, len, uva) = (region.guest_phys_addr, region.memory_size, region.user_addr);
         let mut regions = self.memory.regions().to_vec();
-        let Some(i) = regions.iter().position(|r| (r.gpa, r.len, r.uva) == (gpa, len, uva)) else {
-            return Err(self.wrong(Wrong::Refused(format!("no memory region is at {gpa:#x} with {len} bytes"))));
-        };
+        let Some(i) = regions.iter().position(|r| r.is(region)) else { return Ok(()) };
         regions.remove(i);
         let memory = Memory::new(regions).map_err(|e| self.bad_memory(e))?;
         self.set_memory(memory)

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use vhost::vhost_user::message::VhostUserMemoryRegion;
 
 /// Regions of a connection.
 pub(super) const REGIONS: usize = 64;
@@ -58,6 +59,11 @@ impl MappedRegion {
         // SAFETY: `map_part` mapped `skip + len` bytes.
         let base = unsafe { region.base().add(skip) };
         Ok(MappedRegion { gpa, len, uva, region, base })
+    }
+
+    /// Whether it is the region that a message names.
+    pub fn is(&self, region: &VhostUserMemoryRegion) -> bool {
+        (self.gpa, self.len, self.uva) == (region.guest_phys_addr, region.memory_size, region.user_addr)
     }
 
     /// Where guest-physical addresses are.

@@ -68,6 +68,8 @@ impl Shared {
 pub(super) struct Vring {
     gate: Gate<Option<Ring>>,
     enabled: AtomicBool,
+    /// Whether there is a ring.
+    started: AtomicBool,
     /// An interrupt is to be sent.
     interrupt: AtomicBool,
     /// The negotiated features of the ring that is there.
@@ -82,6 +84,7 @@ impl Vring {
         Vring {
             gate: Gate::new(None),
             enabled: AtomicBool::new(false),
+            started: AtomicBool::new(false),
             interrupt: AtomicBool::new(false),
             features: AtomicU64::new(0),
             index,
@@ -94,12 +97,14 @@ impl Vring {
     pub fn change<R>(&self, change: impl FnOnce(&mut Option<Ring>) -> R) -> R {
         self.gate.change(|ring| {
             let result = change(ring);
+            self.started.store(ring.is_some(), Ordering::Release);
             self.features.store(ring.as_ref().map_or(0, |ring| ring.config().features), Ordering::Relaxed);
             result
         })
     }
 
-    /// Whether frames are moved; a ring that isn't enabled or started moves none.
+    /// Whether frames are moved. On a ring that is started but not enabled the driver's frames are taken and dropped, and it gets none
+    /// (`vhost-user.rst`, "Ring states").
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
     }
@@ -147,13 +152,15 @@ impl Rx for RxQueue {
     #[inline]
     fn receive(&mut self, burst: &mut Burst) {
         let vring = &*self.vring;
-        if !vring.is_enabled() || vring.shared.fault.get().is_some() || vring.gate.enter().is_err() {
+        let started = vring.started.load(Ordering::Acquire);
+        if !started || vring.shared.fault.get().is_some() || vring.gate.enter().is_err() {
             return;
         }
         // SAFETY: just entered.
         if let Some(ring) = unsafe { vring.gate.value() } {
             let max = vring.shared.max_frame.load(Ordering::Relaxed);
-            if let Err(bad) = ring.receive(burst, max) {
+            let result = if vring.is_enabled() { ring.receive(burst, max) } else { ring.discard(burst) };
+            if let Err(bad) = result {
                 burst.drops.add(Reason::RxBadDescriptor, 1);
                 vring.shared.set_fault(vring.index, bad);
             }

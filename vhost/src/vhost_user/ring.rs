@@ -333,6 +333,20 @@ impl Ring {
         Ok(())
     }
 
+    /// Takes what the driver sent, to be given back unread.
+    ///
+    /// # Errors
+    /// As [`Ring::receive`].
+    #[cold]
+    pub fn discard(&mut self, burst: &mut Burst) -> Result<(), Bad> {
+        self.check_memory()?;
+        let Heads { n, .. } =
+            each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, burst.room()))?;
+        burst.drops.add(Reason::RxDisabled, n as u32);
+        self.received = n;
+        Ok(())
+    }
+
     /// Receives the frame in `self.parts`, before which is its header.
     #[cold]
     fn receive_parts(&mut self, burst: &mut Burst, max: u32) -> Result<(), Bad> {

@@ -151,6 +151,19 @@ fn split_frames_are_received_and_given_back() {
 }
 
 #[test]
+fn a_disabled_ring_gives_back_what_it_was_sent() {
+    let d = Driver::new(0);
+    d.desc(DESC_AT, 3, GPA + DATA_AT, 72, 0, 0);
+    d.offer(0, &[3, 3, 3]);
+    let mut ring = d.start();
+    let mut burst = Box::<Burst>::default();
+    ring.discard(&mut burst).unwrap();
+    assert_eq!((burst.len(), burst.drops.get(Reason::RxDisabled)), (0, 3));
+    ring.release();
+    assert_eq!((d.word(USED_AT + 2), ring.base()), (3, 3));
+}
+
+#[test]
 fn split_chains_and_tables_are_followed() {
     let d = Driver::new(0);
     let frame = sent(1000);
