@@ -1,0 +1,1 @@
+//! The same where Dray is the client, and its peer the server.

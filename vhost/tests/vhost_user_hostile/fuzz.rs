@@ -1,0 +1,1 @@
+//! Random messages and random rings.
