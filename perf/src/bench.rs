@@ -641,13 +641,13 @@ impl Results {
         let mut out = format!("{}\n\n", self.setting());
         let _ = writeln!(
             out,
-            "{:<24}{:>11}{:>9}{:>14}{:>8}   {:<14}{:>10}{:>13}",
+            "{:<30}{:>11}{:>9}{:>14}{:>8}   {:<14}{:>10}{:>13}",
             "frames", "Dray Mpps", "Gbit/s", "testpmd Mpps", "ratio", "spread", "Dray lost", "testpmd lost"
         );
         for c in &self.cases {
             let _ = writeln!(
                 out,
-                "{:<24}{:>11.2}{:>9.1}{:>14.2}{:>8.2}   {:<14}{:>10}{:>13}",
+                "{:<30}{:>11.2}{:>9.1}{:>14.2}{:>8.2}   {:<14}{:>10}{:>13}",
                 c.case.to_string(),
                 c.first.mpps,
                 c.first.gbps,

@@ -83,79 +83,30 @@ pub(super) struct Places {
     pub device: u64,
 }
 
-/// A ring with its buffers, one for each descriptor of a transmit ring.
-#[derive(Debug)]
-pub(super) struct Queue {
-    memory: Arc<Memory>,
-    shape: Shape,
-    /// Its region, and where it is in it.
-    pub region: usize,
-    offset: u32,
+/// Where a ring is. Small and copied, because the compiler can't know that what is read from memory that is shared does not change it.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
     base: NonNull<u8>,
     mask: u16,
-    /// Split: the available index. Packed: descriptors that were made available. Both run freely.
-    next: u16,
-    /// Split: the used index as far as was looked. Packed: descriptors that came back.
-    done: u16,
-    /// Descriptors that were made available, and that came back.
-    desc_next: u16,
-    desc_done: u16,
-    /// Descriptors of the frame at an index of the available ring (packed: of the one that begins at a descriptor).
-    counts: Box<[u16]>,
-    /// Frames under way that have another number of descriptors than 1.
-    chained: u32,
-    /// Of a receive ring: buffers that have come and are not given back.
-    seen: u16,
-    fault: Option<&'static str>,
-    pub kick: OwnedFd,
-    pub call: OwnedFd,
+    shape: Shape,
+    /// Offsets of its parts after the descriptors, and of its buffers.
+    driver: usize,
+    device: usize,
+    buffers: usize,
+    /// Bytes from one buffer to the next.
+    stride: usize,
 }
 
-// SAFETY: a queue's addresses are of memory that it holds, which is only touched by atomic and volatile accesses and copies
-// through raw pointers; nothing in it is tied to a thread.
-unsafe impl Send for Queue {}
-
-impl Queue {
-    /// A ring at `offset` of region `region`, which has room for it.
-    pub fn new(memory: Arc<Memory>, region: usize, offset: u32, shape: Shape) -> Result<Queue, String> {
-        let base = Regions::resolve(&memory.mapped, region as u16, offset, shape.bytes() as u32);
-        let queue = Queue {
-            base: base.ok_or("a ring does not fit its region")?,
-            memory,
-            shape,
-            region,
-            offset,
-            mask: shape.size - 1,
-            next: 0,
-            done: 0,
-            desc_next: 0,
-            desc_done: 0,
-            counts: vec![1; shape.size.into()].into(),
-            chained: 0,
-            seen: 0,
-            fault: None,
-            kick: event()?,
-            call: event()?,
-        };
-        // The driver's word on interrupts: flags first, or in a packed ring second. A used_event of 0 (or -1) is the first (last) frame.
-        if shape.packed {
-            queue.half(shape.driver_offset() + 2).store(u16::from(!shape.interrupts), Ordering::Relaxed);
-        } else {
-            queue.half(shape.driver_offset()).store(u16::from(!shape.interrupts) & SUPPRESS, Ordering::Relaxed);
-            queue.want_interrupt();
-        }
-        Ok(queue)
-    }
-
-    pub fn places(&self) -> Places {
-        let at = |offset: usize| u64::from(self.offset) + offset as u64;
-        Places { desc: at(0), driver: at(self.shape.driver_offset()), device: at(self.shape.device_offset()) }
+impl Ring {
+    fn new(base: NonNull<u8>, shape: Shape) -> Ring {
+        let (driver, device, buffers) = (shape.driver_offset(), shape.device_offset(), shape.buffers_offset());
+        Ring { base, mask: shape.size - 1, shape, driver, device, buffers, stride: shape.stride() }
     }
 
     #[inline(always)]
     fn half(&self, at: usize) -> &AtomicU16 {
-        debug_assert!(at < self.shape.buffers_offset());
-        // SAFETY: `at` is even and within the ring's bytes, which `new` found in a region; `memory` keeps it mapped.
+        debug_assert!(at < self.buffers);
+        // SAFETY: `at` is even and within the ring's bytes, which its queue found in a region and keeps mapped.
         unsafe { AtomicU16::from_ptr(self.base.as_ptr().add(at).cast()) }
     }
 
@@ -196,24 +147,24 @@ impl Queue {
 
     #[inline(always)]
     fn available_index(&self) -> &AtomicU16 {
-        self.half(self.shape.driver_offset() + 2)
+        self.half(self.driver + 2)
     }
 
     #[inline(always)]
     fn available_entry(&self, index: u16) -> &AtomicU16 {
-        self.half(self.shape.driver_offset() + 4 + 2 * (index & self.mask) as usize)
+        self.half(self.driver + 4 + 2 * (index & self.mask) as usize)
     }
 
     #[inline(always)]
     fn used_index(&self) -> &AtomicU16 {
-        self.half(self.shape.device_offset() + 2)
+        self.half(self.device + 2)
     }
 
     /// An entry of the used ring: id and length. Entries begin 4 bytes into a cache line.
     #[inline(always)]
     fn used_entry(&self, index: u16) -> [&AtomicU32; 2] {
-        let at = self.shape.device_offset() + 4 + 8 * (index & self.mask) as usize;
-        debug_assert!(at + 8 <= self.shape.buffers_offset());
+        let at = self.device + 4 + 8 * (index & self.mask) as usize;
+        debug_assert!(at + 8 <= self.buffers);
         // SAFETY: within the ring's bytes and aligned, as in `half`.
         [0, 4].map(|half| unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at + half).cast()) })
     }
@@ -234,21 +185,10 @@ impl Queue {
     /// The buffer of a slot, the header first.
     #[inline(always)]
     fn buffer(&self, slot: u16) -> NonNull<u8> {
-        let at = self.shape.buffers_offset() + (slot & self.mask) as usize * self.shape.stride() + INDENT;
-        // SAFETY: the masked slot is below the ring's size; `Shape::bytes`, which `new` found in a region, counts a stride for
-        // each.
+        let at = self.buffers + (slot & self.mask) as usize * self.stride + INDENT;
+        // SAFETY: the masked slot is below the ring's size; `Shape::bytes`, which the queue found in a region, counts a stride
+        // for each.
         unsafe { self.base.add(at) }
-    }
-
-    /// The guest-physical address of a slot's buffer.
-    fn address(&self, slot: u16) -> u64 {
-        let at = self.shape.buffers_offset() + (slot & self.mask) as usize * self.shape.stride() + INDENT;
-        self.memory.table[self.region].message.gpa + u64::from(self.offset) + at as u64
-    }
-
-    #[cold]
-    fn broken(&mut self, what: &'static str) {
-        self.fault = Some(what);
     }
 
     /// Whether the back end wants to be notified of what was made available from `old` to `new`.
@@ -257,53 +197,13 @@ impl Queue {
         let s = &self.shape;
         if s.packed {
             // With an index that is not looked at: notifying too often is allowed.
-            return self.half(s.device_offset() + 2).load(Ordering::Relaxed) != SUPPRESS;
+            return self.half(self.device + 2).load(Ordering::Relaxed) != SUPPRESS;
         }
         if s.event_idx {
-            let event = self.half(s.device_offset() + 4 + 8 * s.size as usize).load(Ordering::Relaxed);
+            let event = self.half(self.device + 4 + 8 * s.size as usize).load(Ordering::Relaxed);
             return new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old);
         }
-        self.half(s.device_offset()).load(Ordering::Relaxed) & SUPPRESS == 0
-    }
-
-    #[inline(always)]
-    fn notify(&self, old: u16) {
-        if self.wanted(old, self.next) {
-            let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// Notifies a back end that wants it, for certain.
-    fn wake(&self) {
-        fence(Ordering::SeqCst);
-        self.notify(self.next.wrapping_sub(self.shape.size));
-    }
-
-    /// With event indices: says when to interrupt, at the next frame, or as late as can be.
-    #[inline(always)]
-    fn want_interrupt(&self) {
-        let s = &self.shape;
-        if s.event_idx && !s.packed {
-            let event = if s.interrupts { self.done } else { self.done.wrapping_sub(1) };
-            self.half(s.driver_offset() + 4 + 2 * s.size as usize).store(event, Ordering::Relaxed);
-        }
-    }
-
-    /// Where a back end that knows nothing of this ring has to begin, as `SET_VRING_BASE` has it: with what it did not give back.
-    pub fn base(&self) -> u32 {
-        if self.shape.packed {
-            let at = |index: u16| u32::from(index & self.mask) | u32::from(index & self.shape.size == 0) << 15;
-            at(self.done) | at(self.done) << 16
-        } else {
-            self.used_index().load(Ordering::Acquire).into()
-        }
-    }
-
-    /// Waits for an interrupt, for at most `timeout`: how many there were.
-    fn interrupts(&self, timeout: Duration) -> u64 {
-        super::message::wait(self.call.as_fd(), PollFlags::IN, Instant::now() + timeout);
-        let mut count = [0; 8];
-        rustix::io::read(&self.call, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+        self.half(self.device).load(Ordering::Relaxed) & SUPPRESS == 0
     }
 
     /// Asks for the lines of the `n` descriptors from `from` on, to be written.
@@ -314,11 +214,142 @@ impl Queue {
         }
     }
 
+    /// Length of the buffer that came back as number `at`; `None` if it is not the one that it should be.
+    #[inline(always)]
+    fn length(&self, at: u16) -> Option<u32> {
+        let (id, len) = if self.shape.packed {
+            let state = self.state(at.wrapping_mul(self.shape.parts)).load(Ordering::Relaxed);
+            (u32::from((state >> 32) as u16), state as u32)
+        } else {
+            self.used_entry(at).map(|half| half.load(Ordering::Relaxed)).into()
+        };
+        let expected = at.wrapping_mul(self.shape.parts) & self.mask;
+        (id == u32::from(expected)).then(|| len.min(self.shape.buffer_size))
+    }
+}
+
+/// A ring with its buffers, one for each descriptor of a transmit ring.
+#[derive(Debug)]
+pub(super) struct Queue {
+    memory: Arc<Memory>,
+    ring: Ring,
+    /// Its region, and where it is in it.
+    pub region: usize,
+    offset: u32,
+    /// Split: the available index. Packed: descriptors that were made available. Both run freely.
+    next: u16,
+    /// Split: the used index as far as was looked. Packed: descriptors that came back.
+    done: u16,
+    /// Descriptors that were made available, and that came back.
+    desc_next: u16,
+    desc_done: u16,
+    /// Descriptors of the frame at an index of the available ring (packed: of the one that begins at a descriptor).
+    counts: Box<[u16]>,
+    /// Frames under way that have another number of descriptors than 1.
+    chained: u32,
+    /// Of a receive ring: buffers that have come and are not given back.
+    seen: u16,
+    fault: Option<&'static str>,
+    pub kick: OwnedFd,
+    pub call: OwnedFd,
+}
+
+// SAFETY: a queue's addresses are of memory that it holds, which is only touched by atomic and volatile accesses and copies
+// through raw pointers; nothing in it is tied to a thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// A ring at `offset` of region `region`, which has room for it.
+    pub fn new(memory: Arc<Memory>, region: usize, offset: u32, shape: Shape) -> Result<Queue, String> {
+        let base = Regions::resolve(&memory.mapped, region as u16, offset, shape.bytes() as u32);
+        let queue = Queue {
+            ring: Ring::new(base.ok_or("a ring does not fit its region")?, shape),
+            memory,
+            region,
+            offset,
+            next: 0,
+            done: 0,
+            desc_next: 0,
+            desc_done: 0,
+            counts: vec![1; shape.size.into()].into(),
+            chained: 0,
+            seen: 0,
+            fault: None,
+            kick: event()?,
+            call: event()?,
+        };
+        // The driver's word on interrupts: flags first, or in a packed ring second. A used_event of 0 (or -1) is the first (last) frame.
+        if shape.packed {
+            queue.ring.half(shape.driver_offset() + 2).store(u16::from(!shape.interrupts), Ordering::Relaxed);
+        } else {
+            queue.ring.half(shape.driver_offset()).store(u16::from(!shape.interrupts) & SUPPRESS, Ordering::Relaxed);
+            queue.want_interrupt();
+        }
+        Ok(queue)
+    }
+
+    pub fn places(&self) -> Places {
+        let at = |offset: usize| u64::from(self.offset) + offset as u64;
+        Places { desc: at(0), driver: at(self.ring.driver), device: at(self.ring.device) }
+    }
+
+    /// The guest-physical address of a slot's buffer.
+    fn address(&self, slot: u16) -> u64 {
+        let at = self.ring.buffers + (slot & self.ring.mask) as usize * self.ring.stride + INDENT;
+        self.memory.table[self.region].message.gpa + u64::from(self.offset) + at as u64
+    }
+
+    #[cold]
+    fn broken(&mut self, what: &'static str) {
+        self.fault = Some(what);
+    }
+
+    #[inline(always)]
+    fn notify(&self, old: u16) {
+        if self.ring.wanted(old, self.next) {
+            let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Notifies a back end that wants it, for certain.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        self.notify(self.next.wrapping_sub(self.ring.shape.size));
+    }
+
+    /// With event indices: says when to interrupt, at the next frame, or as late as can be.
+    #[inline(always)]
+    fn want_interrupt(&self) {
+        let s = &self.ring.shape;
+        if s.event_idx && !s.packed {
+            let event = if s.interrupts { self.done } else { self.done.wrapping_sub(1) };
+            self.ring.half(s.driver_offset() + 4 + 2 * s.size as usize).store(event, Ordering::Relaxed);
+        }
+    }
+
+    /// Where a back end that knows nothing of this ring has to begin, as `SET_VRING_BASE` has it: with what it did not give back.
+    pub fn base(&self) -> u32 {
+        if self.ring.shape.packed {
+            let at =
+                |index: u16| u32::from(index & self.ring.mask) | u32::from(index & self.ring.shape.size == 0) << 15;
+            at(self.done) | at(self.done) << 16
+        } else {
+            self.ring.used_index().load(Ordering::Acquire).into()
+        }
+    }
+
+    /// Waits for an interrupt, for at most `timeout`: how many there were.
+    fn interrupts(&self, timeout: Duration) -> u64 {
+        super::message::wait(self.call.as_fd(), PollFlags::IN, Instant::now() + timeout);
+        let mut count = [0; 8];
+        rustix::io::read(&self.call, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+    }
+
     /// Whatever it is given as descriptor `index`, for tests of the other side.
     #[doc(hidden)]
     fn set_raw(&mut self, index: u16, words: [u64; 2]) {
-        self.set_address(index, words[0]);
-        self.state(index).store(words[1], Ordering::Release);
+        self.ring.set_address(index, words[0]);
+        self.ring.state(index).store(words[1], Ordering::Release);
     }
 }
 
@@ -329,12 +360,12 @@ pub struct RawTx(pub(super) Queue);
 impl RawTx {
     /// Descriptors, and buffers.
     pub fn size(&self) -> u16 {
-        self.0.shape.size
+        self.0.ring.shape.size
     }
 
     /// Bytes of a buffer, with the header.
     pub fn buffer_size(&self) -> usize {
-        self.0.shape.buffer_size as usize
+        self.0.ring.shape.buffer_size as usize
     }
 
     /// What the back end did wrong on this ring, if it did.
@@ -347,9 +378,9 @@ impl RawTx {
     pub fn free(&mut self) -> u16 {
         let q = &mut self.0;
         if q.fault.is_none() {
-            if q.shape.packed { q.reclaim_packed() } else { q.reclaim_split() }
+            if q.ring.shape.packed { q.reclaim_packed() } else { q.reclaim_split() }
         }
-        if q.fault.is_some() { 0 } else { q.shape.size - q.desc_next.wrapping_sub(q.desc_done) }
+        if q.fault.is_some() { 0 } else { q.ring.shape.size - q.desc_next.wrapping_sub(q.desc_done) }
     }
 
     /// Points the next descriptors at headers with frames, of `len` bytes together, at `offsets` of region `region`, one a frame, and
@@ -361,8 +392,8 @@ impl RawTx {
     pub fn fill(&mut self, region: u16, len: u32, offsets: impl Iterator<Item = u32>) {
         let q = &mut self.0;
         let Some(gpa) = q.memory.table.get(region as usize).map(|r| r.message.gpa) else { return };
-        let addresses = offsets.take(q.shape.size as usize).map(|offset| gpa + u64::from(offset));
-        if q.shape.packed { q.fill_packed(len, addresses) } else { q.fill_split(len, addresses) }
+        let addresses = offsets.take(q.ring.shape.size as usize).map(|offset| gpa + u64::from(offset));
+        if q.ring.shape.packed { q.fill_packed(len, addresses) } else { q.fill_split(len, addresses) }
     }
 
     /// Notifies the back end if it wants that, for certain.
@@ -397,7 +428,7 @@ impl RawTx {
             .map(|(i, part)| {
                 let slot = head.wrapping_add(i);
                 // SAFETY: the part is not longer than the buffer, and private memory.
-                unsafe { copy(part.as_ptr(), q.buffer(slot).as_ptr(), part.len()) };
+                unsafe { copy(part.as_ptr(), q.ring.buffer(slot).as_ptr(), part.len()) };
                 (q.address(slot), part.len() as u32, if i as usize + 1 < n { NEXT } else { 0 })
             })
             .collect();
@@ -417,15 +448,15 @@ impl RawTx {
         // The table begins where a frame would: at the beginning of a cache line.
         let mut at = VNET_HEADER + n * DESC;
         for (i, part) in parts.iter().enumerate() {
-            let more = u64::from(!q.shape.packed && i + 1 < n);
+            let more = u64::from(!q.ring.shape.packed && i + 1 < n);
             table.extend((q.address(slot) + at as u64).to_ne_bytes());
             table.extend((part.len() as u64 | more << 32 | (more * (i as u64 + 1)) << 48).to_ne_bytes());
             // SAFETY: all parts together end within the buffer (checked above); `part` is private memory.
-            unsafe { copy(part.as_ptr(), q.buffer(slot).as_ptr().add(at), part.len()) };
+            unsafe { copy(part.as_ptr(), q.ring.buffer(slot).as_ptr().add(at), part.len()) };
             at += part.len();
         }
         // SAFETY: the table and the parts behind it end within the buffer (checked above); `table` is private memory.
-        unsafe { copy(table.as_ptr(), q.buffer(slot).as_ptr().add(VNET_HEADER), table.len()) };
+        unsafe { copy(table.as_ptr(), q.ring.buffer(slot).as_ptr().add(VNET_HEADER), table.len()) };
         q.publish(&[(q.address(slot) + VNET_HEADER as u64, table.len() as u32, INDIRECT)]);
         true
     }
@@ -450,39 +481,40 @@ impl RawTx {
     /// Writes whatever it is given as an entry of a split available ring, for tests of the other side.
     #[doc(hidden)]
     pub fn set_available(&mut self, index: u16, id: u16) {
-        self.0.available_entry(index).store(id, Ordering::Release);
+        self.0.ring.available_entry(index).store(id, Ordering::Release);
     }
 
     /// Writes whatever it is given as index of a split available ring, for tests of the other side.
     #[doc(hidden)]
     pub fn set_index(&mut self, index: u16) {
-        self.0.available_index().store(index, Ordering::Release);
+        self.0.ring.available_index().store(index, Ordering::Release);
     }
 }
 
 impl Queue {
     #[inline(always)]
     fn reclaim_split(&mut self) {
-        let used = self.used_index().load(Ordering::Acquire);
+        let ring = self.ring;
+        let used = ring.used_index().load(Ordering::Acquire);
         let n = used.wrapping_sub(self.done);
         if n > self.next.wrapping_sub(self.done) {
             return self.broken("the used index jumped");
         }
-        if self.shape.in_order && self.chained == 0 {
+        if ring.shape.in_order && self.chained == 0 {
             // In order, not even all entries need be written.
             self.desc_done = self.desc_done.wrapping_add(n);
         } else {
             for i in 0..n {
                 let at = self.done.wrapping_add(i);
-                let id = self.used_entry(at)[0].load(Ordering::Relaxed);
-                if !self.shape.in_order && id != u32::from(self.desc_done & self.mask) {
+                let id = ring.used_entry(at)[0].load(Ordering::Relaxed);
+                if !ring.shape.in_order && id != u32::from(self.desc_done & ring.mask) {
                     return self.broken("frames are not completed in order");
                 }
-                self.came_back((at & self.mask) as usize);
+                self.came_back((at & ring.mask) as usize);
             }
         }
         self.done = used;
-        if self.shape.interrupts {
+        if ring.shape.interrupts {
             self.want_interrupt();
         }
     }
@@ -498,58 +530,61 @@ impl Queue {
 
     #[inline(always)]
     fn reclaim_packed(&mut self) {
+        let ring = self.ring;
         while self.done != self.next {
-            let state = self.state(self.done).load(Ordering::Acquire);
-            if !self.is_used((state >> 48) as u16, self.done) {
+            let state = ring.state(self.done).load(Ordering::Acquire);
+            if !ring.is_used((state >> 48) as u16, self.done) {
                 return;
             }
             let id = (state >> 32) as u16;
             // In order, the last frame's may stand for those before it.
-            while id != self.done & self.mask {
-                let count = self.came_back((self.done & self.mask) as usize);
+            while id != self.done & ring.mask {
+                let count = self.came_back((self.done & ring.mask) as usize);
                 self.done = self.done.wrapping_add(count);
-                if !self.shape.in_order || self.done == self.next {
+                if !ring.shape.in_order || self.done == self.next {
                     return self.broken("a frame that is not under way was completed");
                 }
             }
-            let count = self.came_back((self.done & self.mask) as usize);
+            let count = self.came_back((self.done & ring.mask) as usize);
             self.done = self.done.wrapping_add(count);
         }
     }
 
     #[inline(always)]
     fn fill_split(&mut self, len: u32, addresses: impl Iterator<Item = u64>) {
+        let ring = self.ring;
         let old = self.next;
         let (mut next, mut desc) = (old, self.desc_next);
         for address in addresses {
-            let id = desc & self.mask;
-            self.set(id, [address, len.into()]);
-            let entry = self.available_entry(next);
+            let id = desc & ring.mask;
+            ring.set(id, [address, len.into()]);
+            let entry = ring.available_entry(next);
             if entry.load(Ordering::Relaxed) != id {
                 entry.store(id, Ordering::Relaxed);
             }
             (next, desc) = (next.wrapping_add(1), desc.wrapping_add(1));
         }
         (self.next, self.desc_next) = (next, desc);
-        self.available_index().store(next, Ordering::Release);
+        ring.available_index().store(next, Ordering::Release);
         self.notify(old);
     }
 
     #[inline(always)]
     fn fill_packed(&mut self, len: u32, mut addresses: impl Iterator<Item = u64>) {
+        let ring = self.ring;
         let old = self.next;
         let Some(first) = addresses.next() else { return };
         let state =
-            |q: &Queue, at: u16| u64::from(len) | u64::from(at & q.mask) << 32 | u64::from(q.available_flags(at)) << 48;
+            |at: u16| u64::from(len) | u64::from(at & ring.mask) << 32 | u64::from(ring.available_flags(at)) << 48;
         let mut next = old.wrapping_add(1);
         for address in addresses {
-            self.set_address(next, address);
-            self.state(next).store(state(self, next), Ordering::Release);
+            ring.set_address(next, address);
+            ring.state(next).store(state(next), Ordering::Release);
             next = next.wrapping_add(1);
         }
         // The back end stops at a descriptor that is not available: with the first, all are.
-        self.set_address(old, first);
-        self.state(old).store(state(self, old), Ordering::Release);
+        ring.set_address(old, first);
+        ring.state(old).store(state(old), Ordering::Release);
         (self.next, self.desc_next) = (next, next);
         self.notify(old);
     }
@@ -557,28 +592,28 @@ impl Queue {
     /// Makes a chain of descriptors available: address, length and flags of each.
     fn publish(&mut self, list: &[(u64, u32, u16)]) {
         let (old, head, n) = (self.next, self.desc_next, list.len() as u16);
-        let id = head & self.mask;
+        let id = head & self.ring.mask;
         for (i, &(address, len, flags)) in (0..n).zip(list).rev() {
             let at = head.wrapping_add(i);
-            let state = if self.shape.packed {
-                u64::from(len) | u64::from(id) << 32 | u64::from(flags | self.available_flags(at)) << 48
+            let state = if self.ring.shape.packed {
+                u64::from(len) | u64::from(id) << 32 | u64::from(flags | self.ring.available_flags(at)) << 48
             } else {
-                let next = if flags & NEXT != 0 { at.wrapping_add(1) & self.mask } else { 0 };
+                let next = if flags & NEXT != 0 { at.wrapping_add(1) & self.ring.mask } else { 0 };
                 u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48
             };
-            self.set_address(at, address);
-            self.state(at).store(state, Ordering::Release);
+            self.ring.set_address(at, address);
+            self.ring.state(at).store(state, Ordering::Release);
         }
         self.chained += u32::from(n != 1);
         self.desc_next = head.wrapping_add(n);
-        if self.shape.packed {
+        if self.ring.shape.packed {
             self.counts[id as usize] = n;
             self.next = self.desc_next;
         } else {
-            self.counts[(old & self.mask) as usize] = n;
-            self.available_entry(old).store(id, Ordering::Relaxed);
+            self.counts[(old & self.ring.mask) as usize] = n;
+            self.ring.available_entry(old).store(id, Ordering::Relaxed);
             self.next = old.wrapping_add(1);
-            self.available_index().store(self.next, Ordering::Release);
+            self.ring.available_index().store(self.next, Ordering::Release);
         }
         fence(Ordering::SeqCst);
         self.notify(old);
@@ -624,20 +659,20 @@ impl RawRx {
     /// A receive ring with all buffers on offer.
     pub(super) fn new(mut queue: Queue) -> RawRx {
         let q = &mut queue;
-        let parts = q.shape.parts;
-        let piece = q.shape.buffer_size / u32::from(parts);
-        for desc in 0..q.shape.size {
+        let parts = q.ring.shape.parts;
+        let piece = q.ring.shape.buffer_size / u32::from(parts);
+        for desc in 0..q.ring.shape.size {
             let address = q.address(desc / parts) + u64::from(u32::from(desc % parts) * piece);
             let flags = WRITE | if desc % parts + 1 < parts { NEXT } else { 0 };
-            let state = if q.shape.packed {
+            let state = if q.ring.shape.packed {
                 // Made available below.
                 u64::from(piece)
             } else {
-                u64::from(piece) | u64::from(flags) << 32 | u64::from((desc + 1) & q.mask) << 48
+                u64::from(piece) | u64::from(flags) << 32 | u64::from((desc + 1) & q.ring.mask) << 48
             };
-            q.set(desc, [address, state]);
-            if !q.shape.packed {
-                q.available_entry(desc).store((desc & (q.shape.size / parts - 1)) * parts, Ordering::Relaxed);
+            q.ring.set(desc, [address, state]);
+            if !q.ring.shape.packed {
+                q.ring.available_entry(desc).store((desc & (q.ring.shape.size / parts - 1)) * parts, Ordering::Relaxed);
             }
         }
         let mut rx = RawRx(queue);
@@ -647,27 +682,12 @@ impl RawRx {
 
     /// Buffers.
     pub fn size(&self) -> u16 {
-        self.0.shape.size / self.0.shape.parts
+        self.0.ring.shape.size / self.0.ring.shape.parts
     }
 
     /// What the back end did wrong on this ring, if it did.
     pub fn fault(&self) -> Option<&'static str> {
         self.0.fault
-    }
-
-    /// Length of the `i`th buffer that was not given back; `None` if it is not the one that it should be.
-    #[inline(always)]
-    fn length(&self, i: u16) -> Option<u32> {
-        let q = &self.0;
-        let at = q.done.wrapping_add(i);
-        let (id, len) = if q.shape.packed {
-            let state = q.state(at.wrapping_mul(q.shape.parts)).load(Ordering::Relaxed);
-            (u32::from((state >> 32) as u16), state as u32)
-        } else {
-            q.used_entry(at).map(|half| half.load(Ordering::Relaxed)).into()
-        };
-        let expected = at.wrapping_mul(q.shape.parts) & q.mask;
-        (id == u32::from(expected)).then(|| len.min(q.shape.buffer_size))
     }
 
     /// Looks for more that has come, until `max` buffers are known.
@@ -677,16 +697,16 @@ impl RawRx {
         let q = &mut self.0;
         if q.fault.is_some() {
             q.seen = 0;
-        } else if q.shape.packed {
+        } else if q.ring.shape.packed {
             while q.seen < max.min(all) {
-                let at = q.done.wrapping_add(q.seen).wrapping_mul(q.shape.parts);
-                if !q.is_used((q.state(at).load(Ordering::Acquire) >> 48) as u16, at) {
+                let at = q.done.wrapping_add(q.seen).wrapping_mul(q.ring.shape.parts);
+                if !q.ring.is_used((q.ring.state(at).load(Ordering::Acquire) >> 48) as u16, at) {
                     break;
                 }
                 q.seen += 1;
             }
         } else {
-            let n = q.used_index().load(Ordering::Acquire).wrapping_sub(q.done);
+            let n = q.ring.used_index().load(Ordering::Acquire).wrapping_sub(q.done);
             if n > all {
                 q.broken("the used index jumped");
             }
@@ -704,34 +724,35 @@ impl RawRx {
     /// The `i`th buffer that was not given back.
     #[inline]
     pub fn peek(&self, i: u16) -> Peek<'_> {
-        let len = self.length(i).unwrap_or(0);
+        let len = self.0.ring.length(self.0.done.wrapping_add(i)).unwrap_or(0);
         let slot = self.0.done.wrapping_add(i) & (self.size() - 1);
-        Peek { ptr: self.0.buffer(slot), len, queue: PhantomData }
+        Peek { ptr: self.0.ring.buffer(slot), len, queue: PhantomData }
     }
 
     /// Offers `n` more buffers, those after the ones that are on offer.
     #[inline(always)]
     fn offer(&mut self, n: u16) {
         let q = &mut self.0;
+        let ring = q.ring;
         let old = q.next;
         q.next = old.wrapping_add(n);
-        if q.shape.packed {
-            let (parts, first) = (q.shape.parts, old.wrapping_mul(q.shape.parts));
-            let piece = u64::from(q.shape.buffer_size / u32::from(parts));
+        if ring.shape.packed {
+            let (parts, first) = (ring.shape.parts, old.wrapping_mul(ring.shape.parts));
+            let piece = u64::from(ring.shape.buffer_size / u32::from(parts));
             let state = |at: u16| {
-                let id = at & q.mask & !(parts - 1);
-                let flags = WRITE | if at & (parts - 1) == parts - 1 { 0 } else { NEXT } | q.available_flags(at);
+                let id = at & ring.mask & !(parts - 1);
+                let flags = WRITE | if at & (parts - 1) == parts - 1 { 0 } else { NEXT } | ring.available_flags(at);
                 piece | u64::from(id) << 32 | u64::from(flags) << 48
             };
             for i in 1..n * parts {
                 let at = first.wrapping_add(i);
-                q.state(at).store(state(at), Ordering::Release);
+                ring.state(at).store(state(at), Ordering::Release);
             }
             if n != 0 {
-                q.state(first).store(state(first), Ordering::Release);
+                ring.state(first).store(state(first), Ordering::Release);
             }
         } else {
-            q.available_index().store(q.next, Ordering::Release);
+            ring.available_index().store(q.next, Ordering::Release);
         }
         q.notify(old);
     }
@@ -742,7 +763,7 @@ impl RawRx {
         let n = n.min(self.0.seen);
         self.0.done = self.0.done.wrapping_add(n);
         self.0.seen -= n;
-        if self.0.shape.interrupts {
+        if self.0.ring.shape.interrupts {
             self.0.want_interrupt();
         }
         self.offer(n);
@@ -785,18 +806,19 @@ impl RawRx {
         if n == 0 {
             return (0, 0);
         }
-        if self.0.shape.packed && self.0.shape.parts == 1 {
-            self.0.prefetch(self.0.done, n);
+        if self.0.ring.shape.packed && self.0.ring.shape.parts == 1 {
+            self.0.ring.prefetch(self.0.done, n);
         }
         // The samples' bytes are in the back end's cache: ask for all before looking at any.
         let samples = move || (count.next_multiple_of(every)..count + u64::from(n)).step_by(every as usize);
         for number in samples() {
-            let p = self.0.buffer(self.0.done.wrapping_add((number - count) as u16) & (self.size() - 1)).as_ptr();
+            let p = self.0.ring.buffer(self.0.done.wrapping_add((number - count) as u16) & (self.size() - 1)).as_ptr();
             prefetch_read(p.wrapping_add(VNET_HEADER).cast_const());
         }
         let (mut bytes, mut good) = (0, true);
+        let (ring, done) = (self.0.ring, self.0.done);
         for i in 0..n {
-            let len = self.length(i);
+            let len = ring.length(done.wrapping_add(i));
             good &= len.is_some();
             bytes += u64::from(len.unwrap_or(0));
         }
@@ -836,12 +858,12 @@ impl RawRx {
     /// Writes whatever it is given as an entry of a split available ring, for tests of the other side.
     #[doc(hidden)]
     pub fn set_available(&mut self, index: u16, id: u16) {
-        self.0.available_entry(index).store(id, Ordering::Release);
+        self.0.ring.available_entry(index).store(id, Ordering::Release);
     }
 
     /// Writes whatever it is given as index of a split available ring, for tests of the other side.
     #[doc(hidden)]
     pub fn set_index(&mut self, index: u16) {
-        self.0.available_index().store(index, Ordering::Release);
+        self.0.ring.available_index().store(index, Ordering::Release);
     }
 }
