@@ -424,12 +424,15 @@ impl Victim {
 
     /// One on which features were negotiated.
     fn negotiated(&self, features: u64, protocol_features: u64) -> Connection {
-        let mut connection = self.connection();
-        connection.features().unwrap();
-        connection.set_protocol_features(protocol_features).unwrap();
-        connection.set_features(feature::VERSION_1 | feature::PROTOCOL_FEATURES | features).unwrap();
-        connection
+        negotiate(self.connection(), features, protocol_features)
     }
+}
+
+fn negotiate(mut connection: Connection, features: u64, protocol_features: u64) -> Connection {
+    connection.features().unwrap();
+    connection.set_protocol_features(protocol_features).unwrap();
+    connection.set_features(feature::VERSION_1 | feature::PROTOCOL_FEATURES | features).unwrap();
+    connection
 }
 
 /// Guest-physical and the front end's own address of the memory's beginning, and its bytes.
@@ -456,10 +459,15 @@ struct Hostile {
 }
 
 impl Hostile {
-    /// Connects, and describes memory and rings but for what starts them. `base`: as `SET_VRING_BASE` has it.
+    /// Connects, and describes memory and rings but for what starts them.
     fn new(victim: &Victim, packed: bool, features: u64) -> Hostile {
+        Self::on(victim.connection(), packed, features)
+    }
+
+    /// The same on a connection on which nothing was said.
+    fn on(connection: Connection, packed: bool, features: u64) -> Hostile {
         let features = features | if packed { feature::RING_PACKED } else { 0 };
-        let connection = victim.negotiated(features, PROTOCOL & !protocol::REPLY_ACK);
+        let connection = negotiate(connection, features, PROTOCOL & !protocol::REPLY_ACK);
         let hostile = Hostile { connection, memory: memfd(BYTES), packed, call: event_fd() };
         hostile.set_memory();
         for ring in 0..2 {
@@ -475,9 +483,9 @@ impl Hostile {
     /// Starts the rings.
     fn start(&self) {
         for ring in 0..2 {
-            // It may have been found out already.
-            let _ = self.connection.set_vring_kick(ring, Some(event_fd().as_fd()));
+            // It may have been found out already. What is sent on a ring that is started and not enabled is dropped unread.
             let _ = self.connection.set_vring_enable(ring, true);
+            let _ = self.connection.set_vring_kick(ring, Some(event_fd().as_fd()));
         }
     }
 

@@ -82,9 +82,11 @@ fn descriptors_for_the_wrong_direction() {
     Test::new().ring("bad_descriptor", feature::INDIRECT_DESC, |hostile, i| {
         let (ring, flags) = direction(i);
         let buffer = Hostile::buffer(ring, 0);
+        // DPDK's driver gives the wrong one in packed rings' tables, where it is ignored.
+        let way = if hostile.packed && ring == 1 { Way::Direct } else { way(i) };
         match i / 8 % 2 {
-            0 => hostile.chain(ring, way(i), &[(buffer, 1000, flags ^ WRITE)]),
-            _ => hostile.chain(ring, way(i), &[(buffer, 6, flags), (buffer, 1000, flags ^ WRITE)]),
+            0 => hostile.chain(ring, way, &[(buffer, 1000, flags ^ WRITE)]),
+            _ => hostile.chain(ring, way, &[(buffer, 6, flags), (buffer, 1000, flags ^ WRITE)]),
         }
     });
 }
@@ -392,7 +394,10 @@ fn scribble(h: &Hostile, random: &mut Random) {
         let len = [72, 1518, 0, u32::MAX][random.below(4) as usize];
         let lap = if h.packed && random.below(2) == 0 { 1 << 15 | 1 << 7 } else { 0 };
         h.ring_desc(ring, n, addr, len, flags ^ lap, 0);
-        h.good(ring, n);
+        // Bad for an instant only, mostly.
+        if random.below(64) != 0 {
+            h.good(ring, n);
+        }
         if !h.packed {
             let used = h.read_word(desc_at(ring) + USED + 2);
             h.write(desc_at(ring) + AVAIL + 2, &used.wrapping_add(SIZE).to_le_bytes());
