@@ -157,7 +157,7 @@ fn random_desc(h: &Hostile, random: &mut Random, ring: u32, at: u64, size: u64) 
     };
     let next = if wild(random) { random.next() } else { random.below(size) } as u16;
     // Of a packed ring, of either lap.
-    let lap = if h.packed && random.below(2) == 0 { 1 << 15 | 1 << 7 } else { 0 };
+    let lap = if h.packed && random.below(2) == 0 { LAP } else { 0 };
     h.desc(at, i, addr, len, flags ^ lap, next);
 }
 

@@ -450,6 +450,9 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
+/// Whose a packed ring's descriptor is.
+const LAP: u16 = 1 << 15 | 1 << 7;
+
 /// A hostile front end: memory with a ring of each direction, written byte by byte. Ring 0 it receives on, ring 1 it sends on.
 struct Hostile {
     connection: Connection,
@@ -512,9 +515,10 @@ impl Hostile {
         GPA + DATA + (u64::from(ring) * u64::from(SIZE) + u64::from(i)) * BUFFER
     }
 
-    /// Writes descriptor `i` of the table or ring at `at`; in the packed ring's first lap, and available.
+    /// Writes descriptor `i` of the table or ring at `at`; in a packed ring it is available in the first lap, and with both bits
+    /// of [`LAP`] turned in the second.
     fn desc(&self, at: u64, i: u16, addr: u64, len: u32, flags: u16, next: u16) {
-        let (third, fourth) = if self.packed { (i, flags | 1 << 7) } else { (flags, next) };
+        let (third, fourth) = if self.packed { (i, flags ^ 1 << 7) } else { (flags, next) };
         let bytes = [&addr.to_le_bytes()[..], &len.to_le_bytes(), &third.to_le_bytes(), &fourth.to_le_bytes()].concat();
         self.write(at + 16 * u64::from(i), &bytes);
     }

@@ -324,7 +324,7 @@ fn what_leads_to_nothing() {
     test.refused(|victim, i| {
         let hostile = Hostile::new(victim, i % 2 == 1, 0);
         let c = &hostile.connection;
-        let far = [0, u64::MAX & !15, UVA - 16, UVA + BYTES + 16][i as usize / 2 % 4];
+        let far = [0, !15, UVA - 16, UVA + BYTES + 16][i as usize / 2 % 4];
         for ring in 0..4 {
             let _ =
                 c.set_vring_addr(ring, &RingAddresses { desc: far, avail: far, used: far, ..addresses(ring, true) });

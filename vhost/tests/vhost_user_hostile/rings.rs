@@ -12,8 +12,7 @@ enum Way {
 }
 
 impl Hostile {
-    /// Makes a chain of `parts` (address, length and flags but for [`NEXT`]) the ring's first, behind good ones on the ring where we
-    /// receive if `behind`.
+    /// Makes a chain of `parts` (address, length and flags but for [`NEXT`]) the ring's first.
     fn chain(&self, ring: u32, way: Way, parts: &[(u64, u32, u16)]) {
         let table = TABLE + desc_at(ring);
         for (i, &(addr, len, flags)) in (0..).zip(parts) {
@@ -28,15 +27,28 @@ impl Hostile {
         }
         self.offer(ring, 1);
     }
+
+    /// Flags of a packed ring's last place.
+    fn packed_flags(&self, ring: u32) -> u16 {
+        self.read_word(desc_at(ring) + 16 * u64::from(SIZE) - 2)
+    }
+
+    /// Whether all that was offered first was given back.
+    fn given_back(&self, ring: u32) -> bool {
+        match self.packed {
+            true => self.packed_flags(ring) & 1 << 15 != 0,
+            false => self.read_word(desc_at(ring) + USED + 2) == SIZE,
+        }
+    }
 }
 
 fn way(i: u64) -> Way {
-    if i / 4 % 2 == 0 { Way::Direct } else { Way::Table }
+    if (i / 4).is_multiple_of(2) { Way::Direct } else { Way::Table }
 }
 
 /// The ring of attack `i`, and the flags that its buffers have.
 fn direction(i: u64) -> (u32, u16) {
-    if i / 2 % 2 == 0 { (0, WRITE) } else { (1, 0) }
+    if (i / 2).is_multiple_of(2) { (0, WRITE) } else { (1, 0) }
 }
 
 /// CVE-2018-1059: a buffer that begins in a region and ends behind it, in which DPDK checked the beginning only; with chains and tables,
@@ -254,12 +266,7 @@ fn cve_2024_11614_csum_start_beyond_the_frame() {
         assert_eq!(test.dropped(Reason::RxBadOffload), before + all);
         for (hostile, victim) in hostile.iter().zip(&test.victims) {
             assert!(victim.port.status().connected);
-            // All were given back: the used index, or the flags of a packed ring's last place.
-            let given_back = || match hostile.packed {
-                true => hostile.read_word(desc_at(1) + 16 * u64::from(SIZE) - 2) & 1 << 15 != 0,
-                false => hostile.read_word(desc_at(1) + USED + 2) == SIZE,
-            };
-            until("all are given back", given_back);
+            until("all are given back", || hostile.given_back(1));
         }
     };
     round(&test, 0);
@@ -283,11 +290,11 @@ fn memory_truncated_under_traffic() {
             ftruncate(&h.memory, left).unwrap();
             if left != 0 {
                 for ring in 0..2 {
-                    let lap = if h.packed { 1 << 15 | 1 << 7 } else { 0 };
+                    let lap = if h.packed { LAP } else { 0 };
                     // Of the packed ring's second lap, in which the flags are the other way round.
                     for n in 0..SIZE {
                         let (len, flags) = if ring == 0 { (2048, WRITE) } else { (72, 0) };
-                        h.ring_desc(ring, n, Hostile::buffer(ring, n), len, flags ^ lap ^ u16::from(h.packed) << 7, 0);
+                        h.ring_desc(ring, n, Hostile::buffer(ring, n), len, flags ^ lap, 0);
                     }
                     h.offer(ring, 2 * SIZE);
                 }
@@ -346,9 +353,23 @@ fn memory_replaced_under_traffic() {
                 hostile.set_memory();
             }
         }
-        let end = test.victims[0].port.status();
-        assert!(end.connected, "{:?}", end.faults);
-        // It still has frames moved: what it is to be sent comes.
+        // It still has frames moved: what is offered anew is given back.
+        for ring in 0..2 {
+            until("all is given back", || hostile.given_back(ring));
+            for n in 0..SIZE {
+                let (len, flags) = if ring == 0 { (BUFFER as u32, WRITE) } else { (72, 0) };
+                // In a packed ring's second lap the flags are the other way round.
+                let lap = if packed { LAP } else { 0 };
+                hostile.ring_desc(ring, n, Hostile::buffer(ring, n), len, flags ^ lap, 0);
+            }
+            hostile.offer(ring, 2 * SIZE);
+            let last = || match packed {
+                true => hostile.packed_flags(ring) & LAP == 0,
+                false => hostile.read_word(desc_at(ring) + USED + 2) == 2 * SIZE,
+            };
+            until("all is given back again", last);
+        }
+        assert!(test.victims[0].port.status().connected);
         drop(hostile);
         test.wait_gone();
     }
@@ -392,7 +413,7 @@ fn scribble(h: &Hostile, random: &mut Random) {
         let flags = if ring == 0 { WRITE } else { 0 };
         let addr = [buffer, GPA + BYTES - 1, buffer + 1, u64::MAX][random.below(4) as usize];
         let len = [72, 1518, 0, u32::MAX][random.below(4) as usize];
-        let lap = if h.packed && random.below(2) == 0 { 1 << 15 | 1 << 7 } else { 0 };
+        let lap = if h.packed && random.below(2) == 0 { LAP } else { 0 };
         h.ring_desc(ring, n, addr, len, flags ^ lap, 0);
         // Bad for an instant only, mostly.
         if random.below(64) != 0 {
