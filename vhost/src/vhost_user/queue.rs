@@ -1,7 +1,7 @@
 //! What workers poll: a port's rings as receive and transmit queues.
 #![allow(unsafe_code)]
 
-use super::gate::{Gate, Shut};
+use super::gate::Gate;
 use super::header;
 use super::ring::{Bad, Ring};
 use dray_switch::burst::FRAMES;
@@ -72,6 +72,8 @@ pub(super) struct Vring {
     started: AtomicBool,
     /// An interrupt is to be sent.
     interrupt: AtomicBool,
+    /// Something was given back to the driver, and it was not seen to want an interrupt.
+    unsaid: AtomicBool,
     /// The negotiated features of the ring that is there.
     features: AtomicU64,
     index: u16,
@@ -86,6 +88,7 @@ impl Vring {
             enabled: AtomicBool::new(false),
             started: AtomicBool::new(false),
             interrupt: AtomicBool::new(false),
+            unsaid: AtomicBool::new(false),
             features: AtomicU64::new(0),
             index,
             shared,
@@ -117,22 +120,24 @@ impl Vring {
     /// Whether the driver wants an interrupt for what was sent since the last one and the worker missed it. To be asked about ten
     /// times a second.
     pub fn missed_interrupt(&self) -> bool {
-        // As a worker would: one that comes meanwhile waits, where a gate that is closed would cost it its frames. One that is
-        // inside now looks for itself.
-        if self.gate.enter().is_err() {
-            return false;
-        }
-        // SAFETY: just entered.
-        let missed = unsafe { self.gate.value() }.as_mut().is_some_and(Ring::missed);
-        self.gate.leave();
-        missed
+        self.unsaid.swap(false, Ordering::Relaxed) && self.gate.change(|ring| ring.as_mut().is_some_and(Ring::missed))
     }
 
     fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Acquire)
     }
 
-    /// Has the port's thread send an interrupt: the driver's eventfd may block whoever writes to it.
+    /// After something was given back to the driver: if it `wants` an interrupt, has the port's thread send it, for the driver's
+    /// eventfd may block whoever writes to it.
+    #[inline(always)]
+    fn tell(&self, wants: bool) {
+        if wants {
+            self.raise();
+        } else {
+            self.unsaid.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[cold]
     fn raise(&self) {
         if !self.interrupt.swap(true, Ordering::AcqRel) {
@@ -153,7 +158,7 @@ impl Rx for RxQueue {
     fn receive(&mut self, burst: &mut Burst) {
         let vring = &*self.vring;
         let started = vring.started.load(Ordering::Acquire);
-        if !started || vring.shared.fault.get().is_some() || vring.gate.enter().is_err() {
+        if !started || vring.shared.fault.get().is_some() || !vring.gate.enter() {
             return;
         }
         // SAFETY: just entered.
@@ -180,9 +185,7 @@ impl Rx for RxQueue {
         // SAFETY: `receive` entered and did not leave.
         let wants = unsafe { self.vring.gate.value() }.as_mut().is_some_and(Ring::release);
         self.vring.gate.leave();
-        if wants {
-            self.vring.raise();
-        }
+        self.vring.tell(wants);
     }
 }
 
@@ -202,64 +205,77 @@ const RINGS: usize = 16;
 /// virtual machine's CPUs have their share; a flow stays on its ring.
 struct TxQueue {
     vrings: Arc<[Arc<Vring>]>,
+    /// Whether other workers have such queues.
+    shared: bool,
 }
 
-/// Sends on one ring.
-fn send_on(vring: &Vring, burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
-    let mut sent = Sent::default();
-    loop {
-        match vring.gate.enter() {
-            Ok(()) => break,
-            // Another worker, for the length of a burst.
-            Err(Shut::Busy) => std::hint::spin_loop(),
-            Err(Shut::Closed) => {
-                drops.add(Reason::TxLinkDown, frames.len() as u32);
-                return sent;
-            }
-        }
+/// How often to look again whether a gate is open: some 20 microseconds, in which most changes are done. Its frames would be lost, and
+/// the worker has others to serve.
+const LOOKS: u32 = 1000;
+
+impl TxQueue {
+    #[inline(always)]
+    fn enter(&self, vring: &Vring) -> bool {
+        let enter = || if self.shared { vring.gate.enter_shared() } else { vring.gate.enter() };
+        enter() || self.enter_later(enter)
     }
-    let mut wants = false;
-    // SAFETY: just entered.
-    match unsafe { vring.gate.value() } {
-        Some(ring) => {
-            let max = vring.shared.max_frame.load(Ordering::Relaxed);
-            let before = drops.total();
-            match ring.send(burst, frames, drops, &mut sent, max) {
-                Ok(interrupt) => wants = interrupt,
-                Err(bad) => {
-                    // Nothing of this burst was published.
-                    sent = Sent::default();
-                    drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
-                    vring.shared.set_fault(vring.index, bad);
+
+    #[cold]
+    fn enter_later(&self, enter: impl Fn() -> bool) -> bool {
+        (0..LOOKS).any(|_| {
+            std::hint::spin_loop();
+            enter()
+        })
+    }
+
+    /// Sends on one ring.
+    fn send_on(&self, vring: &Vring, burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        let mut sent = Sent::default();
+        if !self.enter(vring) {
+            drops.add(Reason::TxLinkDown, frames.len() as u32);
+            return sent;
+        }
+        let mut wants = false;
+        // SAFETY: just entered.
+        match unsafe { vring.gate.value() } {
+            Some(ring) => {
+                let max = vring.shared.max_frame.load(Ordering::Relaxed);
+                let before = drops.total();
+                match ring.send(burst, frames, drops, &mut sent, max) {
+                    Ok(interrupt) => wants = interrupt,
+                    Err(bad) => {
+                        // Nothing of this burst was published.
+                        sent = Sent::default();
+                        drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
+                        vring.shared.set_fault(vring.index, bad);
+                    }
                 }
             }
+            None => drops.add(Reason::TxLinkDown, frames.len() as u32),
         }
-        None => drops.add(Reason::TxLinkDown, frames.len() as u32),
+        vring.gate.leave();
+        vring.tell(wants);
+        sent
     }
-    vring.gate.leave();
-    if wants {
-        vring.raise();
-    }
-    sent
-}
 
-/// Sends each frame on the ring of its flow.
-#[cold]
-fn spread(vrings: &[&Vring], burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
-    let mut lists = [([0u16; FRAMES], 0usize); RINGS];
-    for &i in frames {
-        let ring = ((u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64) >> 32) as usize;
-        let (list, n) = &mut lists[ring];
-        list[*n] = i;
-        *n += 1;
+    /// Sends each frame on the ring of its flow.
+    #[cold]
+    fn spread(&self, vrings: &[&Vring], burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        let mut lists = [([0u16; FRAMES], 0usize); RINGS];
+        for &i in frames {
+            let ring = ((u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64) >> 32) as usize;
+            let (list, n) = &mut lists[ring];
+            list[*n] = i;
+            *n += 1;
+        }
+        let mut sent = Sent::default();
+        for (vring, (list, n)) in vrings.iter().zip(&lists).filter(|(_, (_, n))| *n != 0) {
+            let some = self.send_on(vring, burst, &list[..*n], drops);
+            sent.packets += some.packets;
+            sent.bytes += some.bytes;
+        }
+        sent
     }
-    let mut sent = Sent::default();
-    for (vring, (list, n)) in vrings.iter().zip(&lists).filter(|(_, (_, n))| *n != 0) {
-        let some = send_on(vring, burst, &list[..*n], drops);
-        sent.packets += some.packets;
-        sent.bytes += some.bytes;
-    }
-    sent
 }
 
 impl Tx for TxQueue {
@@ -282,8 +298,8 @@ impl Tx for TxQueue {
                 drops.add(Reason::TxLinkDown, frames.len() as u32);
                 Sent::default()
             }
-            1 => send_on(enabled[0], burst, frames, drops),
-            n => spread(&enabled[..n], burst, frames, drops),
+            1 => self.send_on(enabled[0], burst, frames, drops),
+            n => self.spread(&enabled[..n], burst, frames, drops),
         }
     }
 
@@ -301,5 +317,6 @@ pub(super) fn rx_queues(vrings: &[Arc<Vring>]) -> Vec<Box<dyn Rx>> {
 /// One transmit queue for each of `workers` on the rings that the driver receives on, as far as these are enabled.
 pub(super) fn tx_queues(vrings: &[Arc<Vring>], workers: usize) -> Vec<Box<dyn Tx>> {
     let vrings: Arc<[Arc<Vring>]> = vrings.into();
-    (0..workers).map(|_| Box::new(TxQueue { vrings: vrings.clone() }) as Box<dyn Tx>).collect()
+    let shared = workers > 1;
+    (0..workers).map(|_| Box::new(TxQueue { vrings: vrings.clone(), shared }) as Box<dyn Tx>).collect()
 }

@@ -195,8 +195,6 @@ pub(super) struct Ring {
     faults: usize,
     /// Whether the driver was ever seen to want an interrupt.
     sleeps: bool,
-    /// Whether anything was given back since the driver was last asked whether it wants an interrupt.
-    unsaid: bool,
     heads: [Head; BURST],
     /// Those of a received burst that are still to be given back.
     received: usize,
@@ -226,7 +224,6 @@ impl Ring {
             log,
             faults: guard::faults(),
             sleeps: false,
-            unsaid: false,
             heads: [Head::EMPTY; BURST],
             received: 0,
             parts: Parts::default(),
@@ -425,31 +422,28 @@ impl Ring {
             self.log_used();
         }
         each!(&mut self.layout, r => r.publish());
-        self.unsaid = true;
-        self.wants_interrupt()
+        self.wants_interrupt(self.sleeps)
     }
 
-    /// Whether the driver wants an interrupt for what was given back since it was last asked.
+    /// Whether the driver wants an interrupt for what was given back since it was last asked. `asleep`: it may have begun to want
+    /// one just now.
     #[inline(always)]
-    fn wants_interrupt(&mut self) -> bool {
+    fn wants_interrupt(&mut self, asleep: bool) -> bool {
         // The order of "used index written, flags read" against the driver's "flags written, used index read" needs a full
         // fence. It costs a wait for all stores of the burst, so drivers that were never seen to want interrupts are spared
         // it. One that wants them later may be missed, until the port's thread looks (`Ring::missed`).
-        if self.sleeps {
+        if asleep {
             fence(Ordering::SeqCst);
         }
         let event_idx = self.config.features & RING_F_EVENT_IDX != 0;
-        if !each!(&mut self.layout, r => r.wants_interrupt(event_idx)) {
-            return false;
-        }
-        self.sleeps = true;
-        self.unsaid = false;
-        true
+        let wants = each!(&mut self.layout, r => r.wants_interrupt(event_idx, asleep));
+        self.sleeps |= wants;
+        wants
     }
 
     /// Whether the driver wants an interrupt that was missed.
     pub fn missed(&mut self) -> bool {
-        self.unsaid && self.wants_interrupt()
+        self.wants_interrupt(true)
     }
 
     /// Writes the frames of `burst` named by `frames` to the driver's buffers, none longer than `max` but those that are to be

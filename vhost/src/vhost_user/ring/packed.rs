@@ -270,7 +270,7 @@ impl Packed {
     }
 
     #[inline(always)]
-    pub fn wants_interrupt(&mut self, event_idx: bool) -> bool {
+    pub fn wants_interrupt(&mut self, event_idx: bool, _asleep: bool) -> bool {
         // SAFETY: the driver's event suppression structure (`new`).
         let flags = unsafe { field(self.driver, 2) }.load(Ordering::Acquire);
         let (new, mut old) = (self.next.index, std::mem::replace(&mut self.signalled, self.next.index));

@@ -23,8 +23,9 @@ pub(super) struct Split {
     mask: u16,
     /// Index of the next chain: all before it were given back.
     next: u16,
-    /// The driver's index as last read.
+    /// The driver's index and flags as last read.
     peer: u16,
+    flags: u16,
     /// Up to here the driver knows what was given back.
     published: u16,
     /// [`Split::next`] when an interrupt was last considered.
@@ -54,16 +55,33 @@ impl Split {
         let (avail, _) = find("available ring", config.avail, 4 + 2 * size + 2, 2)?;
         let (used, used_gpa) = find("used ring", config.used, 4 + 8 * size + 2, 4)?;
         let mask = (size - 1) as u16;
-        Ok(Split { desc, avail, used, used_gpa, mask, next: 0, peer: 0, published: 0, signalled: 0, logged: 0 })
+        Ok(Split {
+            desc,
+            avail,
+            used,
+            used_gpa,
+            mask,
+            next: 0,
+            peer: 0,
+            flags: 0,
+            published: 0,
+            signalled: 0,
+            logged: 0,
+        })
     }
 
     fn size(&self) -> u16 {
         self.mask + 1
     }
 
-    fn avail_idx(&self) -> &AtomicU16 {
-        // SAFETY: within the available ring (`new`).
-        unsafe { field(self.avail, 2) }
+    /// Reads the available ring's index, and its flags, which share a cache line.
+    #[inline(always)]
+    fn look(&mut self) {
+        // SAFETY: both are within the available ring, which is aligned to 2 (`new`).
+        unsafe {
+            self.peer = field(self.avail, 2).load(Ordering::Acquire);
+            self.flags = field(self.avail, 0).load(Ordering::Relaxed);
+        }
     }
 
     fn used_idx(&self) -> &AtomicU16 {
@@ -104,7 +122,7 @@ impl Split {
     ) -> Result<Heads, Bad> {
         let mut available = self.peer.wrapping_sub(self.next);
         if usize::from(available) < most {
-            self.peer = self.avail_idx().load(Ordering::Acquire);
+            self.look();
             available = self.peer.wrapping_sub(self.next);
             if available > self.size() {
                 return Err((Fault::Index, "the available index jumped"));
@@ -120,6 +138,8 @@ impl Split {
             // SAFETY: a masked index is within the available ring (`new`).
             head.id = unsafe { self.avail.as_ptr().add(4 + 2 * usize::from(at)).cast::<u16>().read_volatile() };
             bad |= head.id > self.mask;
+            // All descriptors at once, rather than as many as the CPU looks ahead.
+            prefetch_read(self.desc.as_ptr().wrapping_add(usize::from(head.id) * DESC as usize).cast_const());
         }
         if bad {
             return Err((Fault::Index, "an available entry beyond the ring"));
@@ -182,12 +202,10 @@ impl Split {
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
         for (head, len) in heads.iter().zip(lens) {
             let at = usize::from(self.next & self.mask);
-            // SAFETY: a masked index is within the used ring (`new`), which is aligned to 4: two words of it.
-            unsafe {
-                let p = self.used.as_ptr().add(4 + 8 * at).cast::<u32>();
-                p.write_volatile(head.id.into());
-                p.add(1).write_volatile(*len);
-            }
+            let entry = u64::from(head.id) | u64::from(*len) << 32;
+            // SAFETY: a masked index is within the used ring (`new`). Its entries are aligned to 4 only; that the driver sees all
+            // of one is for the index to say.
+            unsafe { self.used.as_ptr().add(4 + 8 * at).cast::<u64>().write_unaligned(entry) };
             self.next = self.next.wrapping_add(1);
         }
     }
@@ -210,11 +228,16 @@ impl Split {
         }
     }
 
+    /// Whether the driver wants an interrupt; `asleep`: it was seen to want one. Of one that wasn't, the flags are asked for as last
+    /// read: the driver writes the index beside them all the time, so to read them again is to wait for the cache line.
     #[inline(always)]
-    pub fn wants_interrupt(&mut self, event_idx: bool) -> bool {
+    pub fn wants_interrupt(&mut self, event_idx: bool, asleep: bool) -> bool {
         if !event_idx {
-            // SAFETY: the available ring's flags (`new`).
-            return unsafe { field(self.avail, 0) }.load(Ordering::Relaxed) & NO_INTERRUPT == 0;
+            if asleep {
+                // SAFETY: the available ring's flags (`new`).
+                self.flags = unsafe { field(self.avail, 0) }.load(Ordering::Relaxed);
+            }
+            return self.flags & NO_INTERRUPT == 0;
         }
         // SAFETY: the used event behind the available ring's entries (`new`).
         let event = unsafe { field(self.avail, 4 + 2 * usize::from(self.mask) + 2) }.load(Ordering::Relaxed);
