@@ -195,15 +195,21 @@ impl Default for Burst {
 
 impl Burst {
     /// Forgets all frames.
-    #[inline]
+    #[inline(always)]
     pub fn clear(&mut self) {
         self.n = 0;
         self.copies = 0;
         self.chain.clear();
         self.owned.clear();
-        if std::mem::take(&mut self.offloads) {
-            self.frames.0.iter_mut().for_each(|frame| frame.pending = Pending::NONE);
+        if self.offloads {
+            self.clear_offloads();
         }
+    }
+
+    #[cold]
+    fn clear_offloads(&mut self) {
+        self.offloads = false;
+        self.frames.0.iter_mut().for_each(|frame| frame.pending = Pending::NONE);
     }
 
     /// Says what is left to be done to the frame pushed last, of which up to [`HEAD_MAX`] bytes should be in the head. If that

@@ -127,11 +127,11 @@ impl Split {
             if available > self.size() {
                 return Err((Fault::Index, "the available index jumped"));
             }
-            if available == 0 {
-                return Ok(Heads::default());
-            }
         }
         let n = usize::from(available).min(most);
+        if n == 0 {
+            return Ok(Heads::default());
+        }
         let mut bad = false;
         for (i, head) in heads.iter_mut().enumerate().take(n) {
             let at = self.next.wrapping_add(i as u16) & self.mask;
