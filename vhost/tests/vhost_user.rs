@@ -348,9 +348,12 @@ fn memory_is_replaced_under_running_rings() {
     for _ in 0..100 {
         let connection = frontend.connection.as_ref().unwrap();
         connection.rem_mem_reg(&regions[1]).unwrap();
-        assert!(connection.rem_mem_reg(&regions[1]).is_err(), "there is none any more");
+        // QEMU names every region once for each pair of rings.
+        connection.rem_mem_reg(&regions[1]).unwrap();
         echo(&mut link, &mut tx, &mut frontend, 0);
-        frontend.connection.as_ref().unwrap().add_mem_reg(&regions[1], frames.as_fd()).unwrap();
+        let connection = frontend.connection.as_ref().unwrap();
+        (0..2).for_each(|_| connection.add_mem_reg(&regions[1], frames.as_fd()).unwrap());
+        assert_eq!(test.port.status().regions, 2);
         echo(&mut link, &mut tx, &mut frontend, 0);
     }
     // The rings' own region: they stop without being told, and start when there is memory for them.
@@ -644,7 +647,8 @@ fn wrongs() -> Vec<Wrong> {
         wrong("a region whose end overflows", region(u64::MAX - 4096, 1 << 20, 0, 0)),
         wrong("a region that overlaps", |c| {
             c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).unwrap();
-            assert!(c.add_mem_reg(&REGION, memfd(1 << 20).as_fd()).is_err());
+            let other = RegionMessage { gpa: REGION.gpa + 4096, ..REGION };
+            assert!(c.add_mem_reg(&other, memfd(1 << 20).as_fd()).is_err());
         }),
         wrong("65 regions", |c| {
             for i in 0..65 {

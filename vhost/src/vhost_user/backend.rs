@@ -176,16 +176,11 @@ impl Backend {
         self.log.clone().filter(|_| self.logging())
     }
 
-    /// Starts a ring if all it needs has come. If its addresses are not in memory, memory is still to come.
-    fn start(&mut self, i: usize) -> Result<()> {
+    /// What was told about a ring, if that is all it needs.
+    fn ring_config(&self, i: usize) -> Option<RingConfig> {
         let ring = &self.rings[i];
-        let (Some(features), Some(at), Some(_), false) = (self.features, ring.at, &ring.kick, ring.started) else {
-            return Ok(());
-        };
-        if ring.size == 0 || [at.desc, at.avail, at.used].iter().any(|&at| self.memory.uva(at, 1).is_none()) {
-            return Ok(());
-        }
-        let config = RingConfig {
+        let (Some(features), Some(at), Some(_)) = (self.features, ring.at, &ring.kick) else { return None };
+        Some(RingConfig {
             index: i as u16,
             size: ring.size,
             features,
@@ -194,7 +189,17 @@ impl Backend {
             used: at.used,
             log_used: ring.log_used,
             base: ring.base,
+        })
+    }
+
+    /// Starts a ring if all it needs has come. If its addresses are not in memory, memory is still to come.
+    fn start(&mut self, i: usize) -> Result<()> {
+        let Some(config) = self.ring_config(i).filter(|config| config.size != 0 && !self.rings[i].started) else {
+            return Ok(());
         };
+        if [config.desc, config.avail, config.used].iter().any(|&at| self.memory.uva(at, 1).is_none()) {
+            return Ok(());
+        }
         match Ring::start(&config, self.memory.clone(), self.active_log()) {
             Ok(ring) => {
                 self.vrings[i].change(|place| *place = Some(ring));
@@ -294,12 +299,21 @@ impl Backend {
         self.device_status
     }
 
-    /// Call descriptors to write to now, with their rings; `look`: also of drivers that wait for what no worker noticed.
+    /// Whether a driver waits for an interrupt that no worker saw it want. The gate stays open for this: a closed one can cost frames.
+    fn missed_interrupt(&self, i: usize) -> bool {
+        self.rings[i].started
+            && self.vrings[i].take_unsaid()
+            && self.ring_config(i).is_some_and(|config| Ring::asks(&config, &self.memory))
+    }
+
+    /// Call descriptors to write to now, with their rings; `look`, about ten times a second: also of drivers that wait for what no
+    /// worker noticed.
     pub fn interrupts(&mut self, look: bool) -> Vec<(usize, Arc<OwnedFd>)> {
         let mut list = Vec::new();
-        for (i, (ring, vring)) in self.rings.iter_mut().zip(&self.vrings).enumerate() {
+        for i in 0..self.rings.len() {
             // All are asked, for asking clears.
-            let wanted = vring.take_interrupt() | (look && ring.started && vring.missed_interrupt());
+            let wanted = self.vrings[i].take_interrupt() | (look && self.missed_interrupt(i));
+            let ring = &mut self.rings[i];
             let wanted = wanted | std::mem::take(&mut ring.call_is_new);
             if let Some(call) = ring.call.as_ref().filter(|_| wanted && ring.started) {
                 list.push((i, call.clone()));

@@ -117,10 +117,9 @@ impl Vring {
         self.interrupt.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether the driver wants an interrupt for what was sent since the last one and the worker missed it. To be asked about ten
-    /// times a second.
-    pub fn missed_interrupt(&self) -> bool {
-        self.unsaid.swap(false, Ordering::Relaxed) && self.gate.change(|ring| ring.as_mut().is_some_and(Ring::missed))
+    /// Whether something was given back to the driver since this was last asked, and it was not seen to want an interrupt.
+    pub fn take_unsaid(&self) -> bool {
+        self.unsaid.swap(false, Ordering::AcqRel)
     }
 
     fn is_enabled(&self) -> bool {
@@ -134,7 +133,7 @@ impl Vring {
         if wants {
             self.raise();
         } else {
-            self.unsaid.store(true, Ordering::Relaxed);
+            self.unsaid.store(true, Ordering::Release);
         }
     }
 
@@ -167,7 +166,7 @@ impl Rx for RxQueue {
             let result = if vring.is_enabled() { ring.receive(burst, max) } else { ring.discard(burst) };
             if let Err(bad) = result {
                 burst.drops.add(Reason::RxBadDescriptor, 1);
-                vring.shared.set_fault(vring.index, bad);
+                vring.shared.set_fault(vring.index, ring.blame(bad));
             }
             if !burst.is_empty() || burst.drops.total() != 0 {
                 self.inside = true;
@@ -247,7 +246,7 @@ impl TxQueue {
                         // Nothing of this burst was published.
                         sent = Sent::default();
                         drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
-                        vring.shared.set_fault(vring.index, bad);
+                        vring.shared.set_fault(vring.index, ring.blame(bad));
                     }
                 }
             }

@@ -44,6 +44,8 @@ const PARTS: usize = 512;
 /// What a driver did wrong.
 pub(super) type Bad = (Fault, &'static str);
 
+const GONE: Bad = (Fault::Memory, "a region's file was shrunk");
+
 /// What a ring is made of, as messages told it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RingConfig {
@@ -278,10 +280,17 @@ impl Ring {
         if faults != self.faults {
             self.faults = faults;
             if self.space.memory.faulted() || self.log.as_ref().is_some_and(|log| log.faulted()) {
-                return Err((Fault::Memory, "a region's file was shrunk"));
+                return Err(GONE);
             }
         }
         Ok(())
+    }
+
+    /// What the driver is to be blamed for, when `bad` was found: memory that is gone reads as zeros, which look like other
+    /// mistakes.
+    #[cold]
+    pub fn blame(&self, bad: Bad) -> Bad {
+        if self.space.memory.faulted() { GONE } else { bad }
     }
 
     /// Appends frames that the driver sent to `burst`; none is longer than `max` but those that are to be segmented.
@@ -422,28 +431,29 @@ impl Ring {
             self.log_used();
         }
         each!(&mut self.layout, r => r.publish());
-        self.wants_interrupt(self.sleeps)
+        self.wants_interrupt()
     }
 
-    /// Whether the driver wants an interrupt for what was given back since it was last asked. `asleep`: it may have begun to want
-    /// one just now.
+    /// Whether the driver wants an interrupt for what was given back since it was last asked.
     #[inline(always)]
-    fn wants_interrupt(&mut self, asleep: bool) -> bool {
+    fn wants_interrupt(&mut self) -> bool {
         // The order of "used index written, flags read" against the driver's "flags written, used index read" needs a full
         // fence. It costs a wait for all stores of the burst, so drivers that were never seen to want interrupts are spared
-        // it. One that wants them later may be missed, until the port's thread looks (`Ring::missed`).
-        if asleep {
+        // it. One that wants them later may be missed, until the port's thread looks (`Ring::asks`).
+        if self.sleeps {
             fence(Ordering::SeqCst);
         }
         let event_idx = self.config.features & RING_F_EVENT_IDX != 0;
-        let wants = each!(&mut self.layout, r => r.wants_interrupt(event_idx, asleep));
+        let wants = each!(&mut self.layout, r => r.wants_interrupt(event_idx, self.sleeps));
         self.sleeps |= wants;
         wants
     }
 
-    /// Whether the driver wants an interrupt that was missed.
-    pub fn missed(&mut self) -> bool {
-        self.wants_interrupt(true)
+    /// Whether the driver of a ring that was started wants interrupts, as it looks to another thread than the worker's: for what was
+    /// given back within the last lap.
+    pub fn asks(config: &RingConfig, memory: &Memory) -> bool {
+        let event_idx = config.features & RING_F_EVENT_IDX != 0;
+        Self::resolve(config, memory).is_ok_and(|layout| each!(&layout, r => r.asks(event_idx)))
     }
 
     /// Writes the frames of `burst` named by `frames` to the driver's buffers, none longer than `max` but those that are to be

@@ -289,6 +289,12 @@ impl Packed {
         passed(at, new, old)
     }
 
+    /// Whether the driver wants interrupts, be it for one descriptor.
+    pub fn asks(&self, _event_idx: bool) -> bool {
+        // SAFETY: the driver's event suppression structure (`new`).
+        unsafe { field(self.driver, 2) }.load(Ordering::Acquire) != DISABLE
+    }
+
     /// Hands the guest-physical ranges written since the last time to `mark`. The front end names the device's event suppression
     /// structure as what is to be logged; what is written is the descriptor ring.
     pub fn unlogged(&mut self, _log: Option<u64>, mut mark: impl FnMut(u64, u64)) {

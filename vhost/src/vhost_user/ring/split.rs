@@ -245,6 +245,17 @@ impl Split {
         passed(event, self.published, old)
     }
 
+    /// Whether the driver wants interrupts; with an event index, whether it is one of the last lap.
+    pub fn asks(&self, event_idx: bool) -> bool {
+        // SAFETY: the available ring's flags, and the used event behind its entries (`new`).
+        let avail = |at| unsafe { field(self.avail, at) }.load(Ordering::Relaxed);
+        if !event_idx {
+            return avail(0) & NO_INTERRUPT == 0;
+        }
+        let used = self.used_idx().load(Ordering::Relaxed);
+        passed(avail(4 + 2 * usize::from(self.mask) + 2), used, used.wrapping_sub(self.size()))
+    }
+
     /// Hands the guest-physical ranges written since the last time to `mark`. `log` is where the front end says that the used ring is.
     pub fn unlogged(&mut self, log: Option<u64>, mut mark: impl FnMut(u64, u64)) {
         let base = log.unwrap_or(self.used_gpa);

@@ -470,6 +470,7 @@ fn interrupts_are_sent_as_the_driver_asks() {
         d.offer(round, &[0]);
         receive(&mut ring).unwrap();
         assert_eq!(ring.release(), no == 0);
+        assert_eq!(Ring::asks(&d.config(), &d.memory), no == 0);
     }
     // Split: when an index is passed.
     let d = Driver::new(EVENT);
@@ -483,6 +484,8 @@ fn interrupts_are_sent_as_the_driver_asks() {
         if ring.release() {
             when.push(round);
         }
+        // Seen from outside, it was not missed before.
+        assert_eq!(Ring::asks(&d.config(), &d.memory), round >= 3);
     }
     assert_eq!(when, [3]);
     // Packed: never, always, when a descriptor is reached.
@@ -490,6 +493,7 @@ fn interrupts_are_sent_as_the_driver_asks() {
         let d = Driver::new(EVENT | PACKED);
         d.write(AVAIL_AT, &event);
         let mut ring = d.start();
+        assert_eq!(Ring::asks(&d.config(), &d.memory), event[2] != 1);
         let mut when = Vec::new();
         for round in 0..6 {
             d.packed(round, GPA + DATA_AT, 72, 0, 0, true);
