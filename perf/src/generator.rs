@@ -98,6 +98,8 @@ pub struct Options<E> {
     pub bidirectional: bool,
     /// Queue pairs of each link.
     pub queues: u16,
+    /// On how many of them frames are sent, at most; 0: on all.
+    pub senders: u16,
     /// Descriptors a ring.
     pub ring_size: u32,
     /// Bytes of a receive buffer; at least `size`.
@@ -122,6 +124,7 @@ impl<E> Options<E> {
             rate: 0,
             bidirectional: false,
             queues: 1,
+            senders: 0,
             ring_size: 1024,
             buffer_size: 2048,
             window: 0,
@@ -338,10 +341,12 @@ impl<L: Link> Generator<L> {
     /// Why not.
     pub fn connect(options: &Options<L::End>) -> Result<Generator<L>, String> {
         let shape = |reverse| Shape { size: options.size, vlan: options.vlan, reverse };
+        // Rings without frames of their own are not sent on.
+        let senders = if options.senders == 0 { options.queues } else { options.senders.min(options.queues) };
         let frames = |reverse| {
             // Several queues may come out of one, in which samples lie further apart.
-            let least = options.ring_size * if options.queues > 1 { 8 } else { 1 };
-            Frames::build(shape(reverse), options.flows, options.queues, least, options.stride, L::HEADER)
+            let least = options.ring_size * if senders > 1 { 8 } else { 1 };
+            Frames::build(shape(reverse), options.flows, senders, least, options.stride, L::HEADER)
         };
         let frames = [frames(false)?, frames(true)?];
         let [a, b] = L::connect(options, [&frames[0], &frames[1]])?;
