@@ -9,4 +9,5 @@ pub mod generator;
 pub mod memif;
 pub mod peer;
 pub mod sequence;
+pub mod traffic;
 pub mod vhost;
