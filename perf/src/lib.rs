@@ -8,6 +8,7 @@ pub mod frames;
 pub mod generator;
 pub mod memif;
 pub mod peer;
+pub mod report;
 pub mod sequence;
 pub mod traffic;
 pub mod vhost;

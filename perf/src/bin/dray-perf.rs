@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use dray_config::{Role, SocketName};
 use dray_perf::bench::{Bench, CASES, Case, expected, say};
 use dray_perf::memif::{self, Memif};
+use dray_perf::report::ReportArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, seconds, socket, stop_flag};
 use dray_perf::vhost::{self, VhostUser};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ enum Command {
     Vhost(VhostArgs),
     /// Compare drayd with testpmd, side by side
     Bench(BenchArgs),
+    /// Show a saved report again, as a page or as text
+    Report(ReportArgs),
 }
 
 #[derive(Args)]
@@ -190,6 +193,7 @@ fn main() -> ExitCode {
         Command::Memif(args) => memif(&args),
         Command::Vhost(args) => vhost(&args),
         Command::Bench(args) => bench(&args),
+        Command::Report(args) => dray_perf::report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
