@@ -3,7 +3,7 @@
 use crate::cpu;
 use crate::generator::{Generator, Link, Options, Report};
 use crate::memif::{self, Memif};
-use crate::peer::{HugePages, Kind, Memory, Switch, TempDir};
+use crate::peer::{Dray, HugePages, Kind, Memory, Peer, Setup, Switch, TempDir, Testpmd};
 use crate::vhost::{self, VhostUser};
 use dray_config::{Role, SocketName, rpc};
 use dray_vhost::memif::{PortSpec, Supervisor};
@@ -266,8 +266,8 @@ impl Bench {
     /// # Errors
     /// What went wrong, or that `stop` became true. Everything that was started has ended.
     pub fn run(&self, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Results, String> {
-        let testpmd = version_of_testpmd(&self.testpmd)?;
-        let pages = if self.huge_pages { HugePages::get() } else { HugePages::none() };
+        let testpmd = Testpmd { program: self.testpmd.clone() }.version()?;
+        let pages = if self.huge_pages { HugePages::get(256) } else { HugePages::none() };
         let mut results = Results {
             cpu: cpu_name(),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
@@ -363,6 +363,22 @@ impl Bench {
         self.options(case, sockets.map(|socket| vhost::End { socket, role: Role::Client, packed: false }))
     }
 
+    fn dray(&self) -> Dray {
+        Dray { drayd: self.drayd.clone() }
+    }
+
+    fn setup(&self, kind: Kind, macs: usize, memory: Memory) -> Setup {
+        Setup {
+            cpu: self.switch_cpu,
+            other_cpu: self.generator_cpu,
+            kind,
+            overlay: None,
+            ring_size: self.ring_size,
+            macs,
+            memory,
+        }
+    }
+
     /// One measurement of a fresh process.
     fn measure(
         &self,
@@ -374,9 +390,10 @@ impl Bench {
     ) -> Result<Report, String> {
         // Twice the flows are MACs; the default size for most cases.
         let macs = (2 * case.flows as usize).max(1 << 20).next_power_of_two();
+        let setup = self.setup(case.link, macs, memory);
         let mut switch = match who {
-            Who::Dray => Switch::dray(&self.drayd, self.switch_cpu, case.link, macs)?,
-            Who::Testpmd => Switch::testpmd(&self.testpmd, self.switch_cpu, case.link, self.ring_size, memory)?,
+            Who::Dray => self.dray().start(&setup)?,
+            Who::Testpmd => Testpmd { program: self.testpmd.clone() }.start(&setup)?,
         };
         let sockets = switch.sockets();
         let report = cpu::on(self.generator_cpu, || {
@@ -422,7 +439,7 @@ impl Bench {
 
     /// Private memory of a drayd with a small FDB whose links are up.
     fn memory_of_small(&self, case: Case) -> Result<u64, String> {
-        let switch = Switch::dray(&self.drayd, self.switch_cpu, Kind::Memif, 1024)?;
+        let switch = self.dray().start(&self.setup(Kind::Memif, 1024, Memory::Ordinary))?;
         let _links = Generator::<Memif>::connect(&self.memif(Case { flows: 1, ..case }, switch.sockets()))?;
         Ok(switch.private_memory())
     }
@@ -502,23 +519,11 @@ fn cpu_name() -> String {
     line.map(|l| l.trim_start_matches([' ', '\t', ':']).to_owned()).unwrap_or_default()
 }
 
-/// The version of DPDK that testpmd says it is of.
-fn version_of_testpmd(program: &std::path::Path) -> Result<String, String> {
-    let output = Command::new(program)
-        .args(["-v", "-h"])
-        .output()
-        .map_err(|e| format!("start {}: {e} (it is in Debian's package dpdk-dev)", program.display()))?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let version = text.lines().find_map(|l| Some(l.split_once("DPDK ")?.1.trim_matches(['\'', ' ']).to_owned()));
-    Ok(version.unwrap_or_else(|| "unknown".into()))
-}
-
 impl Results {
     /// What the switches are, and how they were measured.
     fn setting(&self) -> String {
         format!(
-            "Dray {} and testpmd io (DPDK {}) on {}, Linux {}: one core for the switch, one for the generator; rings of {} \
+            "Dray {} and testpmd io ({}) on {}, Linux {}: one core for the switch, one for the generator; rings of {} \
              descriptors, buffers of {} bytes; {} s a measurement, {} rounds, one after the other in the order A B B A; testpmd {} \
              huge pages.",
             self.dray,

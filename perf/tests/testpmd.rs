@@ -3,9 +3,8 @@
 use dray_config::Role;
 use dray_perf::generator::{Generator, Link, Options};
 use dray_perf::memif::{self, Memif};
-use dray_perf::peer::{Kind, Memory, Switch};
+use dray_perf::peer::{Kind, Memory, Peer, Setup, Switch, Testpmd};
 use dray_perf::vhost::{self, VhostUser};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +22,9 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
 
 fn testpmd(kind: Kind) -> Switch {
     let cpus = std::thread::available_parallelism().unwrap().get();
-    Switch::testpmd(Path::new("dpdk-testpmd"), cpus - 1, kind, 1024, Memory::Ordinary).unwrap()
+    let memory = Memory::Ordinary;
+    let setup = Setup { cpu: cpus - 1, other_cpu: 0, kind, overlay: None, ring_size: 1024, macs: 0, memory };
+    Testpmd::default().start(&setup).unwrap()
 }
 
 /// Its memif interfaces.
