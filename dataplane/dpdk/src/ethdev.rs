@@ -6,6 +6,7 @@ use crate::error::{Error, strerror};
 use crate::iface;
 use crate::mempool::{CACHE, Mempool};
 use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
+use crate::raw::{RawRx, RawTx};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
@@ -176,6 +177,15 @@ impl EthPort {
                 Box::new(TxQueue::new(self.device.clone(), queue as u16, locks[queue].clone())) as Box<dyn Tx>
             })
             .collect()
+    }
+
+    /// The queues, for who makes and looks at frames itself. They are handed out once, as bursts' queues or as these: the
+    /// next time there are none.
+    pub fn raw_queues(&mut self) -> (Vec<RawRx>, Vec<RawTx>) {
+        let rx = if mem::take(&mut self.rx) { self.info.rx_queues } else { 0 };
+        let tx = if mem::take(&mut self.tx) { self.info.tx_queues } else { 0 };
+        let rx = (0..rx).map(|queue| RawRx::new(self.device.clone(), queue)).collect();
+        (rx, (0..tx).map(|queue| RawTx::new(self.device.clone(), queue)).collect())
     }
 
     #[cfg(test)]

@@ -11,6 +11,8 @@ mod iface;
 mod mbuf;
 mod mempool;
 mod queue;
+mod raw;
 
 pub use error::Error;
 pub use ethdev::{EthInfo, EthOptions, EthPort, EthStats, Link};
+pub use raw::{RawRx, RawTx};

@@ -36,6 +36,7 @@ fn devices_without_an_interface() {
 
     null();
     ring();
+    raw();
     shared();
     refused();
 
@@ -117,6 +118,42 @@ fn ring() {
     assert_ne!(taken, 0);
     rx.release(&mut burst);
     assert_eq!(port.stats().buffers_used, 1);
+}
+
+/// Queues for who makes and looks at frames itself.
+fn raw() {
+    let mut port = EthPort::open("net_ring0", &EthOptions::default()).unwrap();
+    let (mut rx, mut tx) = port.raw_queues();
+    let (mut rx, mut tx) = (rx.pop().unwrap(), tx.pop().unwrap());
+    assert!(port.rx_queues().is_empty() && port.tx_queues(1).is_empty(), "handed out once");
+    let frames: Vec<_> = (0..100).map(|i| frame(60 + 14 * i, i as u8)).collect();
+    // Until the ring is full: what it has no room for is kept, and nothing else is taken meanwhile.
+    let mut sent = 0;
+    while tx.free() != 0 {
+        let room = tx.free() as usize;
+        sent += tx.send((0..room).map(|i| &frames[(sent + i) % 100][..]));
+        assert!(sent < 5000, "it is never full");
+    }
+    assert!(sent >= 1000 && !tx.flush(), "{sent}");
+    let mut seen = 0;
+    loop {
+        let all = tx.flush();
+        let n = rx.receive(37, |bytes, len| {
+            assert_eq!((bytes, len as usize), (&frames[seen % 100][..], bytes.len()));
+            seen += 1;
+        });
+        assert!(n <= 37);
+        if n == 0 && all {
+            break;
+        }
+    }
+    assert_eq!(seen, sent);
+    // A frame that is too long is left out.
+    assert_eq!(tx.free(), 128);
+    assert_eq!(tx.send([&frame(1519, 0)[..], &frames[7][..]]), 1);
+    assert_eq!(rx.receive(2, |bytes, _| assert_eq!(bytes, frames[7])), 1);
+    drop((rx, tx));
+    assert_eq!(port.stats().buffers_used, 0, "every buffer is back");
 }
 
 /// More workers than transmit queues.
