@@ -4,11 +4,13 @@
 pub mod bench;
 pub mod cpu;
 pub mod demo;
+pub mod eth;
 pub mod frames;
 pub mod generator;
 pub mod memif;
 pub mod peer;
 pub mod report;
 pub mod sequence;
+pub mod throughput;
 pub mod traffic;
 pub mod vhost;
