@@ -10,6 +10,7 @@ mod reference;
 mod render;
 pub mod rpc;
 pub mod schema;
+mod statics;
 mod valid;
 mod validate;
 
@@ -20,4 +21,5 @@ pub use plan::{Action, BridgeChange, plan};
 pub use read::{allowed_cpus, parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::render;
+pub use statics::Statics;
 pub use valid::*;

@@ -601,8 +601,13 @@ fn role(s: &str) -> Result<Role, String> {
 
 fn unicast(s: &str) -> Result<Mac, String> {
     let mac: Mac = s.parse()?;
+    station(mac).map(|()| mac)
+}
+
+/// Whether a station can have this address.
+pub(crate) fn station(mac: Mac) -> Result<(), String> {
     if mac.is_unicast() {
-        Ok(mac)
+        Ok(())
     } else if mac == Mac::default() {
         Err("the address of a station is not all zeros".into())
     } else {
@@ -619,10 +624,15 @@ fn address(s: &str) -> Result<Ipv4Addr, String> {
         }
         Err(_) => return Err("not an IPv4 address, like \"10.9.0.2\"".into()),
     };
+    host(ip).map(|()| ip)
+}
+
+/// Whether a station can have this address.
+pub(crate) fn host(ip: Ipv4Addr) -> Result<(), String> {
     if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() {
         return Err("not the address of a station: an IPv4 unicast address, like \"10.9.0.2\"".into());
     }
-    Ok(ip)
+    Ok(())
 }
 
 /// A PCI address or a vdev; the rest is for the device to judge.

@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
-    FdbEntry, FdbFlushed, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError, Status, VtepInfo,
-    WorkerInfo,
+    FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError,
+    Status, VtepInfo, WorkerInfo,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -66,15 +66,19 @@ pub fn run() -> ExitCode {
             return print(&String::from_utf8_lossy(&script));
         }
     };
-    let answer = call(&args.socket, &request);
-    let text = answer.and_then(|line| if args.json { json(&line) } else { people(&request, &line) });
-    match text {
-        Ok(text) => print(&text),
-        Err(Failure { message, status }) => {
-            eprintln!("{message}");
-            ExitCode::from(status)
+    let result = match request {
+        Request::Fdb(FdbRequest::Load { entries, delete }) => load(&args.socket, entries, delete, args.json),
+        request => {
+            let answer = call(&args.socket, &request);
+            answer
+                .and_then(|line| if args.json { json(&line) } else { people(&request, &line) })
+                .map(|text| print(&text))
         }
-    }
+    };
+    result.unwrap_or_else(|Failure { message, status }| {
+        eprintln!("{message}");
+        ExitCode::from(status)
+    })
 }
 
 /// A reader that has seen enough (`dray fdb show | head`) is no failure.
@@ -112,32 +116,85 @@ impl From<RpcError> for Failure {
     }
 }
 
+/// A connection to the switch.
+struct Connection<'a> {
+    socket: &'a Path,
+    stream: BufReader<UnixStream>,
+}
+
+impl Connection<'_> {
+    fn open(socket: &Path) -> Result<Connection<'_>, Failure> {
+        let shown = socket.display();
+        let stream = UnixStream::connect(socket).map_err(|error| {
+            let hint = match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => ": is drayd running?",
+                ErrorKind::PermissionDenied => ": only its owner and group may",
+                _ => "",
+            };
+            format!("no switch at {shown}: {error}{hint}")
+        })?;
+        let limit = || stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        limit().map_err(|error| format!("{shown}: {error}"))?;
+        Ok(Connection { socket, stream: BufReader::new(stream) })
+    }
+
+    /// Sends `request`; the switch's answer, a line.
+    fn call(&mut self, request: &Request) -> Result<String, Failure> {
+        let shown = self.socket.display();
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("the switch at {shown} does not answer"),
+            _ => format!("{shown}: {error}"),
+        };
+        // A switch that refuses the connection has answered already.
+        let sent = self.stream.get_mut().write_all((request.encode(1) + "\n").as_bytes());
+        let mut line = String::new();
+        self.stream.read_line(&mut line).map_err(failed)?;
+        if line.is_empty() {
+            sent.map_err(failed)?;
+            return Err(format!("the switch at {shown} closed the connection").into());
+        }
+        Ok(line)
+    }
+}
+
 /// Sends `request`; the switch's answer, a line.
 fn call(socket: &Path, request: &Request) -> Result<String, Failure> {
-    let shown = socket.display();
-    let mut stream = UnixStream::connect(socket).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ": is drayd running?",
-            ErrorKind::PermissionDenied => ": only its owner and group may",
-            _ => "",
-        };
-        format!("no switch at {shown}: {error}{hint}")
-    })?;
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("the switch at {shown} does not answer"),
-        _ => format!("{shown}: {error}"),
-    };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    // A switch that refuses the connection has answered already.
-    let sent = stream.write_all((request.encode(1) + "\n").as_bytes());
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(failed)?;
-    if line.is_empty() {
-        sent.map_err(failed)?;
-        return Err(format!("the switch at {shown} closed the connection").into());
+    Connection::open(socket)?.call(request)
+}
+
+/// Refused lines that are shown to people.
+const REFUSED_SHOWN: usize = 20;
+
+/// Loads or deletes FDB entries, in as many requests as it takes. The status is 1 if any was refused.
+fn load(socket: &Path, mut batch: FdbBatch, delete: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut total = FdbLoaded { done: 0, refused: std::mem::take(&mut batch.refused) };
+    let verb = if delete { "deleted" } else { "added" };
+    let mut connection = Connection::open(socket)?;
+    for request in batch.into_requests(delete) {
+        let answer = connection.call(&request).and_then(|line| result::<FdbLoaded>(&line));
+        let mut loaded = answer.map_err(|failure| match total.done {
+            0 => failure,
+            n => Failure { message: format!("{} ({} entries were {verb})", failure.message, thousands(n)), ..failure },
+        })?;
+        total.done += loaded.done;
+        total.refused.append(&mut loaded.refused);
     }
-    Ok(line)
+    total.refused.sort_by_key(|refused| refused.line);
+    let is_done = total.refused.is_empty();
+    let code = if as_json {
+        let result = serde_json::to_string_pretty(&total).map_err(|error| error.to_string())?;
+        print(&(result + "\n"))
+    } else {
+        let code = print(&format!("{} entries {verb}\n", thousands(total.done)));
+        for refused in total.refused.iter().take(REFUSED_SHOWN) {
+            eprintln!("error: line {}: {}", refused.line, refused.reason);
+        }
+        if total.refused.len() > REFUSED_SHOWN {
+            eprintln!("error: and {} more lines", thousands((total.refused.len() - REFUSED_SHOWN) as u64));
+        }
+        code
+    };
+    Ok(if is_done { code } else { ExitCode::FAILURE })
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 pub mod client;
 mod connect;
 pub mod daemon;
+mod fdb;
 mod log;
 mod metrics;
 mod overlay;

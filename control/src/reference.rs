@@ -2,7 +2,7 @@
 
 use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
-use dray_config::rpc::{ConfigFile, ConfigRequest, MAX_REQUEST, Request, VERSION};
+use dray_config::rpc::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -19,7 +19,7 @@ pub const EXCHANGE: [&str; 2] = [
 ];
 
 /// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 18] = [
+const EXAMPLES: [&str; 19] = [
     "status",
     "port show web",
     "port add --name web --kind memif --socket /run/dray/memif.sock --id 2 --bridge blue",
@@ -30,6 +30,7 @@ const EXAMPLES: [&str; 18] = [
     "fdb show --bridge blue",
     "fdb add blue 02:00:00:00:00:01 --port trunk:10",
     "fdb del blue 02:00:00:00:00:01",
+    "fdb load entries.txt",
     "fdb flush --port web",
     "vtep show",
     "worker show",
@@ -137,8 +138,9 @@ fn socket(page: &mut String) {
 
 It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/specification), one object a line. The
 method is the command's name with a dot; each command above shows the request that it makes. Parameters have names, and
-those that are `null` may be left out; `id` is a number or a string. There are no batches and no notifications. A
-request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included.
+those that are `null` may be left out; `id` is a number or a string. There are no batches of requests and no notifications. A
+request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included, and one `fdb.load` at most {MAX_BATCH} entries
+(`MAX_BATCH`); `dray fdb load` sends as many requests as it takes.
 
 ```text
 $ echo '{request}' | socat - UNIX-CONNECT:/run/dray/dray.sock
@@ -240,6 +242,10 @@ fn example(line: &str) -> (&str, Request) {
     // These read the file while they are parsed, and there is none.
     let file = ConfigFile { name: "dray.toml".into(), text: "[[bridge]]\nname = \"blue\"\n".into() };
     let request = match line {
+        "fdb load entries.txt" => {
+            let entries = FdbBatch::parse("blue 02:00:00:00:00:01 trunk:10\nblue 02:00:00:00:00:02 10.9.0.2\n");
+            Request::Fdb(FdbRequest::Load { entries, delete: false })
+        }
         "config diff dray.toml" => Request::Config(ConfigRequest::Diff { file }),
         "config apply dray.toml" => Request::Config(ConfigRequest::Apply { file }),
         _ => {
@@ -447,6 +453,8 @@ mod tests {
         plain::<ConfigChange>("ConfigChange");
         plain::<ConfigSaved>("ConfigSaved");
         plain::<FdbFlushed>("FdbFlushed");
+        plain::<FdbLoaded>("FdbLoaded");
+        plain::<FdbRefused>("FdbRefused");
         let port = PortInfo { reason: Some("why".into()), ..PortInfo::default() };
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
@@ -468,7 +476,7 @@ mod tests {
         let member = |vlan| Member { port: "web".into(), vlan };
         has_the_documented_keys("Member", member(Some(1)), member(None));
         // All that the page has were checked.
-        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 14);
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 16);
     }
 
     #[test]

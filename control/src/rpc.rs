@@ -53,6 +53,7 @@ impl Switch {
                 log(format!("fdb: {entries} entries flushed"));
                 done(FdbFlushed { entries })
             }
+            Request::Fdb(FdbRequest::Load { entries, delete }) => done(self.fdb_load(&entries.entries, delete)?),
             Request::Vtep(VtepRequest::Show {}) => {
                 done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
             }

@@ -214,7 +214,7 @@ impl Switch {
     }
 
     /// The overlay follows the running configuration and the underlay's device.
-    fn set_overlay(&mut self) {
+    pub(crate) fn set_overlay(&mut self) {
         let Some(vxlan) = &self.config.vxlan else {
             self.overlay = None;
             return;
@@ -230,7 +230,7 @@ impl Switch {
     }
 
     /// Gives the workers tables of all that is known.
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let underlay = self.overlay.as_mut().map_or_else(Underlay::default, |overlay| {
             overlay.take_change();
             overlay.underlay()

@@ -350,6 +350,7 @@ fn replies_are_as_documented() {
     assert_eq!(line, format!("{answer}\n"));
 
     switch.file("new.toml", &TAGGED.replace("10", "20"));
+    switch.file("entries.txt", "blue 02:00:00:00:00:02 web\n");
     for line in [
         "status",
         "port show",
@@ -362,6 +363,8 @@ fn replies_are_as_documented() {
         "fdb add blue 02:00:00:00:00:01 --port trunk:10",
         "fdb show",
         "fdb del blue 02:00:00:00:00:01",
+        "fdb load entries.txt",
+        "fdb load entries.txt --delete",
         "fdb flush",
         "vtep show",
         "worker show",

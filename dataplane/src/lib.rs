@@ -15,8 +15,8 @@ pub use publish::configured_vteps;
 
 use counters::Counters;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use dray_config::{Mac, ValidConfig};
-use dray_switch::fdb::{Egress, Fdb};
+use dray_config::{Mac, StaticTo, ValidConfig};
+use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::tables::Tables;
 use dray_switch::{Rx, Tx};
 use publish::{Compiled, Names};
@@ -359,9 +359,29 @@ impl Dataplane {
         })
     }
 
-    /// Forgets one learned entry. Whether it was there.
-    pub fn fdb_remove(&self, bridge: &str, mac: Mac) -> bool {
-        self.names.bridges.get(bridge).is_some_and(|b| self.fdb.remove(dray_switch::fdb::key(b, mac.0)))
+    /// Forgets one entry, learned or static. Whether it was there.
+    pub fn fdb_remove(&mut self, bridge: &str, mac: Mac) -> bool {
+        let Some(number) = self.names.bridges.get(bridge) else { return false };
+        let key = key(number, mac.0);
+        let was_static = self.statics.remove(&key).is_some();
+        self.fdb.remove(key) || was_static
+    }
+
+    /// Adds a static entry or gives it a new place, which is as [`Dataplane::apply`] would take it. If that is a VTEP that no
+    /// configuration has named so far, its frames are dropped until one does. False if the FDB has no room.
+    pub fn fdb_set(&mut self, bridge: &str, mac: Mac, to: &StaticTo) -> bool {
+        let Some(number) = self.names.bridges.get(bridge) else { return false };
+        let (key, egress) = (key(number, mac.0), self.names.egress(to));
+        let is_set = self.fdb.set_static(key, egress);
+        if is_set {
+            self.statics.insert(key, egress);
+        }
+        is_set
+    }
+
+    /// Whether there is a static entry.
+    pub fn fdb_is_static(&self, bridge: &str, mac: Mac) -> bool {
+        self.names.bridges.get(bridge).is_some_and(|number| self.statics.contains_key(&key(number, mac.0)))
     }
 
     fn now(&self) -> u16 {

@@ -26,6 +26,16 @@ impl Default for Names {
     }
 }
 
+impl Names {
+    /// Where a static entry points.
+    pub(crate) fn egress(&mut self, to: &StaticTo) -> Egress {
+        match to {
+            StaticTo::Port(member) => Egress::port(self.ports.number(&member.port), member.vlan.unwrap_or(0)),
+            StaticTo::Vtep(vtep) => Egress::tunnel(self.vteps.number(vtep)),
+        }
+    }
+}
+
 /// What a configuration comes down to.
 pub(crate) struct Compiled {
     pub(crate) tables: Tables,
@@ -88,11 +98,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
             places.extend(vteps.iter().map(|vtep| (number, Egress::tunnel(names.vteps.number(vtep)))));
         }
         for entry in &bridge.statics {
-            let egress = match &entry.to {
-                StaticTo::Port(m) => Egress::port(names.ports.number(&m.port), m.vlan.unwrap_or(0)),
-                StaticTo::Vtep(vtep) => Egress::tunnel(names.vteps.number(vtep)),
-            };
-            statics.insert(key(number, entry.mac.0), egress);
+            statics.insert(key(number, entry.mac.0), names.egress(&entry.to));
         }
     }
     let overlay = config.vxlan.as_ref().map(|vxlan| {

@@ -1,8 +1,12 @@
 //! The forwarding database, seen from outside.
 
 use crate::harness::*;
-use dray_config::rpc::{FdbEntry, FdbFlushed};
+use dray_config::rpc::{FdbEntry, FdbFlushed, FdbLoaded, FdbRefused, Status};
 use dray_vhost::memif::Client;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Output, Stdio};
 use std::time::Instant;
 
 /// Sends `count` frames and sees that each arrives at `to`, in order. `frame(i)` is the `i`th.
@@ -123,5 +127,171 @@ fn macs_age_move_and_are_flushed() {
     assert_eq!(port_of(9), Some(("a".into(), true)));
     drayd.dray("fdb del blue 02:d0:00:00:00:09");
     assert_eq!(fdb(), []);
+    drayd.finish();
+}
+
+/// `dray --json fdb load -` with these lines.
+fn load(drayd: &Drayd, lines: &str, more: &[&str]) -> (Output, FdbLoaded) {
+    let mut command = drayd.command(&["--json", "fdb", "load", "-"]);
+    let mut child =
+        command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let loaded = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output, loaded)
+}
+
+#[test]
+fn a_hundred_thousand_entries_are_loaded_in_a_batch() {
+    const COUNT: u32 = 100_000;
+    // Not the exchange's.
+    const FIRST: u32 = 1_000;
+    let Some(test) = Test::begin() else { return };
+    let config = memif_ports(&["a", "b", "c", "d"]) + &bridge("blue", &["a", "b", "c", "d"]);
+    let drayd = Drayd::start(&test, &config);
+    let exchange = Exchange::start(&test, &drayd);
+    let (mut c, mut d) = (test.memif(2), test.memif(3));
+    drayd.wait_link("c", "up");
+    drayd.wait_link("d", "up");
+    let before = drayd.status().fdb_used;
+
+    let mut lines = String::new();
+    for i in FIRST..FIRST + COUNT {
+        let _ = writeln!(lines, "blue {} d", dray_config::Mac(mac(i)));
+    }
+    let begin = Instant::now();
+    let (output, loaded) = load(&drayd, &lines, &[]);
+    println!("{COUNT} entries loaded in {:?}", begin.elapsed());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(loaded, FdbLoaded { done: COUNT.into(), refused: vec![] });
+    assert_eq!(drayd.status().fdb_used, before + u64::from(COUNT));
+    let shown: Vec<FdbEntry> = drayd.json("fdb show");
+    assert_eq!(
+        shown.iter().filter(|entry| entry.is_static && entry.port.as_deref() == Some("d")).count(),
+        COUNT as usize
+    );
+
+    // Traffic finds every one of them: nothing is flooded to the others.
+    let copies = drayd.status().flood_copies;
+    pump(&mut c, &mut d, COUNT, |i| short(mac(1), mac(FIRST + i)));
+    assert_eq!(drayd.status().flood_copies, copies);
+
+    // They are part of the running configuration, and saved with it.
+    drayd.dray(&format!("config save {}", test.path("saved.toml").display()));
+    let saved = std::fs::read_to_string(test.path("saved.toml")).unwrap();
+    assert_eq!(saved.matches("port = \"d\"").count(), COUNT as usize, "{saved:.1000}");
+
+    // All move to c: as many as before, and c gets what d got.
+    let moved = lines.replace(" d\n", " c\n");
+    assert_eq!(load(&drayd, &moved, &[]).1.done, u64::from(COUNT));
+    pump(&mut d, &mut c, 1000, |i| short(mac(2), mac(FIRST + i)));
+    let (output, loaded) = load(&drayd, &moved, &["--delete"]);
+    assert!(output.status.success());
+    assert_eq!(loaded.done, u64::from(COUNT));
+    // Besides those of the exchange, what c and d sent was learned.
+    assert_eq!(drayd.status().fdb_used, before + 2);
+    drayd.dray(&format!("config save {}", test.path("saved.toml").display()));
+    assert!(!std::fs::read_to_string(test.path("saved.toml")).unwrap().contains("static"));
+
+    // Beside all this nobody lost a frame.
+    exchange.more(1000);
+    exchange.stop();
+    drayd.finish();
+}
+
+#[test]
+fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
+    let Some(test) = Test::begin() else { return };
+    let config = memif_ports(&["a", "b"]) + &bridge("blue", &["a", "b"]) + "[fdb]\nsize = 1024\n";
+    let drayd = Drayd::start(&test, &config);
+    let refused = |line, reason: &str| FdbRefused { line, reason: reason.into() };
+    let lines = "# bridge MAC place\n\
+                 blue 02:00:00:00:00:01 a\n\
+                 bleu 02:00:00:00:00:02 a\n\
+                 blue 02:00:00:00:00 a\n\
+                 blue 03:00:00:00:00:03 a\n\
+                 blue 02:00:00:00:00:04 c\n\
+                 blue 02:00:00:00:00:05 10.9.0.2\n\
+                 blue 02:00:00:00:00:01 b\n";
+    let (output, loaded) = load(&drayd, lines, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let wrong = [
+        refused(3, "there is no bridge \"bleu\""),
+        refused(4, "mac \"02:00:00:00:00\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\""),
+        refused(5, "mac \"03:00:00:00:00:03\": a group address: the first byte of a station's is even"),
+        refused(6, "port \"c\" is not in bridge \"blue\": a static entry's port is a member"),
+        refused(7, "vtep \"10.9.0.2\" is for a bridge in the overlay: give it a vni"),
+    ];
+    assert_eq!(loaded, FdbLoaded { done: 2, refused: wrong.to_vec() });
+    // Of two lines for one address the last one counts.
+    let entries: Vec<FdbEntry> = drayd.json("fdb show");
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].port.as_deref(), entries[0].is_static), (Some("b"), true));
+    // For people: the lines on standard error.
+    let file = test.file("lines", lines);
+    let output = drayd.command(&["fdb", "load", file.to_str().unwrap()]).output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), out.as_str()), (Some(1), "2 entries added\n"));
+    assert!(err.starts_with("error: line 3: there is no bridge \"bleu\"\n") && err.lines().count() == 5, "{err}");
+
+    // What isn't there can't be deleted.
+    let (_, loaded) = load(&drayd, "blue 02:00:00:00:00:01\nblue 02:00:00:00:00:09\n", &["--delete"]);
+    let nothing = refused(2, "bridge \"blue\" has no entry 02:00:00:00:00:09");
+    assert_eq!(loaded, FdbLoaded { done: 1, refused: vec![nothing] });
+
+    // The table is full: the last ones are refused, are not in the configuration either, and are taken when there is room.
+    let lines: Vec<String> = (0..1030).map(|i| format!("blue {} a\n", dray_config::Mac(mac(i)))).collect();
+    let (_, loaded) = load(&drayd, &lines.concat(), &[]);
+    assert_eq!((loaded.done, loaded.refused.len()), (1024, 6));
+    assert_eq!(loaded.refused[0], refused(1025, "the FDB is full: it holds 1024 MACs (size in [fdb])"));
+    let shown = drayd.dray("config show");
+    assert_eq!(shown.matches("mac = ").count(), 1024);
+    assert_eq!(load(&drayd, &lines[..6].concat(), &["--delete"]).1.done, 6);
+    assert_eq!(load(&drayd, &lines[1024..].concat(), &[]).1.done, 6);
+
+    // Too many at once: refused as a whole, and the connection goes on.
+    let entry = r#"{"bridge":"blue","mac":"02:00:00:00:00:01"},"#;
+    let entries = entry.repeat(10_001);
+    let request = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"fdb.load","params":{{"delete":true,"entries":[{}]}}}}"#,
+        entries.trim_end_matches(',')
+    );
+    let mut stream = BufReader::new(UnixStream::connect(test.path("dray.sock")).unwrap());
+    for (request, answer) in [
+        (request.as_str(), "a batch has at most 10000 entries, not 10001: send several"),
+        (r#"{"jsonrpc":"2.0","id":2,"method":"status"}"#, "\"fdb_used\":1024"),
+    ] {
+        writeln!(stream.get_mut(), "{request}").unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.contains(answer), "{line}");
+    }
+    drayd.finish();
+}
+
+/// Static entries behind VTEPs: those that no peer list names become tunnels, and go with their last entry.
+#[test]
+fn vteps_come_and_go_with_their_entries() {
+    let Some(test) = Test::begin() else { return };
+    let config = memif_ports(&["a", "up"])
+        + "[[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"a\"]\n\
+           [vxlan]\nport = \"up\"\nlocal = \"10.9.0.1/16\"\n";
+    let drayd = Drayd::start(&test, &config);
+    let vteps = || drayd.json::<Status>("status").vteps;
+    assert_eq!(vteps(), 0);
+    let line = |i: u32| format!("blue {} 10.9.{}.{}\n", dray_config::Mac(mac(i)), 1 + i / 200, 1 + i % 200);
+    let lines: Vec<String> = (0..4000).map(line).collect();
+    assert_eq!(load(&drayd, &lines.concat(), &[]).1.done, 4000);
+    assert_eq!(vteps(), 4000);
+    let entries: Vec<FdbEntry> = drayd.json("fdb show");
+    assert!(entries.iter().all(|entry| entry.vtep.is_some()) && entries.len() == 4000);
+    // To other places: the first 200 to one VTEP, the next to a port.
+    let others: Vec<String> = (0..400)
+        .map(|i| format!("blue {} {}\n", dray_config::Mac(mac(i)), if i < 200 { "10.9.200.1" } else { "a" }))
+        .collect();
+    assert_eq!(load(&drayd, &others.concat(), &[]).1.done, 400);
+    assert_eq!(vteps(), 3601);
+    assert_eq!(load(&drayd, &lines.concat(), &["--delete"]).1.done, 4000);
+    assert_eq!((vteps(), drayd.status().fdb_used), (0, 0));
     drayd.finish();
 }
