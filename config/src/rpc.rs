@@ -224,8 +224,13 @@ pub enum VtepRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WorkerRequest {
-    /// Show the workers
-    Show {},
+    /// Show the workers, and where their time goes
+    Show {
+        /// Since the workers started, not in the last second
+        #[arg(long)]
+        #[serde(default)]
+        total: bool,
+    },
 }
 
 /// `drop`
@@ -742,12 +747,40 @@ pub struct WorkerInfo {
     pub queues: Vec<String>,
     /// Times it went round all its queues.
     pub polls: u64,
-    /// Share of the last second that it spent on packets, 0..=1.
+    /// Share of the last second that it spent on packets, 0..=1; with `total`, of the time since it started.
     pub busy: f64,
-    /// Packets received.
+    /// Share of the time in which it found nothing to do: `1 - busy`.
+    pub idle: f64,
+    /// Packets received since it started.
     pub packets: u64,
-    /// Packets per poll that found some.
+    /// Packets per poll that found some, since it started.
     pub burst: f64,
+    /// Ticks of the CPU's time-stamp counter spent on each packet received in that time; left out if there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticks_per_packet: Option<f64>,
+    /// The same in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_packet: Option<f64>,
+    /// Where they were spent, in a packet's order: the stages that had any packets.
+    pub stages: Vec<StageInfo>,
+}
+
+/// What a stage of a worker takes, found in a sample of the bursts (one of 31).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StageInfo {
+    /// `receive`, `decap`, `parse`, `learn`, `forward`, `encap`, `flood`, `send` or `release`.
+    pub stage: String,
+    /// Ticks of the CPU's time-stamp counter for each packet that the stage had to do with.
+    pub ticks_per_packet: f64,
+    /// The same in nanoseconds.
+    pub ns_per_packet: f64,
+    /// Packets per burst, of the bursts in which the stage had any.
+    pub packets_per_burst: f64,
+    /// Its share of the time of all stages, 0..=1.
+    pub share: f64,
+    /// Packets in the sample.
+    pub sampled: u64,
 }
 
 /// One of the reply to `drop.show`.

@@ -425,18 +425,36 @@ fn vteps(vteps: &[VtepInfo]) -> String {
 }
 
 fn workers(workers: &[WorkerInfo]) -> String {
-    let mut table = Table::new(&["CPU", "BUSY", "PACKETS", "BURST", "POLLS", "QUEUES"]);
+    let decimal = |value: f64| format!("{value:.1}");
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let columns = ["CPU", "BUSY", "IDLE", "PACKETS", "BURST", "POLLS", "TICKS/PACKET", "NS/PACKET", "QUEUES"];
+    let mut table = Table::new(&columns);
+    let mut stages = Table::new(&["CPU", "STAGE", "TICKS/PACKET", "NS/PACKET", "PACKETS/BURST", "SHARE"]);
     for w in workers {
         table.row([
             w.cpu.to_string(),
-            format!("{:.1} %", w.busy * 100.0),
+            percent(w.busy),
+            percent(w.idle),
             thousands(w.packets),
-            format!("{:.1}", w.burst),
+            decimal(w.burst),
             thousands(w.polls),
+            w.ticks_per_packet.map(decimal).unwrap_or_default(),
+            w.ns_per_packet.map(decimal).unwrap_or_default(),
             w.queues.join(", "),
         ]);
+        for s in &w.stages {
+            stages.row([
+                w.cpu.to_string(),
+                s.stage.clone(),
+                decimal(s.ticks_per_packet),
+                decimal(s.ns_per_packet),
+                decimal(s.packets_per_burst),
+                percent(s.share),
+            ]);
+        }
     }
-    table.render()
+    let stages = if workers.iter().all(|w| w.stages.is_empty()) { String::new() } else { stages.render() };
+    [table.render(), stages].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn drops(drops: &[DropInfo]) -> String {

@@ -2,7 +2,9 @@
 
 use crate::switch::Switch;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use dray_dataplane::WorkerStats;
 use dray_switch::Drop;
+use dray_switch::clock::{Stage, StageTime};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -125,9 +127,40 @@ pub fn render(switch: &Switch) -> String {
     let (used, size) = switch.dataplane.fdb_usage();
     family("dray_fdb_entries", "gauge", "MAC addresses in the FDB.", &[(String::new(), used as f64)]);
     family("dray_fdb_size", "gauge", "MAC addresses that the FDB can hold.", &[(String::new(), size as f64)]);
-    let workers = switch.worker_infos();
-    let busy: Vec<_> = workers.iter().map(|w| (format!("{{cpu=\"{}\"}}", w.cpu), w.busy)).collect();
+    let busy: Vec<_> = switch.recent.iter().map(|w| (format!("{{cpu=\"{}\"}}", w.cpu), w.busy())).collect();
     family("dray_worker_busy_ratio", "gauge", "Share of the last second spent on packets.", &busy);
+    let workers = switch.dataplane.worker_stats();
+    let ticks_per_second = switch.dataplane.ticks_per_ns() * 1e9;
+    type Figure = fn(&WorkerStats, f64) -> f64;
+    let families: [(&str, &str, Figure); 3] = [
+        ("dray_worker_busy_seconds", "Time spent on packets.", |w, ticks_per_second| {
+            w.busy_ticks as f64 / ticks_per_second
+        }),
+        ("dray_worker_bursts", "Bursts received.", |w, _| w.bursts as f64),
+        ("dray_worker_packets", "Frames received.", |w, _| w.packets as f64),
+    ];
+    for (name, help, figure) in families {
+        let sample = |w: &WorkerStats| (format!("{{cpu=\"{}\"}}", w.cpu), figure(w, ticks_per_second));
+        family(name, "counter", help, &workers.iter().map(sample).collect::<Vec<_>>());
+    }
+    type StageFigure = fn(&StageTime, f64) -> f64;
+    let families: [(&str, &str, StageFigure); 3] = [
+        ("dray_worker_stage_seconds", "Time spent in a stage, in the sampled bursts.", |time, ticks_per_second| {
+            time.ticks as f64 / ticks_per_second
+        }),
+        ("dray_worker_stage_packets", "Frames that a stage had, in the sampled bursts.", |time, _| time.frames as f64),
+        ("dray_worker_stage_bursts", "Sampled bursts in which a stage had frames.", |time, _| time.bursts as f64),
+    ];
+    for (name, help, figure) in families {
+        let mut samples = Vec::new();
+        for worker in &workers {
+            for (stage, time) in Stage::ALL.iter().zip(&worker.stages) {
+                let labels = format!("{{cpu=\"{}\",stage=\"{}\"}}", worker.cpu, stage.name());
+                samples.push((labels, figure(time, ticks_per_second)));
+            }
+        }
+        family(name, "counter", help, &samples);
+    }
     let uptime = switch.started.elapsed().as_secs() as f64;
     family("dray_uptime_seconds", "gauge", "Seconds since drayd started.", &[(String::new(), uptime)]);
     text.push_str("# EOF\n");

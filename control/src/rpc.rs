@@ -7,11 +7,12 @@ use crate::switch::Switch;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
     DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, REFUSED, Request, RpcError,
-    Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+    StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
 use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
-use dray_dataplane::{Place, PortCounts};
+use dray_dataplane::{Place, PortCounts, WorkerStats};
 use dray_switch::Drop;
+use dray_switch::clock::{Stage, StageTime};
 use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ impl Switch {
             Request::Vtep(VtepRequest::Show {}) => {
                 done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
             }
-            Request::Worker(WorkerRequest::Show {}) => done(self.worker_infos()),
+            Request::Worker(WorkerRequest::Show { total }) => done(self.worker_infos(total)),
             Request::Drop(DropRequest::Show {}) => done(self.drop_infos()),
             Request::Config(ConfigRequest::Show {}) => done(ConfigText { text: render(&self.config) }),
             Request::Config(ConfigRequest::Diff { file }) => {
@@ -281,20 +282,29 @@ impl Switch {
     }
 
     /// Reply to `worker.show`.
-    pub fn worker_infos(&self) -> Vec<WorkerInfo> {
-        let info = |(worker, &busy): (dray_dataplane::WorkerStats, &f64)| WorkerInfo {
-            cpu: worker.cpu,
-            queues: worker
-                .queues
-                .iter()
-                .map(|(port, n)| if *n == 1 { port.clone() } else { format!("{port} x{n}") })
-                .collect(),
-            polls: worker.loops,
-            busy,
-            packets: worker.packets,
-            burst: worker.packets as f64 / worker.bursts.max(1) as f64,
+    fn worker_infos(&self, total: bool) -> Vec<WorkerInfo> {
+        let ticks_per_ns = self.dataplane.ticks_per_ns();
+        let info = |(worker, recent): (WorkerStats, &WorkerStats)| {
+            let period = if total { &worker } else { recent };
+            let ticks = (period.packets != 0).then(|| period.busy_ticks as f64 / period.packets as f64);
+            WorkerInfo {
+                cpu: worker.cpu,
+                queues: worker
+                    .queues
+                    .iter()
+                    .map(|(port, n)| if *n == 1 { port.clone() } else { format!("{port} x{n}") })
+                    .collect(),
+                polls: worker.loops,
+                busy: period.busy(),
+                idle: 1.0 - period.busy(),
+                packets: worker.packets,
+                burst: worker.packets as f64 / worker.bursts.max(1) as f64,
+                ticks_per_packet: ticks,
+                ns_per_packet: ticks.map(|ticks| ticks / ticks_per_ns),
+                stages: stage_infos(period, ticks_per_ns),
+            }
         };
-        self.dataplane.worker_stats().into_iter().zip(&self.busy).map(info).collect()
+        self.dataplane.worker_stats().into_iter().zip(&self.recent).map(info).collect()
     }
 
     fn drop_infos(&self) -> Vec<DropInfo> {
@@ -340,6 +350,24 @@ fn vhost_user_detail(status: &vhost_user::Status, put: &mut impl FnMut(&str, Val
     put("logging", json!(status.logging));
     put("guest_mtu", json!(status.mtu));
     put("faults", json!(status.faults));
+}
+
+/// The stages that had any packets.
+fn stage_infos(period: &WorkerStats, ticks_per_ns: f64) -> Vec<StageInfo> {
+    let all: u64 = period.stages.iter().map(|time| time.ticks).sum();
+    let active = Stage::ALL.iter().zip(&period.stages).filter(|(_, time)| time.frames != 0 && time.bursts != 0);
+    let info = |(stage, time): (&Stage, &StageTime)| {
+        let ticks_per_packet = time.ticks as f64 / time.frames as f64;
+        StageInfo {
+            stage: stage.name().into(),
+            ticks_per_packet,
+            ns_per_packet: ticks_per_packet / ticks_per_ns,
+            packets_per_burst: time.frames as f64 / time.bursts as f64,
+            share: time.ticks as f64 / all.max(1) as f64,
+            sampled: time.frames,
+        }
+    };
+    active.map(info).collect()
 }
 
 /// The drop counters that are not zero.

@@ -57,8 +57,9 @@ pub struct Switch {
     pub(crate) dataplane: Dataplane,
     pub(crate) ports: Ports,
     pub(crate) overlay: Option<Overlay>,
-    /// Each worker's share of time spent on packets in the last second, 0..=1.
-    pub(crate) busy: Vec<f64>,
+    /// What each worker did in the last second.
+    pub(crate) recent: Vec<WorkerStats>,
+    /// What it had done at the end of that.
     stats: Vec<WorkerStats>,
     published: Instant,
     is_stale: bool,
@@ -82,7 +83,7 @@ impl Switch {
             config: nothing,
             file: file.to_owned(),
             started: now,
-            busy: vec![0.0; dataplane.workers()],
+            recent: dataplane.worker_stats(),
             stats: dataplane.worker_stats(),
             dataplane,
             ports: Ports::new()?,
@@ -336,11 +337,7 @@ impl Switch {
 
     fn sample(&mut self) {
         let stats = self.dataplane.worker_stats();
-        let busy = |(new, old): (&WorkerStats, &WorkerStats)| {
-            let total = new.total_ticks.saturating_sub(old.total_ticks).max(1);
-            (new.busy_ticks.saturating_sub(old.busy_ticks) as f64 / total as f64).clamp(0.0, 1.0)
-        };
-        self.busy = stats.iter().zip(&self.stats).map(busy).collect();
+        self.recent = stats.iter().zip(&self.stats).map(|(new, old)| new.since(old)).collect();
         self.stats = stats;
     }
 

@@ -1,6 +1,7 @@
 //! Counters: each worker writes its own, everybody may read them.
 
 use dray_switch::Drop;
+use dray_switch::clock::{Stage, StageTime};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
@@ -115,6 +116,28 @@ pub(crate) struct WorkerCounters {
     pub(crate) bursts: Counter,
     pub(crate) packets: Counter,
     pub(crate) busy_ticks: Counter,
+    /// By [`Stage`]'s number.
+    pub(crate) stages: [StageCounters; Stage::COUNT],
+}
+
+/// What one stage of a worker took, in the bursts that were timed.
+#[derive(Default)]
+pub(crate) struct StageCounters {
+    ticks: Counter,
+    frames: Counter,
+    bursts: Counter,
+}
+
+impl StageCounters {
+    pub(crate) fn add(&self, time: StageTime) {
+        self.ticks.add(time.ticks);
+        self.frames.add(time.frames);
+        self.bursts.add(time.bursts);
+    }
+
+    pub(crate) fn get(&self) -> StageTime {
+        StageTime { ticks: self.ticks.get(), frames: self.frames.get(), bursts: self.bursts.get() }
+    }
 }
 
 /// All counters of one worker.

@@ -16,6 +16,7 @@ pub use publish::configured_vteps;
 use counters::Counters;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dray_config::{Mac, StaticTo, ValidConfig};
+use dray_switch::clock::{Stage, StageTime};
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::tables::Tables;
 use dray_switch::{Rx, Tx};
@@ -90,6 +91,35 @@ pub struct WorkerStats {
     pub busy_ticks: u64,
     /// Time-stamp ticks since it started.
     pub total_ticks: u64,
+    /// What each stage took, in the bursts that were timed; by [`Stage`]'s number.
+    pub stages: [StageTime; Stage::COUNT],
+}
+
+impl WorkerStats {
+    /// What it has done since `before`, an earlier look at the same worker.
+    pub fn since(&self, before: &WorkerStats) -> WorkerStats {
+        // Time-stamp counters of two CPUs may differ a little, and counters are read while they change.
+        let mut stages = self.stages;
+        for (now, then) in stages.iter_mut().zip(&before.stages) {
+            now.ticks = now.ticks.saturating_sub(then.ticks);
+            now.frames = now.frames.saturating_sub(then.frames);
+            now.bursts = now.bursts.saturating_sub(then.bursts);
+        }
+        WorkerStats {
+            loops: self.loops.saturating_sub(before.loops),
+            bursts: self.bursts.saturating_sub(before.bursts),
+            packets: self.packets.saturating_sub(before.packets),
+            busy_ticks: self.busy_ticks.saturating_sub(before.busy_ticks),
+            total_ticks: self.total_ticks.saturating_sub(before.total_ticks),
+            stages,
+            ..self.clone()
+        }
+    }
+
+    /// Share of the time spent on bursts, 0..=1.
+    pub fn busy(&self) -> f64 {
+        (self.busy_ticks as f64 / self.total_ticks.max(1) as f64).clamp(0.0, 1.0)
+    }
 }
 
 struct Handle {
@@ -115,7 +145,8 @@ pub struct Dataplane {
     workers: Vec<Handle>,
     fdb: Arc<Fdb>,
     clock: Arc<AtomicU16>,
-    started: Instant,
+    /// With the ticks at that time.
+    started: (Instant, u64),
     ageing: u16,
     /// The next part of the FDB to be searched for old entries.
     part: usize,
@@ -171,7 +202,7 @@ impl Dataplane {
             workers,
             fdb,
             clock,
-            started: Instant::now(),
+            started: (Instant::now(), dray_switch::mem::ticks()),
             ageing: config.fdb.ageing,
             part: 0,
             names: Names::default(),
@@ -300,9 +331,16 @@ impl Dataplane {
                 packets: w.counters.worker.packets.get(),
                 busy_ticks: w.counters.worker.busy_ticks.get(),
                 total_ticks: now - w.started,
+                stages: std::array::from_fn(|stage| w.counters.worker.stages[stage].get()),
             }
         };
         self.workers.iter().map(stats).collect()
+    }
+
+    /// Time-stamp ticks in a nanosecond, the more exact the longer it has run.
+    pub fn ticks_per_ns(&self) -> f64 {
+        let (started, at) = self.started;
+        dray_switch::mem::ticks().saturating_sub(at) as f64 / started.elapsed().as_nanos().max(1) as f64
     }
 
     /// MACs in the FDB, and how many it may hold.
@@ -385,7 +423,7 @@ impl Dataplane {
     }
 
     fn now(&self) -> u16 {
-        self.started.elapsed().as_secs() as u16
+        self.started.0.elapsed().as_secs() as u16
     }
 
     /// Housekeeping, to be called about ten times a second: the workers' clock, and a part of the ageing.

@@ -4,6 +4,7 @@ use crate::counters::{Counters, PortCounters};
 use crate::rotation::Rotation;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
+use dray_switch::clock::Stage;
 use dray_switch::mem::ticks;
 use dray_switch::offload;
 use dray_switch::pipeline::{Context, Pipeline};
@@ -106,7 +107,9 @@ impl Worker {
         let Hands { tx, pipeline, burst, scratch } = hands;
         burst.clear();
         burst.head_len = q.head_len;
+        pipeline.clock.begin();
         q.queue.receive(burst);
+        pipeline.clock.mark(Stage::Receive, burst.len());
         let refused = burst.drops.total();
         if burst.is_empty() && refused == 0 {
             return false;
@@ -119,6 +122,8 @@ impl Worker {
         let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch };
         let tally = pipeline.run(burst, cx, &mut out);
         q.queue.release(burst);
+        pipeline.clock.mark(Stage::Release, burst.len());
+        pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
 
         counters.switched.add(tally.switched as u64);
         if tally.copies | tally.punted | tally.not_learned != 0 {

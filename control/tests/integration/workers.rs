@@ -18,6 +18,15 @@ fn two_workers_switch_between_each_others_ports() {
     let shown: Vec<WorkerInfo> = drayd.json("worker show");
     assert_eq!(shown.len(), 2);
     assert!(shown.iter().all(|w| !w.queues.is_empty() && w.packets > 10_000), "{shown:?}");
+    for worker in drayd.json::<Vec<WorkerInfo>>("worker show --total") {
+        shows_where_the_time_goes(&worker);
+    }
+    let recent = || drayd.json::<Vec<WorkerInfo>>("worker show");
+    let active = |w: &WorkerInfo| w.ticks_per_packet.is_some() && !w.stages.is_empty();
+    let recent = wait_for("figures of a second", || Some(recent()).filter(|workers| workers.iter().all(active)));
+    recent.iter().for_each(shows_where_the_time_goes);
+    let table = drayd.dray("worker show");
+    assert!(table.contains("STAGE") && table.contains("forward"), "{table}");
     // Tables are published while both run.
     let extra = test.path("extra.sock").display().to_string();
     for _ in 0..20 {
@@ -42,4 +51,22 @@ fn two_workers_switch_between_each_others_ports() {
     wanted.sort();
     assert_eq!(got, wanted);
     drayd.finish();
+}
+
+/// A worker that switches between ports passes these stages, and (if that was in the sample) floods now and then.
+fn shows_where_the_time_goes(worker: &WorkerInfo) {
+    let stages = worker.stages.iter().filter(|s| s.stage != "flood");
+    let names: Vec<&str> = stages.map(|s| s.stage.as_str()).collect();
+    assert_eq!(names, ["receive", "parse", "learn", "forward", "send", "release"], "{worker:?}");
+    let (ticks, ns) = (worker.ticks_per_packet.unwrap(), worker.ns_per_packet.unwrap());
+    assert!(
+        ticks > 1.0 && ns > 1.0 && worker.busy > 0.0 && (worker.busy + worker.idle - 1.0).abs() < 1e-9,
+        "{worker:?}"
+    );
+    for s in &worker.stages {
+        assert!(s.ticks_per_packet > 0.0 && s.sampled > 0 && (1.0..=64.0).contains(&s.packets_per_burst), "{worker:?}");
+        // One clock for all.
+        assert!((s.ns_per_packet / s.ticks_per_packet / (ns / ticks) - 1.0).abs() < 1e-6, "{worker:?}");
+    }
+    assert!((worker.stages.iter().map(|s| s.share).sum::<f64>() - 1.0).abs() < 1e-6, "{worker:?}");
 }

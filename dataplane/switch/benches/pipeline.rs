@@ -8,6 +8,7 @@
 #![allow(missing_docs)]
 
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
+use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb};
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
@@ -91,6 +92,7 @@ fn run(flows: u32, port: u16, encapsulate: bool) -> f64 {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(100) {
             for _ in 0..bursts.unwrap_or(256) {
+                pipeline.clock.begin();
                 burst.clear();
                 burst.head_len = if port == 2 { HEAD_UNDERLAY } else { HEAD };
                 for _ in 0..BURST {
@@ -98,8 +100,12 @@ fn run(flows: u32, port: u16, encapsulate: bool) -> f64 {
                     unsafe { burst.push(frames[at].as_ptr(), 60, 0) };
                     at = if at + 1 == frames.len() { 0 } else { at + 1 };
                 }
+                pipeline.clock.mark(Stage::Receive, burst.len());
                 let cx = Context { tables: &tables, fdb: fdb.view(), now: 1, port };
                 pipeline.run(&mut burst, cx, &mut sink);
+                pipeline.clock.end(|stage, time| {
+                    black_box((stage, time));
+                });
                 assert_eq!(burst.drops.total(), 0);
                 n += BURST as u64;
             }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod burst;
+pub mod clock;
 mod cpu;
 pub mod drops;
 pub mod fdb;

@@ -1,6 +1,7 @@
 //! The way of a burst, in one place. Every stage takes the frames that are still under way and hands on what remains.
 
 use crate::burst::Burst;
+use crate::clock::{Stage, StageClock};
 use crate::drops::Drop;
 use crate::port::Output;
 use crate::stages::{Live, Verdict, decap, egress::Lists, encap, flood, forward, learn, parse};
@@ -24,6 +25,8 @@ pub struct Tally {
 /// The stages' working memory; one a worker.
 #[derive(Default)]
 pub struct Pipeline {
+    /// How long the stages take. The burst begins and ends with whoever receives it.
+    pub clock: StageClock,
     lists: Lists,
     tunnels: Vec<(u16, u16)>,
 }
@@ -33,9 +36,11 @@ impl Pipeline {
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
         let mut tally = Tally::default();
         let mut live = Live::all(burst.len());
+        let clock = &mut self.clock;
         self.lists.reach(cx.tables.ports.len());
 
-        match cx.tables.ports.get(cx.port as usize) {
+        let from = cx.tables.ports.get(cx.port as usize);
+        match from {
             Some(&PortTable::Access(bridge)) => {
                 parse::run(burst, &mut live, cx, |vlan| if vlan == 0 { bridge } else { NO_BRIDGE });
             }
@@ -45,13 +50,22 @@ impl Pipeline {
             Some(PortTable::Underlay) => tally.punted = decap::run(burst, &mut live, cx, out),
             Some(PortTable::Unused) | None => live.each(burst, |_, _| Verdict::Drop(Drop::VlanNoBridge)),
         }
+        let first = if let Some(PortTable::Underlay) = from { Stage::Decap } else { Stage::Parse };
+        clock.mark(first, burst.len());
         tally.not_learned = learn::run(burst, live, cx);
+        clock.mark(Stage::Learn, live.len());
+        let frames = live.len();
         forward::run(burst, &mut live, cx, &mut self.lists, &mut self.tunnels);
+        clock.mark(Stage::Forward, frames);
+        let frames = self.tunnels.len();
         encap::run(burst, cx, &mut self.lists, &mut self.tunnels);
+        clock.mark(Stage::Encap, frames);
         tally.copies = flood::run(burst, live, cx, &mut self.lists, out);
+        clock.mark(Stage::Flood, live.len());
         self.lists.flush(burst, out);
 
         tally.switched = std::mem::take(&mut self.lists.switched);
+        clock.mark(Stage::Send, tally.switched as usize);
         tally
     }
 }

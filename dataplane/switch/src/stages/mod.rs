@@ -38,6 +38,12 @@ impl Live {
         Live(if n == 0 { 0 } else { u64::MAX >> (64 - n) })
     }
 
+    /// How many they are.
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
     /// Their numbers, in order.
     #[inline(always)]
     pub(crate) fn iter(self) -> impl Iterator<Item = u16> {
