@@ -1,0 +1,526 @@
+//! The comparison with other switches, side by side: every figure of Dray's stands beside theirs from the same seconds.
+//!
+//! A round has one measurement of each switch. All of them are started anew, connected and sent every frame once; then they
+//! are stopped where they are, and one after the other runs while it is measured, so that the measurements of a round are
+//! half a second apart and nothing else runs. Each second round goes the other way. Between any two measurements it is
+//! looked how fast the two CPUs talk to each other; a round in which that changes is done again.
+
+mod args;
+mod case;
+mod mood;
+mod page;
+mod results;
+mod stats;
+
+pub use args::{BenchArgs, run};
+pub use case::{CASES, Case, Way};
+pub use results::{FdbFigures, Figures, Measured, Results, Same};
+pub use stats::{Estimate, median};
+
+use crate::cpu;
+use crate::generator::{Generator, Link, Options, Report};
+use crate::memif::{self, Memif};
+use crate::peer::{Dray, HugePages, Kind, Memory, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
+use crate::vhost::{self, VhostUser};
+use dray_config::{Role, SocketName, rpc};
+use dray_vhost::memif::{PortSpec, Supervisor};
+use results::{Contestant, Machine, Method, Started};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Huge pages of 2 MiB that the switches of a round need together.
+const PAGES: u64 = 640;
+/// How often the rounds of a case may be done again, for each that counts.
+const REPEATS: usize = 2;
+
+/// What is measured, and how.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The daemon.
+    pub dray: Dray,
+    /// The command.
+    pub command: PathBuf,
+    /// The yardstick.
+    pub testpmd: Testpmd,
+    /// Whether OVS-DPDK and VPP are measured too.
+    pub peers: bool,
+    /// The generator's CPU.
+    pub generator_cpu: usize,
+    /// The switch's CPU.
+    pub switch_cpu: usize,
+    /// Rounds of each case; each measures all switches once.
+    pub rounds: usize,
+    /// How long one measurement takes.
+    pub duration: Duration,
+    /// Descriptors a ring.
+    pub ring_size: u32,
+    /// Bytes a buffer.
+    pub buffer_size: u32,
+    /// Whether DPDK gets huge pages if there are any.
+    pub huge_pages: bool,
+    /// Cases.
+    pub cases: Vec<Case>,
+}
+
+/// Frames for a switch, from links of either kind.
+trait Source {
+    fn learn(&mut self, stop: &AtomicBool) -> Result<(), String>;
+    fn run(&mut self, duration: Duration, stop: &AtomicBool) -> Result<Report, String>;
+}
+
+impl<L: Link> Source for Generator<L> {
+    fn learn(&mut self, stop: &AtomicBool) -> Result<(), String> {
+        Generator::learn(self, stop)
+    }
+
+    fn run(&mut self, duration: Duration, stop: &AtomicBool) -> Result<Report, String> {
+        Generator::run(self, duration, stop, |_| {})
+    }
+}
+
+/// A switch that has seen every frame once, and is paused.
+struct Seat {
+    // Before the switch, which it would miss.
+    source: Box<dyn Source>,
+    switch: Switch,
+    /// Its private memory when its links had come up, and now.
+    memory: [u64; 2],
+}
+
+/// A run that goes on.
+struct Run<'a> {
+    bench: &'a Bench,
+    memory: Memory,
+    stop: &'a AtomicBool,
+    say: &'a mut dyn FnMut(&str),
+    started: Vec<Started>,
+}
+
+/// What a round gave.
+struct Round {
+    /// One of each switch.
+    reports: Vec<Report>,
+    /// One more than switches.
+    probes: Vec<f64>,
+}
+
+impl Bench {
+    /// Measures everything. `say` gets a line for every step.
+    ///
+    /// # Errors
+    /// What went wrong, or that `stop` became true. Everything that was started has ended.
+    pub fn run(&self, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Results, String> {
+        let pages = if self.huge_pages { HugePages::get(PAGES) } else { HugePages::none() };
+        let (ovs, vpp) = (Ovs::default(), Vpp::default());
+        let mut peers: Vec<&dyn Peer> = vec![&self.dray, &self.testpmd];
+        let mut switches = Vec::new();
+        for peer in &peers {
+            switches.push(contestant(*peer, peer.version()?));
+        }
+        let mut missing = Vec::new();
+        if self.peers {
+            for peer in [&ovs as &dyn Peer, &vpp] {
+                match peer.version() {
+                    Ok(version) => {
+                        switches.push(contestant(peer, version));
+                        peers.push(peer);
+                    }
+                    Err(e) => {
+                        say(&format!("without {}: {e}", peer.name()));
+                        missing.push((peer.name(), e));
+                    }
+                }
+            }
+        }
+        let mut results = Results {
+            void: None,
+            machine: self.machine(pages.memory),
+            method: Method {
+                ring_size: self.ring_size,
+                buffer_size: self.buffer_size,
+                seconds: self.duration.as_secs_f64(),
+                rounds: self.rounds,
+            },
+            switches,
+            missing,
+            same: Vec::new(),
+            cases: Vec::new(),
+            fdb: None,
+            started: Vec::new(),
+        };
+        let mut run = Run { bench: self, memory: pages.memory, stop, say, started: Vec::new() };
+        results.same = run.same()?;
+        results.void = void(&results.same);
+        if let Some(why) = &results.void {
+            (run.say)(&format!("VOID: {why}"));
+        }
+        for &case in &self.cases {
+            results.cases.push(run.case(case, &peers)?);
+        }
+        results.started = run.started;
+        let plain = self.cases.iter().filter(|c| c.link == Kind::Memif && c.way == Way::Plain);
+        if let Some(&case) = plain.max_by_key(|c| c.flows) {
+            say(&format!("{case}: drayd's memory"));
+            results.fdb = Some(self.fdb(case, stop)?);
+        }
+        Ok(results)
+    }
+
+    /// What a switch is asked for: testpmd has no VXLAN, and moves plain frames where others wrap or unwrap them.
+    fn asked(&self, case: Case, peer: &dyn Peer) -> Case {
+        if peer.name() == self.testpmd.name() { case.plain() } else { case }
+    }
+
+    fn setup(&self, case: Case, memory: Memory) -> Setup {
+        Setup {
+            cpu: self.switch_cpu,
+            other_cpu: self.generator_cpu,
+            kind: case.link,
+            overlay: None,
+            ring_size: self.ring_size,
+            macs: case.macs(),
+            memory,
+        }
+    }
+
+    /// Starts a switch, connects a generator to it, sends every frame once, and pauses it.
+    fn seat(&self, case: Case, peer: &dyn Peer, memory: Memory, stop: &AtomicBool) -> Result<Seat, String> {
+        let case = self.asked(case, peer);
+        let mut switch = peer.start(&self.setup(case, memory))?;
+        let (sockets, queues) = (switch.sockets(), switch.queues());
+        let connected = cpu::on(self.generator_cpu, || {
+            let mut source: Box<dyn Source> = match case.link {
+                Kind::Memif => {
+                    let mut options = self.memif(case, sockets);
+                    (options.queues, options.senders) = (queues, 1);
+                    Box::new(Generator::<Memif>::connect(&options)?)
+                }
+                Kind::VhostUser => {
+                    Box::new(Generator::<VhostUser>::connect(&self.vhost_user(case, sockets.map(Some)))?)
+                }
+            };
+            switch.start()?;
+            let before = switch.private_memory();
+            source.learn(stop)?;
+            Ok((source, before))
+        });
+        let paused = switch.pause();
+        if stop.load(Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
+        paused?;
+        let failed = |e| format!("{case}, {}: {e}\nits last words:\n{}", peer.name(), switch.log());
+        let (source, before) = connected.map_err(failed)?;
+        let memory = [before, switch.private_memory()];
+        Ok(Seat { source, switch, memory })
+    }
+
+    /// Lets a switch run, and measures it.
+    fn measure(&self, seat: &mut Seat, stop: &AtomicBool) -> Result<Report, String> {
+        seat.switch.resume();
+        let report = cpu::on(self.generator_cpu, || seat.source.run(self.duration, stop));
+        if stop.load(Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
+        seat.switch.pause()?;
+        report.map_err(|e| format!("{e}\nits last words:\n{}", seat.switch.log()))
+    }
+
+    fn options<E>(&self, case: Case, ends: [E; 2]) -> Options<E> {
+        let [a, b] = ends;
+        let mut options = Options::new(a, b);
+        options.ring_size = self.ring_size;
+        options.buffer_size = self.buffer_size;
+        options.flows = case.flows;
+        options.size(case.size)
+    }
+
+    fn memif(&self, case: Case, [a, b]: [SocketName; 2]) -> Options<memif::End> {
+        self.options(case, [memif::End::new(a, 0), memif::End::new(b, 1)])
+    }
+
+    fn vhost_user(&self, case: Case, sockets: [Option<SocketName>; 2]) -> Options<vhost::End> {
+        self.options(case, sockets.map(|socket| vhost::End { socket, role: Role::Client, packed: case.packed }))
+    }
+
+    /// What the FDB takes.
+    fn fdb(&self, case: Case, stop: &AtomicBool) -> Result<FdbFigures, String> {
+        let mut seat = self.seat(case, &self.dray, Memory::Ordinary, stop)?;
+        seat.switch.resume();
+        let status = self.status(&seat.switch)?;
+        let [memory_before, memory_after] = seat.memory;
+        drop(seat);
+        let few = Case { flows: 1, ..case };
+        let switch = self.dray.start(&Setup { macs: 1024, ..self.setup(few, Memory::Ordinary) })?;
+        let _links = Generator::<Memif>::connect(&self.memif(few, switch.sockets()))?;
+        Ok(FdbFigures {
+            macs: 2 * u64::from(case.flows),
+            learned: status.fdb_used,
+            size: status.fdb_size,
+            memory_small: switch.private_memory(),
+            memory_before,
+            memory_after,
+        })
+    }
+
+    /// What `dray status` says of this drayd.
+    fn status(&self, switch: &Switch) -> Result<rpc::Status, String> {
+        let output = Command::new(&self.command)
+            .arg("--socket")
+            .arg(switch.control())
+            .args(["--json", "status"])
+            .output()
+            .map_err(|e| format!("start {}: {e}", self.command.display()))?;
+        if !output.status.success() {
+            return Err(format!("dray status: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("what dray status says: {e}"))
+    }
+
+    /// What the generator reaches against the least that a switch could do, on the switch's CPU.
+    ///
+    /// # Errors
+    /// If there are no links, or `stop` became true.
+    pub fn ceiling(&self, case: Case, stop: &AtomicBool) -> Result<Report, String> {
+        if case.link == Kind::VhostUser {
+            return self.against_null(Generator::<VhostUser>::connect(&self.vhost_user(case, [None, None]))?, stop);
+        }
+        let dir = TempDir::new()?;
+        let socket = SocketName::Path(dir.path().join("memif.sock"));
+        let supervisor = Supervisor::start(|_| {})?;
+        for (id, name) in [(0, "a"), (1, "b")] {
+            let memif = dray_config::Memif {
+                socket: socket.clone(),
+                id,
+                role: Role::Server,
+                secret: None,
+                ring_size: self.ring_size,
+                buffer_size: self.buffer_size,
+                queues: 1,
+            };
+            supervisor.add(PortSpec { name: name.into(), memif, max_frame: 9216 })?;
+        }
+        self.against_null(Generator::<Memif>::connect(&self.memif(case, [socket.clone(), socket]))?, stop)
+    }
+
+    /// Lets a generator send to the least that a switch could do.
+    fn against_null<L: Link>(&self, mut generator: Generator<L>, stop: &AtomicBool) -> Result<Report, String> {
+        // Nothing but lengths reaches the receiver, so there is nothing to look at; the bytes of samples are read all the
+        // same, as they are in a measurement.
+        let mut null = generator.null_switch()?;
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let ended = &ended;
+            let switch = scope.spawn(move || {
+                cpu::pin(self.switch_cpu)?;
+                while !ended.load(Ordering::Relaxed) {
+                    if L::step(&mut null) == 0 {
+                        std::hint::spin_loop();
+                    }
+                }
+                Ok(())
+            });
+            let report = cpu::on(self.generator_cpu, || {
+                generator.learn(stop)?;
+                generator.run(self.duration, stop, |_| {})
+            });
+            ended.store(true, Ordering::Relaxed);
+            let switch: Result<(), String> = switch.join().unwrap_or_else(|_| Err("the null switch panicked".into()));
+            switch?;
+            if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { report }
+        })
+    }
+
+    fn machine(&self, memory: Memory) -> Machine {
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let info = read("/proc/cpuinfo");
+        let name = info.lines().find_map(|l| l.strip_prefix("model name"));
+        let date = Command::new("date").args(["-u", "+%F %R UTC"]).output().map(|o| o.stdout).unwrap_or_default();
+        Machine {
+            date: String::from_utf8_lossy(&date).trim().to_owned(),
+            cpu: name.map(|l| l.trim_start_matches([' ', '\t', ':']).to_owned()).unwrap_or_default(),
+            cpus: dray_config::allowed_cpus().len(),
+            used: [self.generator_cpu, self.switch_cpu],
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            huge_pages: memory == Memory::Huge,
+            load: read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// testpmd and Dray, each against itself.
+    fn same(&mut self) -> Result<Vec<Same>, String> {
+        let (case, bench) = (Case::memif(60, 1_000), self.bench);
+        (self.say)(&format!("{case}: testpmd io and Dray, each against itself"));
+        let peers: [&dyn Peer; 4] = [&bench.testpmd, &bench.dray, &bench.testpmd, &bench.dray];
+        // As many again, because more is asked of their median than of others'.
+        let (rounds, _, _) = self.rounds(case, &peers, 2 * bench.rounds)?;
+        let rate = |which: usize| -> Vec<f64> { rounds.iter().map(|r| r.reports[which].mpps).collect() };
+        Ok([0, 1]
+            .map(|which| Same { switch: peers[which].name(), ratio: results::ratios(&rate(which), &rate(which + 2)) })
+            .into())
+    }
+
+    /// Measures all switches that can do it.
+    fn case(&mut self, case: Case, peers: &[&dyn Peer]) -> Result<Measured, String> {
+        let bench = self.bench;
+        let ceiling = bench.ceiling(case.plain(), self.stop)?.mpps;
+        (self.say)(&format!("{case} (the generator alone: {ceiling:.0} Mpps)"));
+        let mut absent = Vec::new();
+        let mut able = Vec::new();
+        for &peer in peers {
+            match peer.lacks(&bench.setup(bench.asked(case, peer), self.memory)) {
+                Some(why) => absent.push((peer.name(), why)),
+                None => able.push(peer),
+            }
+        }
+        let (rounds, repeated, unsteady) = self.rounds(case, &able, bench.rounds)?;
+        let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which]).collect() };
+        let rate = |name: &str| -> Vec<f64> {
+            let which = able.iter().position(|p| p.name() == name);
+            which.map_or(Vec::new(), |which| of(which).iter().map(|r| r.mpps).collect())
+        };
+        let (dray, testpmd) = (rate(bench.dray.name()), rate(bench.testpmd.name()));
+        let figures = |(which, peer): (usize, &&dyn Peer)| Figures::new(peer.name(), case, &of(which), &dray, &testpmd);
+        Ok(Measured {
+            case,
+            target: case.target(),
+            ceiling,
+            figures: able.iter().enumerate().map(figures).collect(),
+            absent,
+            probes: rounds.iter().map(|r| r.probes.clone()).collect(),
+            repeated,
+            unsteady,
+        })
+    }
+
+    /// That many rounds, how many more had to be done, and how many of those that count are not steady.
+    fn rounds(&mut self, case: Case, peers: &[&dyn Peer], wanted: usize) -> Result<(Vec<Round>, usize, usize), String> {
+        let (mut rounds, mut repeated, mut unsteady) = (Vec::new(), 0, 0);
+        while rounds.len() < wanted {
+            let round = self.round(case, peers, rounds.len() % 2 == 1)?;
+            let names = peers.iter().zip(&round.reports).map(|(p, r)| format!("{} {:.2}", p.name(), r.mpps));
+            let line = format!(
+                "  round {}/{wanted}: {} Mpps; {:.0} ns between the CPUs",
+                rounds.len() + 1,
+                names.collect::<Vec<_>>().join(", "),
+                median(&round.probes)
+            );
+            // On a machine that others keep busy a switch may not get to run at all.
+            let stuck = peers.iter().zip(&round.reports).find(|(_, r)| r.mpps == 0.0);
+            let steady = mood::steady(&round.probes);
+            if (stuck.is_some() || !steady) && repeated < REPEATS * wanted {
+                repeated += 1;
+                (self.say)(&format!(
+                    "{line}; again, {}",
+                    if steady { "nothing came" } else { "that changed meanwhile" }
+                ));
+                continue;
+            }
+            if let Some((peer, _)) = stuck {
+                return Err(format!("{case}: {} passes nothing on while it is measured", peer.name()));
+            }
+            unsteady += usize::from(!steady);
+            (self.say)(&line);
+            rounds.push(round);
+        }
+        Ok((rounds, repeated, unsteady))
+    }
+
+    /// One round, of fresh processes.
+    fn round(&mut self, case: Case, peers: &[&dyn Peer], reversed: bool) -> Result<Round, String> {
+        let bench = self.bench;
+        let mut order: Vec<usize> = (0..peers.len()).collect();
+        if reversed {
+            order.reverse();
+        }
+        let mut seats: Vec<(usize, Seat)> = Vec::new();
+        for &which in &order {
+            seats.push((which, bench.seat(case, peers[which], self.memory, self.stop)?));
+        }
+        for (which, seat) in &seats {
+            let (path, switch) = (case.path(), peers[*which].name());
+            if !self.started.iter().any(|s| (s.path, s.switch) == (path, switch)) {
+                self.started.push(how(case, switch, &seat.switch));
+            }
+        }
+        let mut reports = vec![Report::default(); peers.len()];
+        let mut probes = vec![mood::probe(bench.generator_cpu, bench.switch_cpu)?];
+        for (which, seat) in &mut seats {
+            reports[*which] = bench.measure(seat, self.stop)?;
+            probes.push(mood::probe(bench.generator_cpu, bench.switch_cpu)?);
+        }
+        Ok(Round { reports, probes })
+    }
+}
+
+fn contestant(peer: &dyn Peer, version: String) -> Contestant {
+    Contestant { switch: peer.name(), version, about: peer.about() }
+}
+
+/// Command lines and files of a switch, with its directory left out.
+fn how(case: Case, name: &'static str, switch: &Switch) -> Started {
+    let dir = switch.directory().display().to_string();
+    let plain = |text: &str| text.replace(&dir, "DIR");
+    Started {
+        path: case.path(),
+        switch: name,
+        commands: switch.commands().iter().map(|c| plain(c)).collect(),
+        configuration: plain(&switch.configuration()),
+    }
+}
+
+/// Why a run is void, if it is.
+fn void(same: &[Same]) -> Option<String> {
+    let differ: Vec<String> =
+        same.iter().filter(|s| s.void()).map(|s| format!("{} {}", s.switch, s.ratio.text())).collect();
+    (!differ.is_empty()).then(|| {
+        format!(
+            "measured against itself, this differs by more than {:.0} %: {}. None of the figures may be used.",
+            100.0 * results::NOISE,
+            differ.join(", ")
+        )
+    })
+}
+
+/// How long all measurements will take, about: a switch takes a second to start and learn.
+pub fn expected(bench: &Bench) -> Duration {
+    let switches = if bench.peers { 3 } else { 2 };
+    let one = bench.duration + Duration::from_millis(1200);
+    one * (bench.rounds * (switches * bench.cases.len() + 8)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_switch_loses_nothing() {
+        let cpus = dray_config::allowed_cpus();
+        let bench = Bench {
+            dray: Dray { drayd: PathBuf::new() },
+            command: PathBuf::new(),
+            testpmd: Testpmd::default(),
+            peers: false,
+            generator_cpu: cpus[0],
+            switch_cpu: cpus[cpus.len() - 1],
+            rounds: 1,
+            duration: Duration::from_millis(200),
+            ring_size: 256,
+            buffer_size: 2048,
+            huge_pages: false,
+            cases: Vec::new(),
+        };
+        for case in ["100x300", "vhost:100x300", "packed:100x300"] {
+            let report = bench.ceiling(case.parse().unwrap(), &AtomicBool::new(false)).unwrap();
+            let d = report.a_to_b;
+            assert!(d.sent > 0 && d.received == d.sent && d.lost == 0, "{report:?}");
+            // It does not move any bytes, so what is looked at is nobody's.
+            assert_eq!((d.sampled, d.foreign), (d.received / 64, d.received / 64));
+            assert!(report.b_to_a.is_none());
+        }
+    }
+}
