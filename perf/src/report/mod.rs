@@ -578,3 +578,6 @@ fn not_negative(axis: &Axis, values: impl IntoIterator<Item = f64>) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

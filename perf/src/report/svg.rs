@@ -85,10 +85,15 @@ impl Svg {
     fn legend(&mut self, top: f64, items: &[(Sample, String)]) -> f64 {
         let (mut x, mut y) = (0.0, top + 12.0);
         for (sample, name) in items {
-            let name = fit(name, self.width - 40.0);
-            let width = 34.0 + text_width(&name);
+            let before = match sample {
+                Sample::Line(_) | Sample::Bar(_) => 32.0,
+                Sample::Part(_) => 24.0,
+                Sample::Target => 10.0,
+            };
+            let name = fit(name, self.width - before);
+            let width = before + text_width(&name);
             if x > 0.0 && x + width > self.width {
-                (x, y) = (0.0, y + LINE + 2.0);
+                (x, y) = (0.0, y + LINE + 4.0);
             }
             let middle = y - 4.0;
             match *sample {
@@ -101,13 +106,13 @@ impl Svg {
                     self.rect(&fill, [x, y - 10.0, 26.0, 11.0]);
                 }
                 Sample::Part(i) => {
-                    self.rect(&format!("class=\"f{}\"", i % COLOURS), [x + 8.0, y - 12.0, 18.0, 16.0]);
-                    self.text("key", x + 17.0, y, &letter(i));
+                    self.rect(&format!("class=\"f{}\"", i % COLOURS), [x, y - 12.0, 18.0, 16.0]);
+                    self.text("key", x + 9.0, y, &letter(i));
                 }
-                Sample::Target => self.line("target", [x + 18.0, y - 12.0, x + 18.0, y + 3.0]),
+                Sample::Target => self.line("target", [x + 3.0, y - 11.0, x + 3.0, y + 2.0]),
             }
-            self.text("", x + 32.0, y, &name);
-            x += width + 14.0;
+            self.text("", x + before, y, &name);
+            x += width + 12.0;
         }
         if items.is_empty() { top } else { y + 8.0 }
     }
@@ -128,7 +133,7 @@ impl Svg {
             4 => "m0 5l4.8 -8.4h-9.6z",
             _ => "m-5 -1.5h3.5v-3.5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5z",
         };
-        let _ = write!(self.out, "<path class=\"mark f{}\" d=\"M{x:.1} {y:.1}{shape}\"/>", i % COLOURS);
+        let _ = write!(self.out, "<path class=\"dot f{}\" d=\"M{x:.1} {y:.1}{shape}\"/>", i % COLOURS);
     }
 
     /// How the bars of a series are filled.
@@ -184,7 +189,7 @@ impl Svg {
         let narrow = self.narrow();
         let x = Span::new(chart.x.scale, false, points().map(|p| p.x), if narrow { 5 } else { 8 });
         let ys = points().flat_map(|p| std::iter::once(p.y).chain(p.interval.into_iter().flatten()));
-        let y = Span::new(chart.y.scale, true, ys, 5);
+        let y = Span::new(chart.y.scale, true, ys, 6);
         let height = if narrow { 220.0 } else { 270.0 };
         // Names beside the ends of the curves if there is room, above them otherwise.
         let beside = !narrow && chart.series.len() as f64 * LINE <= height;
@@ -281,7 +286,7 @@ impl Svg {
                 .into_iter()
                 .chain(bars.flat_map(|b| std::iter::once(b.value).chain(b.interval.into_iter().flatten())))
         });
-        let axis = Span::new(Scale::Linear, true, values, if narrow { 4 } else { 7 });
+        let axis = Span::new(Scale::Linear, true, values, if narrow { 5 } else { 7 });
         self.patterns(chart.series.len());
         let mut items: Vec<_> = chart.series.iter().enumerate().map(|(i, s)| (Sample::Bar(i), s.clone())).collect();
         if groups().any(|g| g.target.is_some()) {
@@ -289,7 +294,7 @@ impl Svg {
         }
         let legend = self.legend(0.0, &items);
         let names = groups().map(|g| g.name.as_str());
-        let left = if narrow { 0.0 } else { names.map(text_width).fold(84.0, f64::max).min(230.0) + 12.0 };
+        let left = if narrow { 0.0 } else { names.map(text_width).fold(84.0, f64::max).min(270.0) + 12.0 };
         // Room for the figure behind the longest bar.
         let right = self.width - 44.0;
         let bars = (BAR + 2.0) * chart.series.len().max(1) as f64;
@@ -305,7 +310,8 @@ impl Svg {
             let target = g.target.map(|t| (left + axis.at(t) * (right - left), format!("to reach {}", figure(t))));
             if narrow {
                 y = begin + LINE + 6.0;
-                self.text("name halo", 0.0, y - 5.0, &fit(&g.name, 0.66 * self.width));
+                self.line("rule", [0.0, y - 1.0, 0.0, y + bars - 1.0]);
+                self.text("name halo", 0.0, y - 5.0, &fit(&g.name, 0.7 * self.width));
                 if let Some((_, reach)) = &target {
                     self.text("tick end halo", self.width, y - 5.0, reach);
                 }
@@ -330,7 +336,7 @@ impl Svg {
                 });
             }
             if let Some((x, _)) = &target {
-                self.line("target", [*x, y - 4.0, *x, y + bars + 2.0]);
+                self.line("target", [*x, y - 2.0, *x, y + bars]);
             }
             for (_, y, (_, bar)) in rows() {
                 let place = |v: f64| left + axis.at(v) * (right - left);
@@ -346,10 +352,18 @@ impl Svg {
                     let _ = writeln!(self.out, "<path class=\"whisker under\" d=\"{path}\"/>");
                     let _ = writeln!(self.out, "<path class=\"whisker over\" d=\"{path}\"/>");
                 }
-                self.text("value halo", end + 5.0, middle + 4.0, &figure(b.value));
+                // Beyond the mark of what is to be reached if that is in the way.
+                let (mut x, value) = (end + 5.0, figure(b.value));
+                if let Some((mark, _)) = target.as_ref().filter(|t| (end - 1.0..x + text_width(&value)).contains(&t.0))
+                {
+                    x = mark + 5.0;
+                }
+                self.text("value halo", x, middle + 4.0, &value);
             }
         }
-        self.line("rule", [left, top, left, bottom]);
+        if !narrow {
+            self.line("rule", [left, top, left, bottom]);
+        }
         let mut description = format!("Bars of {}.", chart.y.title());
         for g in groups() {
             let bars = chart.series.iter().zip(&g.bars).map(|(series, b)| match b {
@@ -367,7 +381,7 @@ impl Svg {
         let narrow = self.narrow();
         let sum = |values: &[f64]| values.iter().sum::<f64>();
         let axis =
-            Span::new(Scale::Linear, true, chart.stacks.iter().map(|s| sum(&s.values)), if narrow { 4 } else { 7 });
+            Span::new(Scale::Linear, true, chart.stacks.iter().map(|s| sum(&s.values)), if narrow { 5 } else { 7 });
         let items: Vec<_> = chart.parts.iter().enumerate().map(|(i, part)| (Sample::Part(i), part.clone())).collect();
         let top = self.legend(0.0, &items) + 6.0;
         let names = chart.stacks.iter().map(|s| s.name.as_str());
@@ -380,6 +394,7 @@ impl Svg {
             let mut y = top + n as f64 * pitch + 7.0;
             if narrow {
                 y += LINE;
+                self.line("rule", [0.0, y - 1.0, 0.0, y + STACK + 1.0]);
                 self.text("name halo", 0.0, y - 5.0, &fit(&s.name, self.width));
             } else {
                 self.text("name end", left - 10.0, y + STACK / 2.0 + 4.0, &fit(&s.name, left - 12.0));
@@ -404,7 +419,9 @@ impl Svg {
             }
             self.text("value halo", place(total) + 5.0, y + STACK / 2.0 + 4.0, &figure(total));
         }
-        self.line("rule", [left, top, left, bottom]);
+        if !narrow {
+            self.line("rule", [left, top, left, bottom]);
+        }
         let mut description = format!("Bars of {}, by part.", chart.y.title());
         for s in &chart.stacks {
             let parts = chart.parts.iter().zip(&s.values).filter(|(_, v)| **v > 0.0);

@@ -5,14 +5,14 @@ use super::{Align, Bars, Block, Column, Document, Lines, Row, Scale, Stacks, Tab
 
 /// Columns of a page.
 const WIDTH: usize = 100;
-/// Columns of the longest bar of a chart.
+/// Columns of the longest bar of a chart, if its names and figures leave room for it.
 const BAR: usize = 40;
 /// Columns of the names beside a chart; longer ones are cut.
-const NAME: usize = 36;
+const NAME: usize = 24;
 
 /// All of it.
 pub fn page(document: &Document) -> String {
-    let mut out = Page(String::new());
+    let mut out = Page::default();
     out.line(&document.title);
     out.line(&"═".repeat(width(&document.title).min(WIDTH)));
     for paragraph in &document.summary {
@@ -45,17 +45,22 @@ pub fn page(document: &Document) -> String {
             }
         }
     }
-    out.0
+    out.text
 }
 
 /// What was written so far.
-struct Page(String);
+#[derive(Default)]
+struct Page {
+    text: String,
+    tables: usize,
+    figures: usize,
+}
 
 impl Page {
     /// Adds a line. What a terminal would obey is left out.
     fn line(&mut self, line: &str) {
-        self.0.extend(line.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
-        self.0.push('\n');
+        self.text.extend(line.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        self.text.push('\n');
     }
 
     fn paragraph(&mut self, text: &str) {
@@ -76,7 +81,8 @@ impl Page {
     }
 
     fn table(&mut self, table: &Table) {
-        self.caption(&table.caption);
+        self.tables += 1;
+        self.caption(&format!("Table {}. {}", self.tables, table.caption));
         self.cells(&table.columns, &table.rows);
     }
 
@@ -120,8 +126,14 @@ impl Page {
         }
     }
 
+    /// The caption of the next chart.
+    fn figure(&mut self, title: &str) {
+        self.figures += 1;
+        self.caption(&format!("Figure {}. {title}", self.figures));
+    }
+
     fn lines(&mut self, chart: &Lines) {
-        self.caption(&format!("{} ({}), by {}", chart.title, chart.y.title(), chart.x.title()));
+        self.figure(&chart.title);
         let mut xs: Vec<f64> = chart.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
         xs.sort_by(f64::total_cmp);
         xs.dedup();
@@ -132,74 +144,138 @@ impl Page {
             // The least has a bar too.
             Scale::Log => (1.0 + (y / least).log10()) / (1.0 + (most / least).log10()),
         };
-        let names = Names::new(chart.series.iter().map(|s| s.name.as_str()));
-        let quantities: Vec<String> = xs.iter().map(|&x| chart.x.with_unit(&quantity(x))).collect();
-        let groups = Names::new(quantities.iter().map(String::as_str));
-        for (x, group) in xs.iter().zip(&quantities) {
-            let mut group = group.as_str();
-            for s in &chart.series {
-                if let Some(p) = s.points.iter().find(|p| p.x == *x) {
-                    let value = with_interval(p.y, p.interval);
-                    let bar = bar(0.0, length(p.y), None);
-                    self.line(&format!("{:>w$}  {} {bar} {value}", cut(group), names.pad(&s.name), w = groups.0));
-                    group = "";
-                }
+        let quantities: Vec<String> = xs.iter().map(|&x| quantity(x)).collect();
+        let over = cut(&chart.x.title());
+        let w = quantities.iter().chain([&over]).map(|x| width(x)).max().unwrap_or(0);
+        let names = pad(chart.series.iter().map(|s| s.name.as_str()));
+        let log = if chart.y.scale == Scale::Log { ", bars on a logarithmic scale" } else { "" };
+        let points = |x: f64| {
+            chart
+                .series
+                .iter()
+                .zip(&names)
+                .filter_map(move |(s, name)| Some((name, s.points.iter().find(|p| p.x == x)?)))
+        };
+        let mut rows = Vec::new();
+        for (&x, quantity) in xs.iter().zip(&quantities) {
+            for (i, (name, p)) in points(x).enumerate() {
+                let group = if i == 0 { quantity.as_str() } else { "" };
+                rows.push(Bar::new(format!("{group:>w$}  {name}"), 0.0, length(p.y), with_interval(p.y, p.interval)));
             }
         }
+        let before = rows.first().map_or(w, |row| width(&row.name)) - w;
+        self.line(&format!("{over:>w$}{:before$} {}{log}", "", chart.y.title()));
+        self.draw(&rows);
         for s in chart.series.iter().filter(|s| s.points.is_empty()) {
             self.line(&format!("{}: nothing measured", s.name));
         }
     }
 
     fn bars(&mut self, chart: &Bars) {
-        self.caption(&format!("{} ({})", chart.title, chart.y.title()));
+        self.figure(&format!("{} ({})", chart.title, chart.y.title()));
         let bars = chart.groups.iter().flat_map(|g| &g.bars).flatten().map(|b| b.value);
         let most = bars.chain(chart.groups.iter().filter_map(|g| g.target)).fold(0.0, f64::max);
-        let names = Names::new(chart.series.iter().map(String::as_str));
+        let names = pad(chart.series.iter().map(String::as_str));
+        let mut rows = Vec::new();
         for group in &chart.groups {
-            let target = group.target.map_or(String::new(), |t| format!("  (to reach, │: {})", figure(t)));
-            self.line(&format!("{}{target}", group.name));
-            for (name, b) in chart.series.iter().zip(&group.bars) {
-                let name = names.pad(name);
-                match b {
-                    Some(b) => {
-                        let bar = bar(0.0, b.value / most, group.target.map(|t| t / most));
-                        self.line(&format!("  {name} {bar} {}", with_interval(b.value, b.interval)));
-                    }
-                    None => self.line(&format!("  {name} not measured")),
-                }
+            let target = group.target.map_or(String::new(), |t| format!(" (to reach, │: {})", figure(t)));
+            rows.push(Bar::heading(format!("{}{target}", group.name)));
+            for (name, bar) in names.iter().zip(&group.bars) {
+                rows.push(match bar {
+                    Some(b) => Bar {
+                        target: group.target.map(|t| t / most),
+                        ..Bar::new(format!("  {name}"), 0.0, b.value / most, with_interval(b.value, b.interval))
+                    },
+                    None => Bar::heading(format!("  {name} not measured")),
+                });
             }
         }
+        self.draw(&rows);
     }
 
     fn stacks(&mut self, chart: &Stacks) {
-        self.caption(&format!("{} ({})", chart.title, chart.y.title()));
+        self.figure(&format!("{} ({})", chart.title, chart.y.title()));
         let sum = |values: &[f64]| values.iter().sum::<f64>();
         let most = chart.stacks.iter().map(|s| sum(&s.values)).fold(0.0, f64::max);
-        let names = Names::new(chart.parts.iter().map(String::as_str));
+        let names = pad(chart.parts.iter().map(String::as_str));
+        let mut rows = Vec::new();
         for stack in &chart.stacks {
-            self.line(&format!("{}: {}", stack.name, chart.y.with_unit(&figure(sum(&stack.values)))));
+            let total = sum(&stack.values);
+            rows.push(Bar::heading(format!("{}: {}", stack.name, chart.y.with_unit(&figure(total)))));
             let mut before = 0.0;
-            for (name, &v) in chart.parts.iter().zip(&stack.values).filter(|(_, v)| **v > 0.0) {
-                let bar = bar(before / most, (before + v) / most, None);
-                self.line(&format!("  {} {bar} {}", names.pad(name), figure(v)));
+            for (name, &v) in names.iter().zip(&stack.values).filter(|(_, v)| **v > 0.0) {
+                let share = format!("{} ({:.0} %)", figure(v), 100.0 * v / total);
+                rows.push(Bar::new(format!("  {name}"), before / most, (before + v) / most, share));
                 before += v;
+            }
+        }
+        self.draw(&rows);
+    }
+
+    /// The rows of a chart, as wide as there is room.
+    fn draw(&mut self, rows: &[Bar]) {
+        let longest = |of: fn(&Bar) -> usize| rows.iter().filter(|r| !r.figures.is_empty()).map(of).max().unwrap_or(0);
+        let rest = longest(|r| width(&r.name)) + longest(|r| width(&r.figures)) + 2;
+        let cells = WIDTH.saturating_sub(rest).clamp(8, BAR);
+        for row in rows {
+            if row.figures.is_empty() {
+                self.line(&row.name);
+            } else {
+                self.line(&format!("{} {} {}", row.name, row.cells(cells), row.figures));
             }
         }
     }
 }
 
-/// How wide names are.
-struct Names(usize);
+/// A row of a chart.
+struct Bar {
+    /// What stands before the bar; as wide in all rows with a bar.
+    name: String,
+    /// Where the bar begins, as a share of the chart's width.
+    from: f64,
+    /// Where it ends.
+    to: f64,
+    /// Where the mark of what is to be reached stands.
+    target: Option<f64>,
+    /// What stands after the bar; empty: there is no bar.
+    figures: String,
+}
 
-impl Names {
-    fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Names {
-        Names(names.into_iter().map(width).max().unwrap_or(0).min(NAME))
+impl Bar {
+    fn new(name: String, from: f64, to: f64, figures: String) -> Bar {
+        Bar { name, from, to, target: None, figures }
     }
 
-    fn pad(&self, name: &str) -> String {
-        format!("{:<w$}", cut(name), w = self.0)
+    fn heading(name: String) -> Bar {
+        Bar::new(name, 0.0, 0.0, String::new())
     }
+
+    /// The bar in this many columns.
+    fn cells(&self, cells: usize) -> String {
+        let eighths = |share: f64| ((share * 8.0 * cells as f64).round() as usize).min(8 * cells);
+        // Blocks fill a cell from the left only, so a bar begins with a whole cell, and ends with what it has of one. Not
+        // even the shortest is left out.
+        let (begin, mut end) = (eighths(self.from) / 8, eighths(self.to));
+        if self.from < self.to {
+            end = end.max(8 * begin + 1);
+        }
+        let target = self.target.map(|t| eighths(t).div_ceil(8).clamp(1, cells) - 1);
+        (0..cells)
+            .map(|cell| match end.saturating_sub(8 * cell) {
+                _ if target == Some(cell) => '│',
+                0 => ' ',
+                _ if cell < begin => ' ',
+                rest => ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'][rest.min(8) - 1],
+            })
+            .collect()
+    }
+}
+
+/// Names as wide as the widest, within reason.
+fn pad<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: Vec<String> = names.map(cut).collect();
+    let w = names.iter().map(|name| width(name)).max().unwrap_or(0);
+    names.iter().map(|name| format!("{name:<w$}")).collect()
 }
 
 fn cut(name: &str) -> String {
@@ -213,23 +289,6 @@ fn mark(tone: Tone) -> &'static str {
         Tone::Good => "✓",
         Tone::Bad => "✗",
     }
-}
-
-/// A bar from one share of the width to another, with a mark at a third; as wide as all bars.
-fn bar(from: f64, to: f64, target: Option<f64>) -> String {
-    let eighths = |share: f64| ((share * 8.0 * BAR as f64).round() as usize).min(8 * BAR);
-    let (from, to) = (eighths(from), eighths(to));
-    // Blocks fill a cell from the left only, so a bar begins with a whole cell, and ends with what it has of one.
-    let (from, to) = (from / 8, if from < to { to.max(from / 8 * 8 + 1) } else { from / 8 * 8 });
-    let target = target.map(|t| eighths(t).div_ceil(8).clamp(1, BAR) - 1);
-    (0..BAR)
-        .map(|cell| match to.saturating_sub(8 * cell) {
-            _ if target == Some(cell) => '│',
-            0 => ' ',
-            _ if cell < from => ' ',
-            rest => ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'][rest.min(8) - 1],
-        })
-        .collect()
 }
 
 fn width(text: &str) -> usize {
