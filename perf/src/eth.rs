@@ -4,13 +4,14 @@
 //! shared memory. What the network sends of its own accord is told apart by looking at every frame, and counted as foreign
 //! only.
 
-use crate::frames::{Frames, Tag};
+use crate::frames::{Frames, Read, Tag};
 use crate::generator::{self, Link};
 use dray_dpdk::{EthOptions, EthPort, RawRx, RawTx};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Bytes of an Ethernet header, which the MTU doesn't count.
@@ -31,29 +32,30 @@ pub type Options = generator::Options<String>;
 pub struct Eth {
     tx: Vec<Tx>,
     rx: Vec<RawRx>,
+    frames: Rc<RefCell<Vec<u8>>>,
     port: EthPort,
 }
 
 /// A transmit queue, and the frames that are sent on it.
 pub struct Tx {
     queue: RawTx,
-    frames: Arc<Vec<u8>>,
+    frames: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Eth {
     fn open(options: &Options, device: &str, frames: &Frames) -> Result<Eth, String> {
         let ring_size = u16::try_from(options.ring_size).map_err(|_| "a NIC's ring has at most 32768 descriptors")?;
-        let mtu = u16::try_from(options.size.saturating_sub(HEADER).max(MTU)).map_err(|e| e.to_string())?;
+        let mtu = u16::try_from(frames.longest.saturating_sub(HEADER).max(MTU)).map_err(|e| e.to_string())?;
         let wanted = EthOptions { queues: options.queues, workers: options.queues, ring_size, mtu, mac: None };
         let mut port = EthPort::open(device, &wanted).map_err(|e| e.to_string())?;
         for note in &port.info().notes {
             eprintln!("dray-perf: device {device:?} {note}");
         }
-        if options.size > port.max_frame() as usize {
+        if frames.longest > port.max_frame() as usize {
             return Err(format!(
                 "device {device:?}: its MTU is {} bytes, too little for frames of {}",
                 port.info().mtu,
-                options.size
+                frames.longest
             ));
         }
         let (rx, tx) = port.raw_queues();
@@ -64,9 +66,9 @@ impl Eth {
         let memory = File::from(frames.memory.try_clone().map_err(read)?);
         let mut bytes = vec![0; memory.metadata().map_err(read)?.len() as usize];
         memory.read_exact_at(&mut bytes, 0).map_err(read)?;
-        let frames = Arc::new(bytes);
+        let frames = Rc::new(RefCell::new(bytes));
         let tx = tx.into_iter().map(|queue| Tx { queue, frames: frames.clone() }).collect();
-        Ok(Eth { tx, rx, port })
+        Ok(Eth { tx, rx, frames, port })
     }
 }
 
@@ -77,6 +79,7 @@ impl Link for Eth {
     type Null = Infallible;
     const NAME: &str = "eth";
     const HEADER: usize = 0;
+    const FILTERS: bool = true;
 
     fn connect(options: &Options, frames: [&Frames; 2]) -> Result<[Eth; 2], String> {
         let end = Instant::now() + options.timeout;
@@ -112,9 +115,15 @@ impl Link for Eth {
     }
 
     #[inline(always)]
-    fn fill(tx: &mut Tx, len: u32, offsets: impl Iterator<Item = u32>) {
-        let Tx { queue, frames } = tx;
-        queue.send(offsets.map(|at| &frames[at as usize..][..len as usize]));
+    fn fill(tx: &mut Tx, frames: impl Iterator<Item = (u32, u32)>) {
+        let bytes = tx.frames.borrow();
+        tx.queue.send(frames.map(|(at, len)| &bytes[at as usize..][..len as usize]));
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(to) = self.frames.borrow_mut().get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
     }
 
     fn wake(tx: &mut Tx) {
@@ -131,18 +140,23 @@ impl Link for Eth {
         count: u64,
         every: u64,
         tag_at: usize,
-        mut look: impl FnMut(u64, Option<Tag>),
+        mut look: impl FnMut(u64, Read<'_>),
     ) -> (u16, u64) {
         let (mut n, mut bytes) = (0, 0);
         rx.receive(max, |frame, len| {
-            let tag = frame.get(tag_at..).and_then(|bytes| Tag::read(bytes.first_chunk()?));
             let number = count + u64::from(n);
-            if tag.is_none() {
-                look(number, None);
+            let read: Read = &|at, to| {
+                let bytes = frame.get(at..).unwrap_or_default();
+                let n = to.len().min(bytes.len());
+                to[..n].copy_from_slice(&bytes[..n]);
+                n
+            };
+            if frame.get(tag_at..).and_then(|bytes| Tag::read(bytes.first_chunk()?)).is_none() {
+                look(number, read);
                 return;
             }
             if number.is_multiple_of(every) {
-                look(number, tag);
+                look(number, read);
             }
             n += 1;
             bytes += u64::from(len);

@@ -3,8 +3,11 @@
 //! While it runs it touches only rings: sending is writing descriptors, receiving is reading their lengths and giving them
 //! back. So one core is faster than any switch, which has to copy the frames.
 
-use crate::frames::{Frames, Shape, Tag, Walk};
+use crate::frames::{Frames, Layout, Read, Shape, Sizes, Tag, VLAN_TAG, Walk};
+use crate::latency::{Clock, Latency, Recorder};
 use crate::sequence::{Found, Sequence};
+use crate::vtep::{self, Tunnel};
+use dray_switch::mem::ticks;
 use serde::Serialize;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +20,34 @@ const BATCH: u16 = 128;
 const TURNS: u32 = 64;
 /// How long nothing has to come until what is missing is lost: a switch whose CPU others use too may pause for a while.
 const REST: Duration = Duration::from_millis(500);
+/// Up to so many frames a second each of them can be looked at, and have a time.
+const LEISURE: u64 = 1_000_000;
+/// Above that, one in so many frames has a time: a power of two, and what is looked at is an odd one in so many, so that
+/// they meet also after losses.
+const TIMED: u32 = 8;
+/// Between two signs of life of the VTEP. Switches ask again after 30 seconds or more.
+const ANNOUNCE: Duration = Duration::from_secs(5);
+/// Between two requests for the switch's address.
+const ASK: Duration = Duration::from_millis(100);
+
+/// Which links send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// The first link, to the second.
+    #[default]
+    AToB,
+    /// The second link, to the first.
+    BToA,
+    /// Both.
+    Both,
+}
+
+impl Way {
+    /// Whether link A and link B send.
+    fn senders(self) -> [bool; 2] {
+        [self != Way::BToA, self != Way::AToB]
+    }
+}
 
 /// A kind of link to a switch: memif or vhost-user.
 pub trait Link: Sized {
@@ -32,6 +63,8 @@ pub trait Link: Sized {
     const NAME: &str;
     /// Bytes of zeros that a frame has before it.
     const HEADER: usize;
+    /// Whether [`Link::take`] counts only frames that have a tag, and lets the others be looked at all.
+    const FILTERS: bool = false;
 
     /// Connects the links A and B, which get the frames that they will send.
     ///
@@ -51,22 +84,25 @@ pub trait Link: Sized {
     /// How many descriptors are free.
     fn free(tx: &mut Self::Tx) -> u16;
 
-    /// Hands the switch the frames of `len` bytes at these offsets (of their headers) in the [`Frames`].
-    fn fill(tx: &mut Self::Tx, len: u32, offsets: impl Iterator<Item = u32>);
+    /// Hands the switch frames, given as the offset (of its header) in the [`Frames`] and the length without header of each.
+    fn fill(tx: &mut Self::Tx, frames: impl Iterator<Item = (u32, u32)>);
+
+    /// Writes into the [`Frames`], from an offset on.
+    fn write(&mut self, at: usize, bytes: &[u8]);
 
     /// Wakes a switch that sleeps.
     fn wake(tx: &mut Self::Tx);
 
-    /// Takes at most `max` frames and gives their buffers back; how many there were, and their bytes together. The tag that is
-    /// `tag_at` bytes into a frame is looked at in every one whose number is a multiple of `every`; the first has number
-    /// `count`.
+    /// Takes at most `max` frames and gives their buffers back; how many there were, and their bytes together. Before that,
+    /// `look` is called for every one whose number is a multiple of `every`; the first has number `count`. Frames of ours have
+    /// a [`Tag`] at `tag_at` bytes.
     fn take(
         rx: &mut Self::Rx,
         max: u16,
         count: u64,
         every: u64,
         tag_at: usize,
-        look: impl FnMut(u64, Option<Tag>),
+        look: impl FnMut(u64, Read<'_>),
     ) -> (u16, u64);
 
     /// The least a switch could do, between these links.
@@ -84,25 +120,29 @@ pub trait Link: Sized {
 pub struct Options<E> {
     /// What the links A and B are connected to.
     pub ends: [E; 2],
-    /// Bytes of a frame, without FCS.
-    pub size: usize,
-    /// 802.1Q tag.
+    /// Bytes of a frame, without FCS and outer headers.
+    pub sizes: Sizes,
+    /// 802.1Q tag. With a tunnel, frames of link A have it.
     pub vlan: Option<u16>,
+    /// The tunnel that link B's frames are in.
+    pub tunnel: Option<Tunnel>,
     /// Flows of each direction.
     pub flows: u32,
-    /// Bytes from one prepared frame to the next, without their headers; at least `size`.
+    /// Bytes from one prepared frame to the next, without their headers; at least the largest size. In a tunnel it is more.
     pub stride: usize,
     /// Frames a second of each direction; 0: as fast as possible.
     pub rate: u64,
-    /// Whether B sends too.
-    pub bidirectional: bool,
+    /// Which links send.
+    pub way: Way,
+    /// Whether to take the time that frames are under way.
+    pub latency: bool,
     /// Queue pairs of each link.
     pub queues: u16,
     /// On how many of them frames are sent, at most; 0: on all.
     pub senders: u16,
     /// Descriptors a ring.
     pub ring_size: u32,
-    /// Bytes of a receive buffer; at least `size`.
+    /// Bytes of a receive buffer; at least the largest size. Where frames are in a tunnel it may be more.
     pub buffer_size: u32,
     /// Frames of a direction that may be under way; 0: as many as the rings hold.
     pub window: u64,
@@ -117,12 +157,14 @@ impl<E> Options<E> {
     pub fn new(a: E, b: E) -> Options<E> {
         Options {
             ends: [a, b],
-            size: 60,
+            sizes: Sizes::from(60),
             vlan: None,
+            tunnel: None,
             flows: 1,
             stride: 64,
             rate: 0,
-            bidirectional: false,
+            way: Way::AToB,
+            latency: false,
             queues: 1,
             senders: 0,
             ring_size: 1024,
@@ -133,13 +175,18 @@ impl<E> Options<E> {
         }
     }
 
-    /// Sets the frame's size in bytes without FCS, the distance of frames to the next multiple of 64, and makes buffers
-    /// at least as large.
-    pub fn size(mut self, size: usize) -> Options<E> {
-        self.size = size;
-        self.stride = size.next_multiple_of(64);
-        self.buffer_size = self.buffer_size.max(size.next_multiple_of(64) as u32);
+    /// Sets the frames' size, or sizes, in bytes without FCS, the distance of frames to the next multiple of 64, and makes
+    /// buffers at least as large.
+    pub fn size(mut self, sizes: impl Into<Sizes>) -> Options<E> {
+        self.sizes = sizes.into();
+        self.stride = self.sizes.max().next_multiple_of(64);
+        self.buffer_size = self.buffer_size.max(self.stride as u32);
         self
+    }
+
+    /// The mean of the frames' lengths in bytes without FCS, with the outer headers if there is a tunnel.
+    pub fn mean_length(&self) -> f64 {
+        self.sizes.mean() + if self.tunnel.is_some() { vtep::OUTER as f64 } else { 0.0 }
     }
 }
 
@@ -162,27 +209,42 @@ pub struct Direction {
     pub foreign: u64,
     /// Million frames received a second while sending.
     pub mpps: f64,
-    /// Gigabit received a second while sending: frames without FCS, preamble and gap.
+    /// Gigabit received a second while sending: frames as they come, without FCS, preamble and gap.
     pub gbps: f64,
+    /// How long frames were under way, if that was asked for and any came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
 }
 
 /// What a run gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Kind of the links: "memif" or "vhost-user".
     pub link: &'static str,
-    /// Bytes of a frame, without FCS.
+    /// Bytes of a frame, without FCS and outer headers; of a mix, the mean, rounded.
     pub size: usize,
+    /// The sizes that are sent in turn, if they are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<usize>,
+    /// 802.1Q tag of the frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// VXLAN network identifier of link B's frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
     /// Flows of each direction.
     pub flows: u32,
+    /// Frames a second of each direction that were asked for; 0: as many as possible.
+    pub rate: u64,
     /// Seconds of sending.
     pub seconds: f64,
     /// Million frames received a second, all directions.
     pub mpps: f64,
     /// Gigabit received a second, all directions.
     pub gbps: f64,
-    /// From A to B.
-    pub a_to_b: Direction,
+    /// From A to B, if A sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a_to_b: Option<Direction>,
     /// From B to A, if B sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b_to_a: Option<Direction>,
@@ -191,7 +253,7 @@ pub struct Report {
 impl Report {
     /// The directions that there were.
     pub fn directions(&self) -> impl Iterator<Item = &Direction> {
-        std::iter::once(&self.a_to_b).chain(&self.b_to_a)
+        self.a_to_b.iter().chain(&self.b_to_a)
     }
 }
 
@@ -199,10 +261,31 @@ impl Report {
 #[derive(Default)]
 struct Input {
     count: u64,
-    bytes: u64,
+    /// Of those looked at: not frames of ours.
     foreign: u64,
+    /// Of those counted: ARP, which are not foreign, and not counted as received.
+    arp: u64,
     /// One check for each queue of the sender.
     checks: Vec<Sequence>,
+}
+
+/// The VTEP at the other end of the switch's tunnel.
+struct Vtep {
+    tunnel: Tunnel,
+    /// The switch's MAC address, when it has told it.
+    switch: Option<[u8; 6]>,
+    /// What the switch is to be answered.
+    reply: Option<[u8; vtep::ARP_LEN]>,
+    /// Places for frames to it.
+    scratch: Walk,
+}
+
+/// Writes times into prepared frames.
+struct Stamps {
+    /// Where the time is, from a frame's offset on.
+    at: usize,
+    /// One frame in this many, a power of two, has one.
+    every: u32,
 }
 
 /// One link.
@@ -210,65 +293,106 @@ struct Side<L> {
     link: L,
     /// For each transmit queue.
     walks: Vec<Walk>,
+    /// Bytes of the frames that are sent, in turn.
+    lengths: Vec<u32>,
+    stamps: Option<Stamps>,
     /// For each receive queue.
     inputs: Vec<Input>,
+    /// Where the tag is in received frames.
+    tag_at: usize,
+    vtep: Option<Vtep>,
+    times: Option<Recorder>,
     sends: bool,
     sent: u64,
     received: u64,
     bytes: u64,
 }
 
-/// What all turns of a run have in common.
-#[derive(Clone, Copy)]
-struct Turn {
-    size: u32,
-    sample: u64,
-    tag_at: usize,
+impl Stamps {
+    /// Writes the time into the next `n` frames of a walk, as far as they have one.
+    fn write(&self, link: &mut impl Link, mut walk: Walk, n: u16) {
+        let time = Tag::time_bytes(ticks());
+        let (mut index, count) = (walk.index(), walk.count());
+        for _ in 0..n {
+            let at = walk.step();
+            if index & (self.every - 1) == 0 {
+                link.write(at as usize + self.at, &time);
+            }
+            index = if index + 1 == count { 0 } else { index + 1 };
+        }
+    }
 }
 
-/// Writes descriptors for at most `budget` frames. How many there were.
+/// How many descriptors are to be written if there may be `budget`.
 #[inline(always)]
-fn send<L: Link>(ring: &mut L::Tx, walk: &mut Walk, size: u32, budget: u64) -> u64 {
+fn room<L: Link>(ring: &mut L::Tx, budget: u64) -> u16 {
     let want = budget.min(BATCH.into()) as u16;
     let n = L::free(ring).min(want);
-    if n == 0 || (n < BATCH / 2 && n < want) {
-        return 0;
-    }
+    if n < BATCH / 2 && n < want { 0 } else { n }
+}
+
+/// Hands the switch the next `n` frames of a walk.
+#[inline(always)]
+fn fill<L: Link>(ring: &mut L::Tx, walk: &mut Walk, lengths: &[u32], n: u16) {
     // A copy, because the compiler can't know that writing to the ring does not change the walk.
     let mut w = *walk;
-    L::fill(ring, size, (0..n).map(|_| w.step()));
+    if let &[length] = lengths {
+        L::fill(ring, (0..n).map(|_| (w.step(), length)));
+    } else {
+        L::fill(ring, (0..n).map(|_| w.step_mixed(lengths)));
+    }
     *walk = w;
-    n.into()
 }
 
 impl<L: Link> Side<L> {
+    /// Writes descriptors for at most `budget` frames of one queue. How many there were.
+    #[inline(always)]
+    fn send_on(&mut self, queue: usize, budget: u64) -> u64 {
+        let n = room::<L>(&mut self.link.tx()[queue], budget);
+        if n == 0 {
+            return 0;
+        }
+        if let Some(stamps) = &self.stamps {
+            stamps.write(&mut self.link, self.walks[queue], n);
+        }
+        fill::<L>(&mut self.link.tx()[queue], &mut self.walks[queue], &self.lengths, n);
+        self.sent += u64::from(n);
+        n.into()
+    }
+
     /// Writes descriptors for at most `budget` frames.
     #[inline(always)]
-    fn send(&mut self, size: u32, mut budget: u64) {
-        for (ring, walk) in self.link.tx().iter_mut().zip(&mut self.walks) {
-            let n = send::<L>(ring, walk, size, budget);
-            self.sent += n;
-            budget -= n;
+    fn send(&mut self, mut budget: u64) {
+        for queue in 0..self.walks.len() {
+            budget -= self.send_on(queue, budget);
         }
     }
 
-    /// Takes what has come.
+    /// Takes what has come, and looks at one frame in `every`.
     #[inline(always)]
-    fn receive(&mut self, turn: Turn, reverse: bool) {
-        // Without samples: one that never comes.
-        let every = if turn.sample == 0 { u64::MAX / 2 } else { turn.sample };
-        for (ring, input) in self.link.rx().iter_mut().zip(&mut self.inputs) {
-            let Input { count, bytes, foreign, checks } = input;
-            let (n, b) = L::take(ring, 2 * BATCH, *count + 1, every, turn.tag_at, |number, tag| match tag {
-                Some(tag) if tag.reverse == reverse && (tag.queue as usize) < checks.len() => {
-                    checks[tag.queue as usize].sample(number, tag.sequence);
-                }
-                _ => *foreign += 1,
-            });
+    fn receive(&mut self, every: u64, reverse: bool) {
+        let Side { link, inputs, tag_at, vtep, times, received, bytes, .. } = self;
+        for (ring, input) in link.rx().iter_mut().zip(inputs) {
+            let Input { count, foreign, arp, checks } = input;
+            let mut not_frames = 0;
+            let (n, b) =
+                L::take(ring, 2 * BATCH, *count + 1, every, *tag_at, |number, read| match Tag::of(read, *tag_at) {
+                    Some(tag) if tag.reverse == reverse && (tag.queue as usize) < checks.len() => {
+                        checks[tag.queue as usize].sample(number - *arp, tag.sequence.into());
+                        if let (Some(time), Some(times)) = (tag.time, times.as_mut()) {
+                            times.record(time);
+                        }
+                    }
+                    _ if vtep.as_mut().is_some_and(|vtep| vtep.hear(read)) => {
+                        let counted = u64::from(!L::FILTERS);
+                        *arp += counted;
+                        not_frames += counted;
+                    }
+                    _ => *foreign += 1,
+                });
             *count += u64::from(n);
+            *received += u64::from(n) - not_frames;
             *bytes += b;
-            self.received += u64::from(n);
-            self.bytes += b;
         }
     }
 
@@ -277,12 +401,57 @@ impl<L: Link> Side<L> {
         (self.sent, self.received, self.bytes) = (0, 0, 0);
         let alone = peer_walks.len() == 1;
         for input in &mut self.inputs {
-            (input.count, input.bytes, input.foreign) = (0, 0, 0);
-            input.checks = peer_walks.iter().map(|w| Sequence::new(w.count().into(), alone)).collect();
+            let checks = peer_walks.iter().map(|w| Sequence::new(w.count().into(), alone)).collect();
+            *input = Input { checks, ..Input::default() };
         }
         for walk in &mut self.walks {
             walk.restart();
         }
+        if let Some(times) = &mut self.times {
+            times.reset();
+        }
+    }
+
+    /// Sends a frame that is not prepared, and not counted.
+    fn send_scratch(&mut self, frame: &[u8; vtep::ARP_LEN]) {
+        let Some(vtep) = &mut self.vtep else { return };
+        let at = vtep.scratch.step();
+        if self.link.tx().first_mut().is_none_or(|ring| L::free(ring) == 0) {
+            return;
+        }
+        self.link.write(at as usize + L::HEADER, frame);
+        let ring = &mut self.link.tx()[0];
+        L::fill(ring, std::iter::once((at, vtep::ARP_LEN as u32)));
+        L::wake(ring);
+    }
+
+    /// Answers the switch if it has asked.
+    fn answer(&mut self) {
+        if let Some(reply) = self.vtep.as_mut().and_then(|vtep| vtep.reply.take()) {
+            self.send_scratch(&reply);
+        }
+    }
+
+    /// Writes the switch's MAC address into all prepared frames.
+    fn address(&mut self, switch: [u8; 6]) {
+        for walk in &mut self.walks {
+            for _ in 0..walk.count() {
+                self.link.write(walk.step() as usize + L::HEADER, &switch);
+            }
+        }
+    }
+}
+
+impl Vtep {
+    /// Looks at a frame that is none of ours. Whether it is ARP.
+    #[cold]
+    fn hear(&mut self, read: Read<'_>) -> bool {
+        let mut frame = [0; vtep::ARP_LEN];
+        let len = read(0, &mut frame);
+        let Some(heard) = self.tunnel.read(&frame[..len]) else { return false };
+        self.switch = self.switch.or(heard.switch);
+        self.reply = heard.reply.or(self.reply);
+        true
     }
 }
 
@@ -299,6 +468,11 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// What was due until now, when `sent` were, is not made up for.
+    fn skip(&mut self, now: Instant, sent: u64) {
+        (self.origin, self.base) = (now, sent);
+    }
+
     /// How many frames may be sent now, if `sent` were until now.
     #[inline(always)]
     fn budget(&mut self, now: Instant, sent: u64) -> u64 {
@@ -318,7 +492,9 @@ impl Bucket {
 pub struct Generator<L: Link> {
     options: Options<L::End>,
     sides: [Side<L>; 2],
-    turn: Turn,
+    clock: Clock,
+    /// One received frame in so many is looked at.
+    every: u64,
 }
 
 /// How the last second went, and all until then.
@@ -328,10 +504,14 @@ pub struct Progress {
     pub seconds: f64,
     /// Million frames received in the last second, all directions.
     pub mpps: f64,
+    /// Gigabit received in the last second, all directions: frames without FCS, preamble and gap.
+    pub gbps: f64,
     /// Frames sent so far.
     pub sent: u64,
-    /// Frames received so far.
+    /// Frames received so far: those that are missing are lost or under way.
     pub received: u64,
+    /// Times so far, of the direction that has the larger 99th percentile.
+    pub latency: Option<Latency>,
 }
 
 impl<L: Link> Generator<L> {
@@ -340,37 +520,89 @@ impl<L: Link> Generator<L> {
     /// # Errors
     /// Why not.
     pub fn connect(options: &Options<L::End>) -> Result<Generator<L>, String> {
-        let shape = |reverse| Shape { size: options.size, vlan: options.vlan, reverse };
+        // A tag is only between the switch and link A if there is a tunnel.
+        let tunnel = options.tunnel;
+        let shapes = [
+            Shape { vlan: options.vlan, reverse: false, tunnel: None },
+            Shape { vlan: options.vlan.filter(|_| tunnel.is_none()), reverse: true, tunnel },
+        ];
+        // Then link B's inner frames are shorter by the tag, and longer by the outer headers, when they are on the link.
+        let less = if options.vlan.is_some() && tunnel.is_some() { VLAN_TAG } else { 0 };
+        let inner: Vec<usize> = options.sizes.list().iter().map(|size| size - less).collect();
+        let sizes = [options.sizes.list(), &inner];
+        let outer = shapes[1].outer();
+        let mut options = options.clone();
+        options.buffer_size = options.buffer_size.max((options.sizes.max() + outer).next_multiple_of(64) as u32);
         // Rings without frames of their own are not sent on.
         let senders = if options.senders == 0 { options.queues } else { options.senders.min(options.queues) };
-        let frames = |reverse| {
-            // Several queues may come out of one, in which samples lie further apart.
-            let least = options.ring_size * if senders > 1 { 8 } else { 1 };
-            Frames::build(shape(reverse), options.flows, senders, least, options.stride, L::HEADER)
+        let timed = match options.latency {
+            false => 0,
+            true if (1..=LEISURE).contains(&options.rate) => 1,
+            true => TIMED,
         };
-        let frames = [frames(false)?, frames(true)?];
-        let [a, b] = L::connect(options, [&frames[0], &frames[1]])?;
-        let [a_frames, b_frames] = frames;
-        let side = |mut link: L, frames: Frames, sends| Side {
-            inputs: link.rx().iter().map(|_| Input::default()).collect(),
-            link,
-            walks: frames.walks,
-            sends,
-            sent: 0,
-            received: 0,
-            bytes: 0,
+        let frames = |i: usize| {
+            let layout = Layout {
+                sizes: sizes[i],
+                flows: options.flows,
+                queues: senders,
+                // Several queues may come out of one, in which samples lie further apart.
+                least: options.ring_size * if senders > 1 { 8 } else { 1 },
+                stride: options.stride.max((options.sizes.max() + shapes[i].outer()).next_multiple_of(64)),
+                header: L::HEADER,
+                timed,
+            };
+            Frames::build(shapes[i], layout)
         };
-        let turn = Turn { size: options.size as u32, sample: options.sample, tag_at: shape(false).tag_at() };
-        let sides = [side(a, a_frames, true), side(b, b_frames, options.bidirectional)];
-        let mut generator = Generator { options: options.clone(), sides, turn };
+        let frames = [frames(0)?, frames(1)?];
+        let links = L::connect(&options, [&frames[0], &frames[1]])?;
+        let side = |i: usize, mut link: L, frames: &Frames| -> Result<Side<L>, String> {
+            Ok(Side {
+                inputs: link.rx().iter().map(|_| Input::default()).collect(),
+                link,
+                walks: frames.walks.clone(),
+                lengths: sizes[i].iter().map(|size| (size + shapes[i].outer()) as u32).collect(),
+                stamps: (timed != 0).then(|| Stamps { at: L::HEADER + shapes[i].tag_at() + Tag::TIME, every: timed }),
+                // What is encapsulated comes as what is sent there to be decapsulated looks.
+                tag_at: shapes[i].tag_at(),
+                vtep: shapes[i].tunnel.map(|tunnel| Vtep {
+                    tunnel,
+                    switch: None,
+                    reply: None,
+                    scratch: frames.scratch,
+                }),
+                times: options.latency.then(Recorder::new),
+                sends: options.way.senders()[i],
+                sent: 0,
+                received: 0,
+                bytes: 0,
+            })
+        };
+        let [a, b] = links;
+        let sides = [side(0, a, &frames[0])?, side(1, b, &frames[1])?];
+        let mut generator = Generator { options, sides, clock: Clock::start(), every: 1 };
         generator.reset();
         Ok(generator)
+    }
+
+    /// How many frames a second each direction is to send from now on; 0: as many as possible.
+    pub fn set_rate(&mut self, frames_per_second: u64) {
+        self.options.rate = frames_per_second;
+        self.reset();
     }
 
     fn reset(&mut self) {
         let [a, b] = &mut self.sides;
         a.reset(&b.walks);
         b.reset(&a.walks);
+        let Options { rate, sample, latency, .. } = self.options;
+        self.every = match (latency, sample) {
+            (true, _) if (1..=LEISURE).contains(&rate) => 1,
+            (true, 0) => 65,
+            (true, sample) => sample | 1,
+            // One that never comes.
+            (false, 0) => u64::MAX / 2,
+            (false, sample) => sample,
+        };
     }
 
     /// The least a switch could do, in the place of the one that the links lead to.
@@ -382,8 +614,14 @@ impl<L: Link> Generator<L> {
     }
 
     fn receive(&mut self) {
-        self.sides[0].receive(self.turn, true);
-        self.sides[1].receive(self.turn, false);
+        self.sides[0].receive(self.every, true);
+        self.sides[1].receive(self.every, false);
+    }
+
+    /// Frames sent and received, and bytes received, of both directions.
+    fn sums(&self) -> (u64, u64, u64) {
+        let [a, b] = &self.sides;
+        (a.sent + b.sent, a.received + b.received, a.bytes + b.bytes)
     }
 
     /// Why a link is down, if one is.
@@ -401,16 +639,17 @@ impl<L: Link> Generator<L> {
         for ring in self.sides.iter_mut().flat_map(|s| s.link.tx()) {
             L::wake(ring);
         }
-        let received = |g: &Self| g.sides[0].received + g.sides[1].received;
-        let sent = self.sides[0].sent + self.sides[1].sent;
-        let (mut seen, mut since) = (received(self), Instant::now());
+        let (sent, mut seen, _) = self.sums();
+        let mut since = Instant::now();
         // A switch that never stops sending is not waited for.
         let end = since + Duration::from_secs(5);
         loop {
             self.receive();
+            self.sides[1].answer();
             let now = Instant::now();
-            if received(self) != seen {
-                (seen, since) = (received(self), now);
+            let (_, received, _) = self.sums();
+            if received != seen {
+                (seen, since) = (received, now);
             }
             if now - since >= quiet || now >= end || (all && seen >= sent && now - since >= quiet / 10) {
                 return;
@@ -419,22 +658,50 @@ impl<L: Link> Generator<L> {
         }
     }
 
+    /// Learns the switch's MAC address on the underlay, and tells it ours.
+    fn resolve(&mut self, stop: &AtomicBool) -> Result<(), String> {
+        let Some(tunnel) = self.options.tunnel else { return Ok(()) };
+        let end = Instant::now() + self.options.timeout;
+        loop {
+            if let Some(switch) = self.sides[1].vtep.as_ref().and_then(|vtep| vtep.switch) {
+                self.sides[1].address(switch);
+                return Ok(());
+            }
+            self.sides[1].send_scratch(&tunnel.request());
+            self.drain(ASK, false);
+            self.down()?;
+            if stop.load(Ordering::Relaxed) {
+                return Err("interrupted".into());
+            }
+            if Instant::now() > end {
+                return Err(format!("the switch's VTEP {} does not answer ARP on link B", tunnel.switch));
+            }
+        }
+    }
+
     /// Waits until frames get from each link to the other, and sends every frame once, so that a switch knows all MACs.
     ///
     /// # Errors
     /// If nothing gets through within the options' timeout, a link goes down, or `stop` becomes true.
     pub fn learn(&mut self, stop: &AtomicBool) -> Result<(), String> {
+        self.reset();
+        if self.options.tunnel.is_some() {
+            // What the switch asks for is not to be missed.
+            self.every = 1;
+        }
+        self.resolve(stop)?;
         let end = Instant::now() + self.options.timeout;
         let mut through = [false; 2];
+        let from = [self.sides[0].received, self.sides[1].received];
         while through != [true; 2] {
             for (i, side) in self.sides.iter_mut().enumerate() {
                 // B's frames come out of A.
                 if !through[1 - i] {
-                    side.send(self.turn.size, 16);
+                    side.send(16);
                 }
             }
             self.drain(Duration::from_millis(10), false);
-            through = [self.sides[0].received != 0, self.sides[1].received != 0];
+            through = [0, 1].map(|i: usize| self.sides[i].received != from[i]);
             self.down()?;
             if stop.load(Ordering::Relaxed) {
                 return Err("interrupted".into());
@@ -455,10 +722,8 @@ impl<L: Link> Generator<L> {
         while left.iter().any(|&n| n != 0) {
             let mut left = left.iter_mut();
             for side in &mut self.sides {
-                for ((ring, walk), left) in side.link.tx().iter_mut().zip(&mut side.walks).zip(&mut left) {
-                    let n = send::<L>(ring, walk, self.turn.size, *left);
-                    side.sent += n;
-                    *left -= n;
+                for (queue, left) in (0..side.walks.len()).zip(&mut left) {
+                    *left -= side.send_on(queue, *left);
                 }
             }
             self.receive();
@@ -468,7 +733,8 @@ impl<L: Link> Generator<L> {
                 if stop.load(Ordering::Relaxed) {
                     return Err("interrupted".into());
                 }
-                let sent = self.sides[0].sent + self.sides[1].sent;
+                self.sides[1].answer();
+                let (sent, ..) = self.sums();
                 if sent != moved {
                     (moved, since) = (sent, Instant::now());
                 } else if since.elapsed() > self.options.timeout {
@@ -481,8 +747,8 @@ impl<L: Link> Generator<L> {
         Ok(())
     }
 
-    /// Sends for `duration` (or until `stop` becomes true) and receives what comes, then waits for the rest.
-    /// `progress` is called once a second.
+    /// Sends for `duration` (or until `stop` becomes true) and receives what comes, then waits for the rest. Counts from zero.
+    /// `progress` is called once a second; what it takes is neither sent later nor part of a frame's time.
     ///
     /// # Errors
     /// If a link goes down.
@@ -492,11 +758,13 @@ impl<L: Link> Generator<L> {
         stop: &AtomicBool,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, String> {
+        self.reset();
         let Options { rate, window, ring_size, .. } = self.options;
         let begin = Instant::now();
         let bucket = Bucket { rate, depth: ring_size.into(), origin: begin, base: 0 };
         let mut buckets = [bucket; 2];
-        let (mut next_check, mut last) = (begin + Duration::from_millis(100), Progress::default());
+        let (mut next_check, mut last, mut last_bytes) = (begin + Duration::from_millis(100), Progress::default(), 0);
+        let mut next_announcement = begin + ANNOUNCE;
         let mut now = begin;
         let seconds = loop {
             for _ in 0..if rate == 0 { TURNS } else { 1 } {
@@ -504,7 +772,7 @@ impl<L: Link> Generator<L> {
                 for ((side, bucket), came) in self.sides.iter_mut().zip(&mut buckets).zip(came) {
                     if side.sends {
                         let room = if window == 0 { u64::MAX } else { (window + came).saturating_sub(side.sent) };
-                        side.send(self.turn.size, bucket.budget(now, side.sent).min(room));
+                        side.send(bucket.budget(now, side.sent).min(room));
                     }
                 }
                 self.receive();
@@ -517,18 +785,32 @@ impl<L: Link> Generator<L> {
             if now >= next_check {
                 next_check = now + Duration::from_millis(100);
                 self.down()?;
+                self.sides[1].answer();
+                if let Some(tunnel) = self.options.tunnel.filter(|_| now >= next_announcement) {
+                    next_announcement = now + ANNOUNCE;
+                    self.sides[1].send_scratch(&tunnel.announcement());
+                }
                 let seconds = elapsed.as_secs_f64();
                 if seconds - last.seconds >= 1.0 {
-                    let received = self.sides[0].received + self.sides[1].received;
-                    let mpps = (received - last.received) as f64 / (seconds - last.seconds) / 1e6;
-                    last = Progress { seconds, mpps, sent: self.sides[0].sent + self.sides[1].sent, received };
+                    let (sent, received, bytes) = self.sums();
+                    let per_second = |n: u64| n as f64 / (seconds - last.seconds);
+                    let mpps = per_second(received - last.received) / 1e6;
+                    let gbps = per_second(bytes - last_bytes) * 8.0 / 1e9;
+                    last_bytes = bytes;
+                    last = Progress { seconds, mpps, gbps, sent, received, latency: self.latency_so_far() };
                     progress(last);
+                    now = Instant::now();
+                    for (side, bucket) in self.sides.iter_mut().zip(&mut buckets) {
+                        bucket.skip(now, side.sent);
+                        side.times.iter_mut().for_each(Recorder::skip);
+                    }
                 }
             }
         };
         let while_sending = [0, 1].map(|i: usize| (self.sides[i].received, self.sides[i].bytes));
         self.drain(REST, true);
         self.down()?;
+        let tick = self.clock.tick();
         let direction = |from: usize| {
             let (tx, rx) = (&self.sides[from], &self.sides[1 - from]);
             let (received, bytes) = while_sending[1 - from];
@@ -550,15 +832,33 @@ impl<L: Link> Generator<L> {
                 foreign,
                 mpps: received as f64 / seconds / 1e6,
                 gbps: bytes as f64 * 8.0 / seconds / 1e9,
+                latency: rx.times.as_ref().and_then(|times| times.latency(tick)),
             }
         };
-        let a_to_b = direction(0);
-        let b_to_a = self.sides[1].sends.then(|| direction(1));
-        let Options { size, flows, .. } = self.options;
-        let mut report = Report { link: L::NAME, size, flows, seconds, a_to_b, b_to_a, ..Report::default() };
+        let sizes = &self.options.sizes;
+        let mut report = Report {
+            link: L::NAME,
+            size: sizes.mean().round() as usize,
+            mix: if sizes.list().len() > 1 { sizes.list().to_vec() } else { Vec::new() },
+            vlan: self.options.vlan,
+            vni: self.options.tunnel.map(|tunnel| tunnel.vni),
+            flows: self.options.flows,
+            rate,
+            seconds,
+            a_to_b: self.sides[0].sends.then(|| direction(0)),
+            b_to_a: self.sides[1].sends.then(|| direction(1)),
+            ..Report::default()
+        };
         report.mpps = report.directions().map(|d| d.mpps).sum();
         report.gbps = report.directions().map(|d| d.gbps).sum();
         Ok(report)
+    }
+
+    /// The times of the direction that has the larger 99th percentile.
+    fn latency_so_far(&self) -> Option<Latency> {
+        let tick = self.clock.tick();
+        let latencies = self.sides.iter().filter_map(|side| side.times.as_ref()?.latency(tick));
+        latencies.max_by(|a, b| a.p99.total_cmp(&b.p99))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The generator's memif links.
 
-use crate::frames::{Frames, Tag};
+use crate::frames::{Frames, Read};
 use crate::generator::{self, Link};
 use dray_config::SocketName;
+use dray_vhost::mem::Region;
 use dray_vhost::memif::{Client, ClientOptions, NullSwitch, RawRx, RawTx};
 
 /// The frames' region.
@@ -33,7 +34,10 @@ impl End {
 }
 
 /// A link.
-pub struct Memif(Client);
+pub struct Memif {
+    client: Client,
+    frames: Region,
+}
 
 impl Link for Memif {
     type End = End;
@@ -60,23 +64,23 @@ impl Link for Memif {
             if client.tx.len() < options.queues.into() {
                 return Err(format!("the server takes only {} queues", client.tx.len()));
             }
-            Ok(Memif(client))
+            Ok(Memif { client, frames: frames[i].map()? })
         };
         Ok([link(0)?, link(1)?])
     }
 
     #[inline(always)]
     fn tx(&mut self) -> &mut [RawTx] {
-        &mut self.0.tx
+        &mut self.client.tx
     }
 
     #[inline(always)]
     fn rx(&mut self) -> &mut [RawRx] {
-        &mut self.0.rx
+        &mut self.client.rx
     }
 
     fn down(&self) -> Option<String> {
-        self.0.down()
+        self.client.down()
     }
 
     #[inline(always)]
@@ -85,8 +89,13 @@ impl Link for Memif {
     }
 
     #[inline(always)]
-    fn fill(tx: &mut RawTx, len: u32, offsets: impl Iterator<Item = u32>) {
-        tx.fill(REGION, len, offsets);
+    fn fill(tx: &mut RawTx, frames: impl Iterator<Item = (u32, u32)>) {
+        tx.fill(REGION, frames);
+    }
+
+    #[inline(always)]
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.frames.write(at, bytes);
     }
 
     fn wake(tx: &mut RawTx) {
@@ -99,18 +108,14 @@ impl Link for Memif {
         max: u16,
         count: u64,
         every: u64,
-        tag_at: usize,
-        mut look: impl FnMut(u64, Option<Tag>),
+        _tag_at: usize,
+        mut look: impl FnMut(u64, Read<'_>),
     ) -> (u16, u64) {
-        rx.take(max, count, every, |number, frame| {
-            let mut tag = [0; Tag::LEN];
-            let whole = frame.read(tag_at, &mut tag) == Tag::LEN;
-            look(number, Tag::read(&tag).filter(|_| whole));
-        })
+        rx.take(max, count, every, |number, frame| look(number, &|at, to| frame.read(at, to)))
     }
 
     fn null_switch(a: &Memif, b: &Memif) -> Result<NullSwitch, String> {
-        Ok(NullSwitch::new(&a.0, &b.0))
+        Ok(NullSwitch::new(&a.client, &b.client))
     }
 
     #[inline]

@@ -1,11 +1,14 @@
 //! The command line's traffic: what to send, and the commands that send it over a pair of links.
 
 use crate::cpu;
-use crate::frames::{FLOWS_MAX, SIZE_MAX, SIZE_MIN};
-use crate::generator::{Generator, Link, Options, Progress, Report};
+use crate::frames::{FLOWS_MAX, Sizes};
+use crate::generator::{Direction, Generator, Link, Options, Progress, Report, Way};
+use crate::rate::Rate;
+use crate::vtep::Tunnel;
 use clap::Args;
 use dray_config::{Role, SocketName};
 use std::io::{IsTerminal, Write};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,39 +16,54 @@ use std::time::Duration;
 /// What to send.
 #[derive(Args, Clone, Debug)]
 pub struct TrafficArgs {
-    /// Bytes of a frame, without FCS
-    #[arg(long, default_value_t = 60, value_parser = size)]
-    pub size: usize,
+    /// Bytes of a frame, without FCS; several with commas between them, or "imix" (7, 4 and 1 of 60, 590 and 1514), are sent
+    /// in turn
+    #[arg(long, default_value = "60")]
+    pub size: Sizes,
     /// 802.1Q tag of the frames
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
+    /// The second link is the switch's underlay, and the generator the VTEP at the other end: frames of this network are in VXLAN
+    /// there
+    #[arg(long, value_name = "VNI", requires_all = ["vtep", "switch_vtep"], value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
+    pub vxlan: Option<u32>,
+    /// The generator's address on the underlay
+    #[arg(long, value_name = "IPV4", requires = "vxlan")]
+    pub vtep: Option<Ipv4Addr>,
+    /// The switch's address on the underlay, in the same network
+    #[arg(long, value_name = "IPV4", requires = "vxlan")]
+    pub switch_vtep: Option<Ipv4Addr>,
     /// Flows of each direction, each with its own pair of MAC and IP addresses
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
     pub flows: u32,
-    /// Bytes from one prepared frame to the next in memory [default: the size, rounded up to 64]
+    /// Bytes from one prepared frame to the next in memory [default: the largest size, rounded up to 64]
     #[arg(long, value_name = "BYTES")]
     pub stride: Option<usize>,
     /// Seconds to send
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
-    /// Send from both links
-    #[arg(long)]
-    pub bidirectional: bool,
+    /// Which links send: the first is A, the second B
+    #[arg(long, value_enum, default_value_t = Way::AToB)]
+    pub direction: Way,
     /// Queue pairs of each link
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub queues: u16,
     /// Descriptors in a ring, a power of two; memif: 256 to 16384, vhost-user: 64 to 32768
     #[arg(long, default_value_t = 1024, value_parser = ring_size)]
     pub ring_size: u32,
-    /// Bytes of a receive buffer [default: 2048, or the size if that is more]
+    /// Bytes of a receive buffer [default: 2048, or the largest size if that is more]
     #[arg(long)]
     pub buffer_size: Option<u32>,
     /// The CPU to run on
     #[arg(long)]
     pub cpu: Option<usize>,
-    /// Frames a second of each direction; 0: as fast as possible
-    #[arg(long, value_name = "PPS", default_value_t = 0)]
-    pub rate: u64,
+    /// Frames a second of each direction, like 20000, 250k or 1.5M, or what they take up on an Ethernet link, like 2.5Gbit (FCS,
+    /// preamble, gap and outer headers included); 0: as fast as possible
+    #[arg(long, default_value = "0")]
+    pub rate: Rate,
+    /// Take the time that frames are under way; always on with --rate
+    #[arg(long)]
+    pub latency: bool,
     /// Frames of each direction that may be under way; 0: as many as the rings hold
     #[arg(long, value_name = "FRAMES", default_value_t = 0)]
     pub window: u64,
@@ -63,25 +81,37 @@ impl TrafficArgs {
     /// # Errors
     /// What does not go together.
     pub fn options<E>(&self, [a, b]: [E; 2]) -> Result<Options<E>, String> {
-        let mut options = Options::new(a, b).size(self.size);
+        let mut options = Options::new(a, b).size(self.size.clone());
+        let largest = self.size.max();
         if let Some(stride) = self.stride {
-            if stride < self.size {
-                return Err(format!("frames of {} bytes do not fit {stride} bytes apart", self.size));
+            if stride < largest {
+                return Err(format!("--stride {stride}: frames of {largest} bytes do not fit {stride} bytes apart"));
             }
             options.stride = stride;
         }
         if let Some(buffer_size) = self.buffer_size {
-            if (buffer_size as usize) < self.size {
-                return Err(format!("a frame of {} bytes does not fit a buffer of {buffer_size}", self.size));
+            if (buffer_size as usize) < largest {
+                return Err(format!(
+                    "--buffer-size {buffer_size}: a frame of {largest} bytes does not fit a buffer of {buffer_size}"
+                ));
             }
             options.buffer_size = buffer_size;
         }
         options.vlan = self.vlan;
+        options.tunnel = match (self.vxlan, self.vtep, self.switch_vtep) {
+            (Some(vni), Some(local), Some(switch)) if local != switch => Some(Tunnel { vni, local, switch }),
+            (Some(_), Some(local), Some(_)) => {
+                return Err(format!("--vtep {local}: the generator's address is to be another than --switch-vtep"));
+            }
+            _ => None,
+        };
         options.flows = self.flows;
-        options.bidirectional = self.bidirectional;
+        options.way = self.direction;
         options.queues = self.queues;
         options.ring_size = self.ring_size;
-        (options.rate, options.window, options.sample) = (self.rate, self.window, self.sample);
+        (options.window, options.sample) = (self.window, self.sample);
+        options.rate = self.rate.frames(options.mean_length());
+        options.latency = self.latency || options.rate != 0;
         Ok(options)
     }
 }
@@ -100,16 +130,25 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>, String> {
     Ok(stop)
 }
 
-/// The sum of the report, and what each direction lost, for people.
-fn print(report: &Report) {
+/// The sum of the report, and what became of each direction's frames, for people.
+fn print(report: &Report, sizes: &Sizes) {
+    let what = if report.mix.is_empty() {
+        format!("{} byte frames without FCS", report.size)
+    } else {
+        format!("{sizes}: {:.1} byte frames on average without FCS", sizes.mean())
+    };
+    let vlan = report.vlan.map(|id| format!(", VLAN {id}")).unwrap_or_default();
+    let vni = report.vni.map(|vni| format!(", VNI {vni}")).unwrap_or_default();
     println!(
-        "{:.2} Mpps, {:.2} Gbit/s ({} byte frames without FCS, {} flows, {:.2} s)",
-        report.mpps, report.gbps, report.size, report.flows, report.seconds
+        "{:.2} Mpps, {:.2} Gbit/s ({what}, {} flows{vlan}{vni}, {:.2} s)",
+        report.mpps, report.gbps, report.flows, report.seconds
     );
-    for (name, d) in [("A to B", Some(report.a_to_b)), ("B to A", report.b_to_a)] {
+    for (name, d) in [("A to B", &report.a_to_b), ("B to A", &report.b_to_a)] {
         let Some(d) = d else { continue };
         println!(
-            "{name}: sent {}, received {}, lost {} ({:.4} %), reordered {}, duplicated {}, sampled {}, foreign {}",
+            "{name}: {:.2} Mpps, {:.2} Gbit/s, sent {}, received {}, lost {} ({:.4} %), reordered {}, duplicated {}, sampled {}, foreign {}",
+            d.mpps,
+            d.gbps,
             d.sent,
             d.received,
             d.lost,
@@ -119,7 +158,37 @@ fn print(report: &Report) {
             d.sampled,
             d.foreign
         );
+        if let Some(line) = latency(d) {
+            println!("{name}: {line}");
+        }
     }
+}
+
+/// The times of a direction, in microseconds.
+fn latency(direction: &Direction) -> Option<String> {
+    let l = direction.latency?;
+    let [min, mean, p50, p90, p99, p99_9, p99_99, max] =
+        [l.min, l.mean, l.p50, l.p90, l.p99, l.p99_9, l.p99_99, l.max].map(|ns| format!("{:.2}", ns / 1e3));
+    Some(format!(
+        "latency in us: min {min}, mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, p99.99 {p99_99}, max {max} ({} frames)",
+        l.count
+    ))
+}
+
+/// The line that is shown while frames are sent.
+fn live(p: &Progress) -> String {
+    let missing = p.sent.saturating_sub(p.received);
+    let mut line = format!(
+        "{:7.1} s  {:8.3} Mpps  {:7.2} Gbit/s  {missing} lost or under way ({:.4} %)",
+        p.seconds,
+        p.mpps,
+        p.gbps,
+        100.0 * missing as f64 / p.sent.max(1) as f64
+    );
+    if let Some(l) = p.latency {
+        line += &format!("  p50 {:.1} us  p99 {:.1} us", l.p50 / 1e3, l.p99 / 1e3);
+    }
+    line
 }
 
 /// Sends between these ends and reports.
@@ -134,34 +203,24 @@ pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), St
     let stop = stop_flag()?;
     let mut generator = Generator::<L>::connect(&options)?;
     generator.learn(&stop)?;
-    let live = std::io::stderr().is_terminal();
+    let is_terminal = std::io::stderr().is_terminal();
     let show = |p: Progress| {
-        if live {
-            let under_way = p.sent.saturating_sub(p.received);
-            eprint!("\r{:7.1} s  {:8.3} Mpps  {under_way} lost or under way\x1b[K", p.seconds, p.mpps);
+        if is_terminal {
+            eprint!("\r{}\x1b[K", live(&p));
             let _ = std::io::stderr().flush();
         }
     };
     let report = generator.run(Duration::from_secs_f64(args.duration), &stop, show);
-    if live {
+    if is_terminal {
         eprint!("\r\x1b[K");
     }
     let report = report?;
     if args.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?);
     } else {
-        print(&report);
+        print(&report, &args.size);
     }
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
-}
-
-/// A frame's size.
-///
-/// # Errors
-/// Which there are.
-pub fn size(s: &str) -> Result<usize, String> {
-    let size = s.parse().ok().filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size));
-    size.ok_or_else(|| format!("a frame has {SIZE_MIN} to {SIZE_MAX} bytes"))
 }
 
 /// A time in seconds.

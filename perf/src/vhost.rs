@@ -1,8 +1,9 @@
 //! The generator's vhost-user links: it is the virtual machine.
 
-use crate::frames::{Frames, Tag};
+use crate::frames::{Frames, Read};
 use crate::generator::{self, Link};
 use dray_config::{Role, SocketName};
+use dray_vhost::mem::Region;
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting, NullSwitch, RawRx, RawTx, VNET_HEADER};
 
 /// The frames' region: the rings are in the first.
@@ -26,7 +27,10 @@ pub struct End {
 }
 
 /// A link.
-pub struct VhostUser(Frontend);
+pub struct VhostUser {
+    front: Frontend,
+    frames: Region,
+}
 
 impl Link for VhostUser {
     type End = End;
@@ -56,7 +60,7 @@ impl Link for VhostUser {
                 Some(meeting) => Frontend::meet(meeting, &front)?,
                 None => Frontend::alone(&front)?,
             };
-            Ok(VhostUser(front))
+            Ok(VhostUser { front, frames: frames[i].map()? })
         };
         let [a, b] = meetings;
         Ok([link(0, a)?, link(1, b)?])
@@ -64,20 +68,21 @@ impl Link for VhostUser {
 
     #[inline(always)]
     fn tx(&mut self) -> &mut [RawTx] {
-        &mut self.0.tx
+        &mut self.front.tx
     }
 
     #[inline(always)]
     fn rx(&mut self) -> &mut [RawRx] {
-        &mut self.0.rx
+        &mut self.front.rx
     }
 
     fn down(&self) -> Option<String> {
         let fault = || {
-            let faults = self.0.tx.iter().filter_map(RawTx::fault).chain(self.0.rx.iter().filter_map(RawRx::fault));
+            let faults =
+                self.front.tx.iter().filter_map(RawTx::fault).chain(self.front.rx.iter().filter_map(RawRx::fault));
             faults.map(str::to_owned).next()
         };
-        self.0.down().or_else(fault)
+        self.front.down().or_else(fault)
     }
 
     #[inline(always)]
@@ -86,8 +91,13 @@ impl Link for VhostUser {
     }
 
     #[inline(always)]
-    fn fill(tx: &mut RawTx, len: u32, offsets: impl Iterator<Item = u32>) {
-        tx.fill(REGION, len + VNET_HEADER as u32, offsets);
+    fn fill(tx: &mut RawTx, frames: impl Iterator<Item = (u32, u32)>) {
+        tx.fill(REGION, frames.map(|(offset, len)| (offset, len + VNET_HEADER as u32)));
+    }
+
+    #[inline(always)]
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.frames.write(at, bytes);
     }
 
     fn wake(tx: &mut RawTx) {
@@ -100,20 +110,18 @@ impl Link for VhostUser {
         max: u16,
         count: u64,
         every: u64,
-        tag_at: usize,
-        mut look: impl FnMut(u64, Option<Tag>),
+        _tag_at: usize,
+        mut look: impl FnMut(u64, Read<'_>),
     ) -> (u16, u64) {
         let (n, bytes) = rx.take(max, count, every, |number, frame| {
-            let mut tag = [0; Tag::LEN];
-            let whole = frame.read(VNET_HEADER + tag_at, &mut tag) == Tag::LEN;
-            look(number, Tag::read(&tag).filter(|_| whole));
+            look(number, &|at, to| frame.read(VNET_HEADER + at, to));
         });
         // Buffers are as long as frames, so that each has a header.
         (n, bytes.saturating_sub(u64::from(n) * VNET_HEADER as u64))
     }
 
     fn null_switch(a: &VhostUser, b: &VhostUser) -> Result<NullSwitch, String> {
-        NullSwitch::new(&a.0, &b.0)
+        NullSwitch::new(&a.front, &b.front)
     }
 
     #[inline]

@@ -117,6 +117,17 @@ impl Region {
         self.base
     }
 
+    /// Writes `bytes` from byte `at` on; nothing if they are not all within the region. Whoever else maps the file may see
+    /// them half written.
+    #[inline]
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        if at.checked_add(bytes.len()).is_some_and(|end| end <= self.len) {
+            // SAFETY: the bytes are within the mapping (above), which is nobody's else in this process while it is borrowed
+            // as mutable, and apart from `bytes`, for there are no references into it.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(at), bytes.len()) };
+        }
+    }
+
     /// Size in bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -451,6 +462,19 @@ mod tests {
         assert!(regions.resolve(0, u32::MAX, u32::MAX).is_none());
         assert!(regions.resolve(0, 1, u32::MAX).is_none());
         assert!(regions.resolve(1, 0, 0).is_none());
+    }
+
+    #[test]
+    fn writes_stay_within_the_region() {
+        let fd = memfd(4096, MemfdFlags::empty());
+        let file = std::fs::File::from(fd.try_clone().unwrap());
+        let mut region = Region::map(fd, 4096).unwrap();
+        region.write(4093, &[1, 2, 3]);
+        region.write(4094, &[9; 3]);
+        region.write(usize::MAX, &[9; 3]);
+        let mut end = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, 4092).unwrap();
+        assert_eq!(end, [0, 1, 2, 3]);
     }
 
     #[test]

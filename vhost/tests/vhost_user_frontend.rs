@@ -292,7 +292,7 @@ fn batches_go_round() {
                 front.down()
             );
             let n = front.tx[0].free().min(64).min(512 - (sent - received) as u16);
-            front.tx[0].fill(3, 72, (0..u64::from(n)).map(|i| ((sent + i) % 256 * 128) as u32));
+            front.tx[0].fill(3, (0..u64::from(n)).map(|i| (((sent + i) % 256 * 128) as u32, 72)));
             sent += u64::from(n);
             let (n, bytes) = front.rx[0].take(64, received, 10, |number, peek| {
                 let mut bytes = [0; 4];

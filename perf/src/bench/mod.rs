@@ -378,7 +378,7 @@ impl Run<'_> {
             }
         }
         let (rounds, repeated, unsteady) = self.rounds(case, &able, bench.rounds)?;
-        let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which]).collect() };
+        let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which].clone()).collect() };
         let rate = |name: &str| -> Vec<f64> {
             let which = able.iter().position(|p| p.name() == name);
             which.map_or(Vec::new(), |which| of(which).iter().map(|r| r.mpps).collect())
@@ -516,7 +516,7 @@ mod tests {
         };
         for case in ["100x300", "vhost:100x300", "packed:100x300"] {
             let report = bench.ceiling(case.parse().unwrap(), &AtomicBool::new(false)).unwrap();
-            let d = report.a_to_b;
+            let d = report.a_to_b.unwrap();
             assert!(d.sent > 0 && d.received == d.sent && d.lost == 0, "{report:?}");
             // It does not move any bytes, so what is looked at is nobody's.
             assert_eq!((d.sampled, d.foreign), (d.received / 64, d.received / 64));

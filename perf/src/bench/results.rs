@@ -241,7 +241,7 @@ mod tests {
 
     fn report(mpps: f64) -> Report {
         let a_to_b = Direction { sent: 100, received: 99, lost: 1, mpps, ..Direction::default() };
-        Report { mpps, a_to_b, ..Report::default() }
+        Report { mpps, a_to_b: Some(a_to_b), ..Report::default() }
     }
 
     #[test]

@@ -307,12 +307,13 @@ fn throughput(lab: &mut Lab, findings: &mut Findings) -> Result<String, Stop> {
     for host in &HOSTS {
         findings.ports.push((host.name, lab.ports(host.name)?));
     }
+    let direction = report.a_to_b.unwrap_or_default();
     findings.remarks.push(format!(
         "packets    {:.2} Mpps, memif to memif, one worker, {}-byte frames, {} flows, {:.3} % lost",
         report.mpps,
         report.size,
         report.flows,
-        100.0 * report.a_to_b.lost as f64 / report.a_to_b.sent.max(1) as f64
+        100.0 * direction.lost as f64 / direction.sent.max(1) as f64
     ));
     findings.remarks.push(format!(
         "accounts   {received} packets received on both hosts: sent, dropped or consumed, none is missing"

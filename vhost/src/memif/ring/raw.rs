@@ -19,17 +19,17 @@ fn prefetch(ring: &Ring, from: u16, n: u16) {
 }
 
 impl RawTx {
-    /// Points the next descriptors at frames of `len` bytes at `offsets` of region `region`, one a frame, and hands them to
-    /// the peer. At most [`RawTx::free`] offsets are to be given; no more than the ring's size are used.
+    /// Points the next descriptors at frames in region `region`, given as offset and length in bytes, one a frame, and hands
+    /// them to the peer. At most [`RawTx::free`] are to be given; no more than the ring's size are used.
     ///
     /// Unlike [`RawTx::publish`] it may miss that the peer has just gone to sleep, until the next call: this saves the
     /// full memory fence of every batch.
     #[inline(always)]
-    pub fn fill(&mut self, region: u16, len: u32, offsets: impl Iterator<Item = u32>) {
+    pub fn fill(&mut self, region: u16, frames: impl Iterator<Item = (u32, u32)>) {
         let q = &mut self.0;
         let ring = q.ring;
         let mut next = q.next;
-        for offset in offsets.take(ring.size() as usize) {
+        for (offset, len) in frames.take(ring.size() as usize) {
             ring.write(next, 0, region, len);
             ring.write_offset(next, offset);
             next = next.wrapping_add(1);

@@ -383,17 +383,18 @@ impl RawTx {
         if q.fault.is_some() { 0 } else { q.ring.shape.size - q.desc_next.wrapping_sub(q.desc_done) }
     }
 
-    /// Points the next descriptors at headers with frames, of `len` bytes together, at `offsets` of region `region`, one a frame, and
-    /// hands them to the back end. At most [`RawTx::free`] offsets are to be given; no more than the ring's size are used.
+    /// Points the next descriptors at headers with frames in region `region`, given as offset and length of both together in
+    /// bytes, one a frame, and hands them to the back end. At most [`RawTx::free`] are to be given; no more than the ring's
+    /// size are used.
     ///
     /// Unlike [`RawTx::wake`] it may miss that the back end has just asked for notifications: this saves the full memory
     /// fence of every batch.
     #[inline(always)]
-    pub fn fill(&mut self, region: u16, len: u32, offsets: impl Iterator<Item = u32>) {
+    pub fn fill(&mut self, region: u16, frames: impl Iterator<Item = (u32, u32)>) {
         let q = &mut self.0;
         let Some(gpa) = q.memory.table.get(region as usize).map(|r| r.message.gpa) else { return };
-        let addresses = offsets.take(q.ring.shape.size as usize).map(|offset| gpa + u64::from(offset));
-        if q.ring.shape.packed { q.fill_packed(len, addresses) } else { q.fill_split(len, addresses) }
+        let frames = frames.take(q.ring.shape.size as usize).map(|(offset, len)| (gpa + u64::from(offset), len));
+        if q.ring.shape.packed { q.fill_packed(frames) } else { q.fill_split(frames) }
     }
 
     /// Notifies the back end if it wants that, for certain.
@@ -551,11 +552,11 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn fill_split(&mut self, len: u32, addresses: impl Iterator<Item = u64>) {
+    fn fill_split(&mut self, frames: impl Iterator<Item = (u64, u32)>) {
         let ring = self.ring;
         let old = self.next;
         let (mut next, mut desc) = (old, self.desc_next);
-        for address in addresses {
+        for (address, len) in frames {
             let id = desc & ring.mask;
             ring.set(id, [address, len.into()]);
             let entry = ring.available_entry(next);
@@ -570,21 +571,22 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn fill_packed(&mut self, len: u32, mut addresses: impl Iterator<Item = u64>) {
+    fn fill_packed(&mut self, mut frames: impl Iterator<Item = (u64, u32)>) {
         let ring = self.ring;
         let old = self.next;
-        let Some(first) = addresses.next() else { return };
-        let state =
-            |at: u16| u64::from(len) | u64::from(at & ring.mask) << 32 | u64::from(ring.available_flags(at)) << 48;
+        let Some(first) = frames.next() else { return };
+        let state = |at: u16, len: u32| {
+            u64::from(len) | u64::from(at & ring.mask) << 32 | u64::from(ring.available_flags(at)) << 48
+        };
         let mut next = old.wrapping_add(1);
-        for address in addresses {
+        for (address, len) in frames {
             ring.set_address(next, address);
-            ring.state(next).store(state(next), Ordering::Release);
+            ring.state(next).store(state(next, len), Ordering::Release);
             next = next.wrapping_add(1);
         }
         // The back end stops at a descriptor that is not available: with the first, all are.
-        ring.set_address(old, first);
-        ring.state(old).store(state(old), Ordering::Release);
+        ring.set_address(old, first.0);
+        ring.state(old).store(state(old, first.1), Ordering::Release);
         (self.next, self.desc_next) = (next, next);
         self.notify(old);
     }

@@ -162,7 +162,7 @@ mod tests {
                 while received < 100_000 {
                     let free = a.tx[0].free();
                     let n = free.min(1 + (sent % 50) as u16);
-                    a.tx[0].fill(0, 100, (0..u32::from(n)).map(|i| i * 64));
+                    a.tx[0].fill(0, (0..u32::from(n)).map(|i| (i * 64, 100)));
                     assert_eq!(a.tx[0].free(), free - n);
                     sent += u64::from(n);
                     null.step();
@@ -198,7 +198,7 @@ mod tests {
         for packed in [false, true] {
             let options = Options { packed, ring_size: 16, ..Options::default() };
             let (mut a, mut b, mut null) = pair(&options);
-            a.tx[0].fill(0, 60, [0; 4].into_iter());
+            a.tx[0].fill(0, [(0, 60); 4].into_iter());
             null.step();
             let rx = &b.rx[0].0;
             if packed {
@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(b.rx[0].available(), 0);
             assert_eq!(a.tx[0].free(), 16);
             if packed {
-                a.tx[0].fill(0, 60, [0; 4].into_iter());
+                a.tx[0].fill(0, [(0, 60); 4].into_iter());
                 // Completes the third of four, and frames are not said to be in order.
                 a.tx[0].0.ring.put_packed(4, 0);
                 let state = a.tx[0].0.ring.state(4).load(Ordering::Relaxed);
