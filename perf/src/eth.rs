@@ -6,6 +6,8 @@
 
 use crate::frames::{Frames, Read, Tag};
 use crate::generator::{self, Link};
+use crate::traffic::{TrafficArgs, generate};
+use clap::Args;
 use dray_dpdk::{EthOptions, EthPort, RawRx, RawTx};
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -27,6 +29,33 @@ pub type Generator = generator::Generator<Eth>;
 /// What it is to do. An end is a device: a PCI address (`0000:3b:00.0`), or a virtual device of DPDK with its arguments
 /// (`net_af_packet0,iface=eth1`).
 pub type Options = generator::Options<String>;
+
+/// `eth`
+#[derive(Args, Clone, Debug)]
+pub struct EthArgs {
+    /// The devices of the first and the second link, PCI addresses or virtual devices of DPDK with their arguments, such as
+    /// net_af_packet0,iface=eth1; given twice
+    #[arg(long, required = true)]
+    device: Vec<String>,
+    #[command(flatten)]
+    traffic: TrafficArgs,
+}
+
+/// Sends between two NICs and reports.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(args: &EthArgs) -> Result<(), String> {
+    generate::<Eth>(&args.traffic, ends(&args.device)?)
+}
+
+/// The devices of both links.
+///
+/// # Errors
+/// If there are not two.
+pub fn ends(devices: &[String]) -> Result<[String; 2], String> {
+    <[String; 2]>::try_from(devices.to_vec()).map_err(|_| "--device is given twice".into())
+}
 
 /// A link.
 pub struct Eth {

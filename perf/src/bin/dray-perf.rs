@@ -4,8 +4,10 @@
 use clap::{Args, Parser, Subcommand};
 use dray_config::{Role, SocketName};
 use dray_perf::bench::BenchArgs;
+use dray_perf::eth::EthArgs;
 use dray_perf::memif::{self, Memif};
 use dray_perf::report::ReportArgs;
+use dray_perf::scale::ScaleArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, socket};
 use dray_perf::vhost::{self, VhostUser};
 use std::process::ExitCode;
@@ -24,8 +26,12 @@ enum Command {
     Memif(MemifArgs),
     /// The same with vhost-user ports of a switch, as a virtual machine
     Vhost(VhostArgs),
+    /// The same between two NICs, through DPDK
+    Eth(EthArgs),
     /// Compare Dray with other switches, side by side
     Bench(BenchArgs),
+    /// Measure what frames, ports, bridges, tunnels and MACs cost as they grow in number
+    Scale(ScaleArgs),
     /// Show a saved report again, as a page or as text
     Report(ReportArgs),
 }
@@ -89,7 +95,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Memif(args) => memif(&args),
         Command::Vhost(args) => vhost(&args),
+        Command::Eth(args) => dray_perf::eth::run(&args),
         Command::Bench(args) => dray_perf::bench::run(&args),
+        Command::Scale(args) => dray_perf::scale::run(&args),
         Command::Report(args) => dray_perf::report::run(&args),
     };
     match result {
