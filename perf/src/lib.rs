@@ -12,6 +12,7 @@ pub mod memif;
 pub mod peer;
 pub mod rate;
 pub mod report;
+pub mod scale;
 pub mod sequence;
 pub mod throughput;
 pub mod traffic;

@@ -16,6 +16,21 @@ pub struct Dray {
     pub drayd: PathBuf,
 }
 
+impl Dray {
+    /// Starts it with all its threads on `cpu` and with a configuration of one's own, made from the folder that it is in. Its
+    /// memif ports are on `memif.sock` there, its control socket is `dray.sock`.
+    ///
+    /// # Errors
+    /// If it does not listen.
+    pub fn start_with(&self, cpu: usize, configuration: impl FnOnce(&Path) -> String) -> Result<Switch, String> {
+        let mut switch = Switch::new("drayd", Kind::Memif, TempDir::new()?);
+        let file = switch.dir.write(FILE, &configuration(switch.dir.path()))?;
+        switch.spawn(On::Cpu(cpu), &self.drayd.display().to_string(), &["--config", &file])?;
+        switch.wait_for_sockets()?;
+        Ok(switch)
+    }
+}
+
 impl Peer for Dray {
     fn name(&self) -> &'static str {
         "Dray"

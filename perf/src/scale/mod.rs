@@ -1,0 +1,369 @@
+//! What a frame costs as ports, bridges, VNIs, tunnels, MACs and receivers grow, what each takes of memory, and how fast the
+//! FDB is filled over the control socket.
+//!
+//! All sizes of an axis are started first, connected and taught, and stopped where they are; then each runs for some tenths of a
+//! second in turn, so that the figures of a round are from the same second or two. What counts is the median of the rounds'
+//! ratios to the first size.
+
+mod case;
+mod memory;
+mod wire;
+
+pub use case::Axis;
+pub use memory::{Batch, Memory, Start};
+
+use crate::bench::median;
+use crate::cpu;
+use crate::peer::{Dray, Switch};
+use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
+use crate::traffic::{seconds, stop_flag};
+use case::Case;
+use clap::{Args, ValueEnum};
+use dray_config::rpc::{FdbBatch, Request, Status, VtepInfo, VtepRequest};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use wire::{Control, Counts, Links};
+
+/// How `dray-perf scale` is told what to measure.
+#[derive(Args, Clone, Debug)]
+pub struct ScaleArgs {
+    /// The daemon [default: drayd beside this program]
+    #[arg(long, value_name = "FILE")]
+    drayd: Option<PathBuf>,
+    /// The generator's CPU
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// The switch's CPU
+    #[arg(long, default_value_t = 1)]
+    switch_cpu: usize,
+    /// Rounds; each measures every size of an axis once
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Seconds of one measurement
+    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
+    duration: f64,
+    /// What is to grow; may be given several times [default: everything]
+    #[arg(long = "axis", value_name = "AXIS")]
+    axes: Vec<Axis>,
+    /// Measure memory, the start and the filling of the FDB, and of the axes only those that are named
+    #[arg(long)]
+    memory: bool,
+    /// Small sizes, two short rounds: whether it works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// One size on an axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Size {
+    /// How many.
+    pub n: u32,
+    /// Nanoseconds a frame received from the switch, the median of the rounds.
+    pub ns: f64,
+    /// Million frames a second at that; of copies, where the switch makes them.
+    pub mpps: f64,
+    /// Median of the rounds' ratios of nanoseconds to those of the first size.
+    pub ratio: f64,
+    /// The smallest and the largest of the ratios.
+    pub spread: [f64; 2],
+    /// Bytes of frames, FDB entries and tables that all frames together touch, without rings and buffers.
+    pub working_set: u64,
+    /// Cache lines of those that one frame touches.
+    pub lines: u32,
+    /// Frames sent in all rounds, times the receivers of each.
+    pub sent: u64,
+    /// Frames that never came.
+    pub lost: u64,
+    /// Nanoseconds, round by round.
+    pub rounds: Vec<f64>,
+}
+
+/// What growing costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Growth {
+    /// What grows.
+    pub axis: Axis,
+    /// The sizes, the first as the others' measure.
+    pub sizes: Vec<Size>,
+}
+
+/// All that a run gave.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Version of Dray.
+    pub dray: String,
+    /// Bytes of the second-level cache of the switch's CPU; 0: unknown.
+    pub l2: u64,
+    /// The axes.
+    pub growth: Vec<Growth>,
+    /// Memory of each thing.
+    pub memory: Vec<Memory>,
+    /// Starts.
+    pub starts: Vec<Start>,
+    /// Static FDB entries over the control socket.
+    pub batches: Vec<Batch>,
+}
+
+/// A switch of one size, stopped but when it is measured.
+struct Subject {
+    case: Case,
+    switch: Switch,
+    links: Links,
+}
+
+impl Subject {
+    fn start(dray: &Dray, on: usize, case: Case) -> Result<Subject, String> {
+        let mut switch = dray.start_with(on, |dir| case.configuration(dir, on))?;
+        let [socket, _] = switch.sockets();
+        let with_log = |switch: &Switch, e: String| format!("{e}\ndrayd's last words:\n{}", switch.log());
+        let mut links = Links::connect(case, &socket).map_err(|e| with_log(&switch, e))?;
+        let mut control = Control::open(&switch.control())?;
+        let ready = |control: &mut Control, links: &mut Links| -> Result<(), String> {
+            wait("the links", || Ok(control.call::<Status>(&Request::Status {})?.ports_up == case.ports() as usize))?;
+            control.load(FdbBatch { entries: case.statics(), refused: vec![] }, false)?;
+            if case.has_overlay() {
+                links.answer_arp()?;
+                let show = Request::Vtep(VtepRequest::Show {});
+                wait("the tunnels", || {
+                    let vteps: Vec<VtepInfo> = control.call(&show)?;
+                    Ok(vteps.iter().all(|vtep| vtep.state == "resolved"))
+                })?;
+            }
+            links.teach();
+            let known = control.call::<Status>(&Request::Status {})?.fdb_used;
+            let macs = if case.axis == Axis::Flood { 1 } else { 2 * u64::from(case.flows()) };
+            if known == macs { Ok(()) } else { Err(format!("drayd has learned {known} of {macs} MACs")) }
+        };
+        ready(&mut control, &mut links).map_err(|e| with_log(&switch, format!("{:?} {}: {e}", case.axis, case.n)))?;
+        switch.pause()?;
+        Ok(Subject { case, switch, links })
+    }
+
+    /// Ports that are received at.
+    fn receivers(&self) -> usize {
+        if self.case.axis == Axis::Flood { self.case.ports() as usize } else { 2 }
+    }
+
+    fn measure(&mut self, duration: Duration) -> Result<Counts, String> {
+        self.switch.resume();
+        let receivers = self.receivers();
+        self.links.run(duration / 8, receivers);
+        let counts = self.links.run(duration, receivers);
+        self.switch.pause()?;
+        if counts.received == 0 {
+            return Err(format!("{:?} {}: nothing comes out of the switch", self.case.axis, self.case.n));
+        }
+        Ok(counts)
+    }
+}
+
+/// Waits until `ready` says so.
+fn wait(what: &str, mut ready: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !ready()? {
+        if Instant::now() > end {
+            return Err(format!("waited too long for {what}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+impl Case {
+    /// What all frames together touch besides rings and buffers, and in how many cache lines one frame: the frame itself, two
+    /// FDB buckets, and an entry of each table. [`dray_dataplane`]'s tables aren't in reach here: these are their sizes.
+    fn working_set(self) -> (u64, u32) {
+        let (flows, n) = (u64::from(self.flows().max(1024)), u64::from(self.n));
+        let frame = if self.axis == Axis::Decap { 128 } else { 64 };
+        let (tables, lines) = match self.axis {
+            Axis::Ports | Axis::Macs | Axis::Flood => (0, 3),
+            // A u16 for each VLAN.
+            Axis::Bridges => (2 * n, 4),
+            // That, and the VNI in a bridge's 32 bytes.
+            Axis::Vnis => ((2 + 32) * n, 5),
+            // The tunnel's headers.
+            Axis::Tunnels => (56 * n, 4),
+            // Two maps from 32 bits, a quarter full.
+            Axis::Decap => (2 * 32 * n, 7),
+        };
+        (flows * (frame + 2 * 64) + tables, lines)
+    }
+}
+
+/// Measures an axis.
+fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool) -> Result<Growth, String> {
+    let cases = axis.sizes(args.quick).iter().map(|&n| Case { axis, n });
+    let subjects = cases.map(|case| Subject::start(dray, args.switch_cpu, case));
+    let mut subjects = subjects.collect::<Result<Vec<_>, _>>()?;
+    let mut counts = vec![Vec::new(); subjects.len()];
+    let duration = Duration::from_secs_f64(args.duration);
+    for round in 0..args.rounds {
+        let mut order: Vec<usize> = (0..subjects.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for i in order {
+            if stop.load(Ordering::Relaxed) {
+                return Err("interrupted".into());
+            }
+            counts[i].push(subjects[i].measure(duration)?);
+        }
+    }
+    let ns = |counts: &[Counts]| -> Vec<f64> { counts.iter().map(|c| 1e9 * c.seconds / c.received as f64).collect() };
+    let first = ns(&counts[0]);
+    let sizes = subjects.iter().zip(&counts).map(|(subject, counts)| {
+        let rounds = ns(counts);
+        let ratios: Vec<f64> = rounds.iter().zip(&first).map(|(a, b)| a / b).collect();
+        let sent = counts.iter().map(|c| c.sent).sum::<u64>() * u64::from(subject.case.copies());
+        let (working_set, lines) = subject.case.working_set();
+        Size {
+            n: subject.case.n,
+            ns: median(&rounds),
+            mpps: 1e3 / median(&rounds),
+            ratio: median(&ratios),
+            spread: [ratios.iter().copied().fold(f64::INFINITY, f64::min), ratios.iter().copied().fold(0.0, f64::max)],
+            working_set,
+            lines,
+            sent,
+            lost: sent.saturating_sub(counts.iter().map(|c| c.arrived).sum()),
+            rounds,
+        }
+    });
+    Ok(Growth { axis, sizes: sizes.collect() })
+}
+
+/// Bytes of the second-level cache.
+fn l2(cpu: usize) -> u64 {
+    let file = format!("/sys/devices/system/cpu/cpu{cpu}/cache/index2/size");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.trim().strip_suffix('K').and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+impl Results {
+    /// Puts everything into a report.
+    pub fn document(&self) -> Document {
+        let mut document = Document::new("Dray: what growing costs");
+        document.fact("Dray", &self.dray);
+        document.fact("L2 cache", if self.l2 == 0 { "unknown".into() } else { format!("{} KiB", self.l2 >> 10) });
+        for growth in &self.growth {
+            self.section(growth, &mut document);
+        }
+        memory::sections(self, &mut document);
+        document
+    }
+
+    fn section(&self, growth: &Growth, document: &mut Document) {
+        let what = growth.axis.what();
+        let section = document.section(format!("Cost of a frame by {what}"));
+        section.paragraph(
+            "60-byte frames, one worker. A ratio is that of nanoseconds to the first row's in the same round: the median of the \
+             rounds, the smallest and the largest. Touched are the frames, FDB entries and table entries that all flows together \
+             use, without rings and buffers; lines are the cache lines of these for one frame.",
+        );
+        let copies = growth.axis == Axis::Flood;
+        let columns = [
+            Column::right(growth.axis.what().split([' ', ',']).next().unwrap_or(what)),
+            Column::right(if copies { "ns a copy" } else { "ns" }),
+            Column::right(if copies { "M copies/s" } else { "Mpps" }),
+            Column::right("ratio"),
+            Column::left("spread"),
+            Column::right("touched KiB"),
+            Column::right("lines"),
+            Column::right("lost"),
+        ];
+        let mut table = Table::new(format!("By {what}"), columns);
+        for size in &growth.sizes {
+            let cells = [
+                size.n.to_string(),
+                format!("{:.1}", size.ns),
+                format!("{:.2}", size.mpps),
+                format!("{:.3}", size.ratio),
+                format!("{:.3} to {:.3}", size.spread[0], size.spread[1]),
+                (size.working_set >> 10).to_string(),
+                size.lines.to_string(),
+                if size.lost == 0 {
+                    "0".into()
+                } else {
+                    format!("{:.4} %", 100.0 * size.lost as f64 / size.sent as f64)
+                },
+            ];
+            // Beyond the cache it costs what the misses cost.
+            let tone = match size.ratio {
+                _ if self.l2 != 0 && size.working_set > self.l2 => Tone::Plain,
+                ratio if ratio <= 1.1 => Tone::Good,
+                _ => Tone::Bad,
+            };
+            table.verdict(tone, cells);
+        }
+        section.add(table);
+        let label = if copies { "time of a copy" } else { "time of a frame" };
+        let mut lines =
+            Lines::new(format!("By {what}"), report::Axis::log(what, ""), report::Axis::linear(label, "ns"));
+        lines.series("Dray", growth.sizes.iter().map(|size| Dot::new(f64::from(size.n), size.ns)));
+        section.add(lines);
+    }
+}
+
+/// Runs `dray-perf scale`.
+///
+/// # Errors
+/// What could not be measured.
+pub fn run(args: &ScaleArgs) -> Result<(), String> {
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let drayd = args.drayd.clone().unwrap_or_else(|| own.with_file_name("drayd"));
+    if !drayd.exists() {
+        return Err(format!("{} is not there: build it, or say where it is (--drayd)", drayd.display()));
+    }
+    if args.cpu == args.switch_cpu {
+        return Err("the generator and the switch need a CPU each (--cpu, --switch-cpu)".into());
+    }
+    if cfg!(debug_assertions) && !args.quick {
+        eprintln!("dray-perf: this is a debug build, its figures mean nothing (build with --release)");
+    }
+    let mut args = args.clone();
+    if args.quick {
+        (args.rounds, args.duration) = (2, 0.05);
+    }
+    if args.axes.is_empty() && !args.memory {
+        (args.axes, args.memory) = (Axis::value_variants().to_vec(), true);
+    }
+    // Hundreds of links have some descriptors each.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let stop = stop_flag()?;
+    let begin = Instant::now();
+    let say = |line: &str| eprintln!("[{:6.1} s] {line}", begin.elapsed().as_secs_f64());
+    let dray = Dray { drayd };
+    let mut results = Results { dray: env!("CARGO_PKG_VERSION").into(), l2: l2(args.switch_cpu), ..Results::default() };
+    cpu::on(args.cpu, || {
+        for &axis in &args.axes {
+            say(axis.what());
+            results.growth.push(growth(&dray, &args, axis, &stop)?);
+        }
+        if args.memory {
+            say("memory, start and FDB");
+            memory::measure(&dray, &args, &mut results, &stop)?;
+        }
+        Ok(())
+    })?;
+    let document = results.document();
+    if args.json {
+        #[derive(Serialize)]
+        struct WithReport {
+            #[serde(flatten)]
+            results: Results,
+            report: Document,
+        }
+        let all = WithReport { results, report: document };
+        println!("{}", serde_json::to_string_pretty(&all).map_err(|e| e.to_string())?);
+    } else {
+        print!("{}", document.text()?);
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! Frames of any kind, and the links that they are sent and received on as fast as the generator does.
+
+use crate::scale::case::{Case, GATEWAY, GATEWAY_MAC};
+use dray_config::SocketName;
+use dray_config::rpc::{FdbBatch, FdbLoaded, Request, RpcError};
+use dray_vhost::memif::{Client, ClientOptions};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Descriptors written at a time, as in [`crate::generator`].
+const BATCH: u16 = 128;
+/// Frames sent at a time while the switch learns.
+const LESSON: usize = 256;
+/// The frames' region: the rings are in the first.
+const REGION: u16 = 1;
+/// How long links, neighbours and entries may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A frame, without FCS.
+pub(super) struct Frame(Vec<u8>);
+
+impl Frame {
+    /// 60 bytes with an IPv4 header and UDP ports that differ from flow to flow; 64 with a tag.
+    pub fn ethernet(to: [u8; 6], from: [u8; 6], vlan: Option<u16>, flow: u32) -> Frame {
+        let mut bytes = [to, from].concat();
+        if let Some(vlan) = vlan {
+            bytes.extend([0x81, 0x00]);
+            bytes.extend(vlan.to_be_bytes());
+        }
+        let n = flow.to_be_bytes();
+        bytes.extend([
+            8,
+            0,
+            0x45,
+            0,
+            0,
+            46,
+            0,
+            0,
+            0x40,
+            0,
+            64,
+            17,
+            0,
+            0,
+            10,
+            n[1],
+            n[2],
+            n[3],
+            10,
+            n[1] | 128,
+            n[2],
+            n[3],
+        ]);
+        bytes.extend([0xc0 | n[2] & 0x3f, n[3], 0, 9, 0, 26, 0, 0]);
+        bytes.resize(if vlan.is_some() { 64 } else { 60 }, 0);
+        Frame(bytes)
+    }
+
+    /// In a tunnel (RFC 7348, section 5).
+    pub fn vxlan(self, to: [u8; 6], from: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr, vni: u32) -> Frame {
+        let mut bytes = [to, from].concat();
+        let udp = self.0.len() as u16 + 16;
+        bytes.extend([8, 0, 0x45, 0]);
+        bytes.extend((udp + 20).to_be_bytes());
+        bytes.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+        bytes.extend(source.octets());
+        bytes.extend(destination.octets());
+        let words = bytes[14..].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        let sum = words.sum::<u32>();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend([0xc0, self.0[39], 0x12, 0xb5]);
+        bytes.extend(udp.to_be_bytes());
+        bytes.extend([0, 0, 8, 0, 0, 0]);
+        bytes.extend((vni << 8).to_be_bytes());
+        bytes.extend(self.0);
+        Frame(bytes)
+    }
+}
+
+/// Frames in a region of their own, all of one length.
+struct Prepared {
+    memory: Arc<OwnedFd>,
+    len: u32,
+    stride: u32,
+    count: u32,
+    at: u32,
+}
+
+impl Prepared {
+    fn new(frames: &[Frame]) -> Result<Option<Prepared>, String> {
+        let Some(Frame(first)) = frames.first() else { return Ok(None) };
+        let io = |e: std::io::Error| format!("prepare frames: {e}");
+        let memory =
+            memfd_create("dray-perf", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(|e| io(e.into()))?;
+        let stride = first.len().next_multiple_of(64);
+        let mut file = BufWriter::with_capacity(1 << 20, File::from(memory));
+        for Frame(bytes) in frames {
+            file.write_all(bytes).map_err(io)?;
+            file.write_all(&[0; 64][..stride - bytes.len()]).map_err(io)?;
+        }
+        let file = file.into_inner().map_err(|e| io(e.into_error()))?;
+        // Regions are whole pages.
+        file.set_len(((stride * frames.len()) as u64).next_multiple_of(4096)).map_err(io)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).map_err(|e| io(e.into()))?;
+        let (len, stride, count) = (first.len() as u32, stride as u32, frames.len() as u32);
+        Ok(Some(Prepared { memory: Arc::new(file.into()), len, stride, count, at: 0 }))
+    }
+}
+
+/// What was sent and received in some time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Seconds of sending.
+    pub seconds: f64,
+    /// Frames received in that time.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames received in all.
+    pub arrived: u64,
+}
+
+/// All links to a switch.
+pub(super) struct Links {
+    clients: Vec<Client>,
+    /// What each of the first two sends.
+    prepared: [Option<Prepared>; 2],
+    /// Whether the second one's frames are measured.
+    reverse: bool,
+}
+
+impl Links {
+    /// Connects to all memif ports of `case` on `socket`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn connect(case: Case, socket: &SocketName) -> Result<Links, String> {
+        let (frames, lessons) = (Prepared::new(&case.frames())?, Prepared::new(&case.lessons())?);
+        let prepared = if case.is_reverse() { [lessons, frames] } else { [frames, lessons] };
+        let client = |id: u32| {
+            let frames = prepared.get(id as usize).and_then(Option::as_ref).map(|p| p.memory.clone());
+            let options =
+                ClientOptions { name: format!("p{id}"), timeout: PATIENCE, frames, ..ClientOptions::default() };
+            Client::connect(socket, id, &options)
+        };
+        let clients = (0..case.ports()).map(client).collect::<Result<Vec<_>, _>>()?;
+        Ok(Links { clients, prepared, reverse: case.is_reverse() })
+    }
+
+    /// Writes at most `max` descriptors of side `side`. How many there were.
+    #[inline(always)]
+    fn send(&mut self, side: usize, max: u16) -> u16 {
+        let (Some(client), Some(frames)) = (self.clients.get_mut(side), &mut self.prepared[side]) else { return 0 };
+        let tx = &mut client.tx[0];
+        let n = tx.free().min(max);
+        if n == 0 || n < max.min(BATCH / 2) {
+            return 0;
+        }
+        let Prepared { len, stride, count, mut at, .. } = *frames;
+        let offsets = (0..n).map(|_| {
+            let offset = at * stride;
+            at = if at + 1 == count { 0 } else { at + 1 };
+            (offset, len)
+        });
+        tx.fill(REGION, offsets);
+        frames.at = at;
+        n
+    }
+
+    /// Takes what has come from the first `ports` ports.
+    #[inline(always)]
+    fn receive(&mut self, ports: usize) -> u64 {
+        let mut received = 0;
+        for client in &mut self.clients[..ports] {
+            received += u64::from(client.rx[0].take(2 * BATCH, 1, u64::MAX / 2, |_, _| {}).0);
+        }
+        received
+    }
+
+    /// Receives until nothing has come for `quiet`.
+    fn drain(&mut self, quiet: Duration) -> u64 {
+        for client in &mut self.clients {
+            client.tx[0].wake();
+        }
+        let (mut since, mut received) = (Instant::now(), 0);
+        let end = since + Duration::from_secs(5);
+        while since.elapsed() < quiet && Instant::now() < end {
+            let n = self.receive(self.clients.len());
+            received += n;
+            if n != 0 {
+                since = Instant::now();
+            }
+        }
+        received
+    }
+
+    /// Sends every frame once, so that the switch has learned all MACs: first those of the lessons.
+    pub fn teach(&mut self) {
+        let first = usize::from(!self.reverse);
+        for side in [first, 1 - first] {
+            let count = self.prepared[side].as_ref().map_or(0, |p| p.count as usize);
+            let mut sent = 0;
+            let end = Instant::now() + PATIENCE;
+            while sent < count && Instant::now() < end {
+                sent += usize::from(self.send(side, (count - sent).min(LESSON) as u16));
+                self.drain(Duration::from_micros(100));
+            }
+            if let Some(frames) = &mut self.prepared[side] {
+                frames.at = 0;
+            }
+        }
+        self.drain(Duration::from_millis(20));
+    }
+
+    /// Sends for `duration` as fast as the switch takes frames, and receives at the first `ports` ports.
+    pub fn run(&mut self, duration: Duration, ports: usize) -> Counts {
+        let side = usize::from(self.reverse);
+        let mut counts = Counts::default();
+        let begin = Instant::now();
+        loop {
+            for _ in 0..32 {
+                counts.sent += u64::from(self.send(side, BATCH));
+                counts.received += self.receive(ports);
+            }
+            let elapsed = begin.elapsed();
+            if elapsed >= duration {
+                counts.seconds = elapsed.as_secs_f64();
+                break;
+            }
+        }
+        counts.arrived = counts.received + self.drain(Duration::from_millis(5));
+        counts
+    }
+
+    /// Answers the switch's question for its gateway on the second port (ARP, RFC 826).
+    ///
+    /// # Errors
+    /// If it doesn't ask.
+    pub fn answer_arp(&mut self) -> Result<(), String> {
+        let end = Instant::now() + PATIENCE;
+        let mut buffer = [0; 2048];
+        while Instant::now() < end {
+            let client = &mut self.clients[1];
+            while let Some(len) = client.rx[0].recv(&mut buffer) {
+                let frame = &buffer[..len];
+                if len >= 42 && frame[12..14] == [8, 6] && frame[21] == 1 && frame[38..42] == GATEWAY.octets() {
+                    let mut answer =
+                        [&frame[6..12], &GATEWAY_MAC, &frame[12..21], &[2], &GATEWAY_MAC, &frame[38..42]].concat();
+                    answer.extend(&frame[22..32]);
+                    answer.resize(60, 0);
+                    client.tx[0].send(&answer);
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err("drayd does not ask for its gateway's address".into())
+    }
+}
+
+/// A connection to drayd's control socket.
+pub(super) struct Control(BufReader<UnixStream>);
+
+impl Control {
+    /// Connects, as soon as there is somebody.
+    ///
+    /// # Errors
+    /// If nobody is.
+    pub fn open(socket: &Path) -> Result<Control, String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => return Ok(Control(BufReader::new(stream))),
+                Err(e) if Instant::now() > end => return Err(format!("{}: {e}", socket.display())),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// What it answers to `request`.
+    ///
+    /// # Errors
+    /// What it refuses, or that it has ended.
+    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, String> {
+        #[derive(Deserialize)]
+        struct Answer<T> {
+            result: Option<T>,
+            error: Option<RpcError>,
+        }
+        let mut line = String::new();
+        let io = |e: std::io::Error| format!("drayd's control socket: {e}");
+        self.0.get_mut().write_all((request.encode(1) + "\n").as_bytes()).map_err(io)?;
+        self.0.read_line(&mut line).map_err(io)?;
+        let answer: Answer<T> = serde_json::from_str(&line).map_err(|e| format!("drayd's answer: {e}"))?;
+        match answer {
+            Answer { result: Some(result), .. } => Ok(result),
+            Answer { error: Some(error), .. } => Err(format!("drayd refuses: {error}")),
+            _ => Err("drayd's answer has no result".into()),
+        }
+    }
+
+    /// Adds or deletes static entries.
+    ///
+    /// # Errors
+    /// If one was refused.
+    pub fn load(&mut self, batch: FdbBatch, delete: bool) -> Result<(), String> {
+        for request in batch.into_requests(delete) {
+            let loaded: FdbLoaded = self.call(&request)?;
+            if let Some(refused) = loaded.refused.first() {
+                return Err(format!("drayd refuses an FDB entry: {}", refused.reason));
+            }
+        }
+        Ok(())
+    }
+}
