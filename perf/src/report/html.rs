@@ -71,8 +71,11 @@ fn list(listing: &Listing) -> String {
 
 fn tabulate(table: &Table, n: usize) -> String {
     let caption = if table.caption.is_empty() { String::new() } else { format!(" {}", escape(&table.caption)) };
+    // Room for the marks.
+    let marked = table.rows.iter().any(|row| matches!(row.tone, Tone::Good | Tone::Bad));
+    let class = if marked { " class=\"marked\"" } else { "" };
     let mut out = format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"Table {n}\" tabindex=\"0\">\n<table>\n\
+        "<div class=\"scroll\" role=\"region\" aria-label=\"Table {n}\" tabindex=\"0\">\n<table{class}>\n\
          <caption><b>Table {n}.</b>{caption}</caption>\n<thead><tr>"
     );
     let class = |align: Align| if align == Align::Right { " class=\"number\"" } else { "" };
@@ -80,17 +83,16 @@ fn tabulate(table: &Table, n: usize) -> String {
         let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(column.align), escape(&column.name));
     }
     out += "</tr></thead>\n<tbody>\n";
-    let marked = table.rows.iter().any(|row| matches!(row.tone, Tone::Good | Tone::Bad));
     for row in &table.rows {
         let (tone, mark) = match row.tone {
-            Tone::Plain => ("", "<span class=\"mark\"></span>"),
-            Tone::Strong => (" class=\"strong\"", "<span class=\"mark\"></span>"),
+            Tone::Plain => ("", ""),
+            Tone::Strong => (" class=\"strong\"", ""),
             Tone::Good => (" class=\"good\"", "<span class=\"mark\" role=\"img\" aria-label=\"reached\">✓</span>"),
             Tone::Bad => (" class=\"bad\"", "<span class=\"mark\" role=\"img\" aria-label=\"not reached\">✗</span>"),
         };
         let _ = write!(out, "<tr{tone}>");
         for (i, (cell, column)) in row.cells.iter().zip(&table.columns).enumerate() {
-            let mark = if marked && i == 0 { mark } else { "" };
+            let mark = if i == 0 { mark } else { "" };
             let _ = write!(out, "<td{}>{mark}{}</td>", class(column.align), escape(cell));
         }
         out += "</tr>\n";

@@ -232,7 +232,7 @@ impl Svg {
         }
         // Above all curves, so that each can be pointed at.
         for (i, s) in indexed() {
-            for p in &s.points {
+            for (n, p) in s.points.iter().enumerate() {
                 let (px, py) = place(p.x, p.y);
                 let tip = format!(
                     "{}, {}: {}",
@@ -241,7 +241,10 @@ impl Svg {
                     chart.y.with_unit(&with_interval(p.y, p.interval))
                 );
                 self.with_tip(&tip, |svg| {
-                    svg.marker(i, px, py);
+                    // Where there are many points, marks would hide the curve.
+                    if s.points.len() <= 50 || n + 1 == s.points.len() {
+                        svg.marker(i, px, py);
+                    }
                     let _ = write!(svg.out, "<circle class=\"point\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"9\"/>");
                 });
             }
@@ -336,7 +339,7 @@ impl Svg {
                 });
             }
             if let Some((x, _)) = &target {
-                self.line("target", [*x, y - 2.0, *x, y + bars]);
+                self.line("target", [*x, y - 1.0, *x, y + bars - 1.0]);
             }
             for (_, y, (_, bar)) in rows() {
                 let place = |v: f64| left + axis.at(v) * (right - left);
