@@ -1,7 +1,23 @@
 //! RFC 2544: throughput by binary search (section 26.1), latency at the throughput and below (26.2) and the frame loss
 //! rate (26.3), by frame size.
 
+use crate::cpu;
+use crate::frames::{SIZE_MAX, SIZE_MIN, Sizes};
+use crate::generator::{Direction, Progress, Report};
+use crate::latency::Latency;
+use crate::links::{LinkArgs, Source};
+use crate::rate::Rate;
+use crate::traffic::{StreamArgs, seconds, stop_flag};
+use crate::vtep;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Bytes of the frame check sequence, which the RFC's sizes have in them.
+const FCS: usize = 4;
 
 /// What a trial gave: frames were sent at a rate for some time, and counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -28,8 +44,8 @@ pub enum Limit {
     Switch,
     /// The generator, or a ring that the switch leaves full: frames can't be sent faster, and none were lost.
     Generator,
-    /// The highest rate that was allowed: the switch may be faster.
-    Rate,
+    /// What was allowed at most: the switch may be able to do more.
+    Maximum,
     /// Nothing: frames are lost at every rate that was tried.
     None,
 }
@@ -81,7 +97,7 @@ pub fn search(goal: &Goal, mut trial: impl FnMut(Option<f64>) -> Result<Trial, S
     if goal.kept(&first) {
         // A rate is kept a little less than exactly.
         let reached = goal.max_mpps.is_some_and(|max| top >= 0.99 * max);
-        found.limit = if reached { Limit::Rate } else { Limit::Generator };
+        found.limit = if reached { Limit::Maximum } else { Limit::Generator };
         found.best = Some(first);
         return Ok(found);
     }
@@ -127,6 +143,322 @@ pub fn loss_rates(
         }
     }
     Ok(trials)
+}
+
+/// `part` of `all`, in percent.
+pub(crate) fn percent(part: u64, all: u64) -> f64 {
+    100.0 * part as f64 / all.max(1) as f64
+}
+
+impl Trial {
+    /// The trial that gave this report.
+    fn new(intended_mpps: Option<f64>, report: &Report) -> Trial {
+        let sum = |count: fn(&Direction) -> u64| report.directions().map(count).sum::<u64>();
+        let sent = sum(|d| d.sent);
+        let directions = report.directions().count() as f64;
+        Trial {
+            intended_mpps,
+            rate_mpps: sent as f64 / directions / report.seconds / 1e6,
+            loss: percent(sum(|d| d.lost), sent),
+            reordered: sum(|d| d.reordered),
+            duplicated: sum(|d| d.duplicated),
+        }
+    }
+}
+
+/// Size of a trial's frames.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameSize {
+    /// Bytes with FCS, or "imix".
+    name: String,
+    sizes: Sizes,
+}
+
+impl FromStr for FrameSize {
+    type Err = String;
+
+    /// Reads a size with FCS, or "imix".
+    fn from_str(s: &str) -> Result<FrameSize, String> {
+        let name = s.trim().to_ascii_lowercase();
+        if name == "imix" {
+            return Ok(FrameSize { sizes: name.parse()?, name });
+        }
+        let size = name.parse().ok().and_then(|size: usize| size.checked_sub(FCS));
+        match size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)) {
+            Some(size) => Ok(FrameSize { name, sizes: size.into() }),
+            None => Err(format!(
+                "\"{s}\": a frame has {} to {} bytes with FCS, or the size is \"imix\"",
+                SIZE_MIN + FCS,
+                SIZE_MAX + FCS
+            )),
+        }
+    }
+}
+
+/// A percentage of less than 100.
+///
+/// # Errors
+/// If it is none.
+pub fn percentage(s: &str) -> Result<f64, String> {
+    s.parse().ok().filter(|p| (0.0..100.0).contains(p)).ok_or_else(|| "0 or more, and less than 100 percent".into())
+}
+
+/// Shows what is going on, if somebody looks; nothing takes it away again.
+pub(crate) fn say(line: &str) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        let _ = write!(err, "\r{line}\x1b[K").and_then(|()| err.flush());
+    }
+}
+
+/// A test of RFC 2544.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Test {
+    /// The throughput only (section 26.1), which the others need anyway
+    Throughput,
+    /// Latency at 10 to 100 % of the throughput (section 26.2)
+    Latency,
+    /// Frame loss at 100 % of the highest rate and below (section 26.3)
+    Loss,
+}
+
+/// `rfc2544`
+#[derive(Args, Clone, Debug)]
+pub struct ThroughputArgs {
+    #[command(flatten)]
+    links: LinkArgs,
+    #[command(flatten)]
+    stream: StreamArgs,
+    /// Sizes of frames, each in bytes with FCS, as in the RFC, or imix
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_value = "64,128,256,512,1024,1280,1518")]
+    sizes: Vec<FrameSize>,
+    /// The test; may be given several times [default: all]
+    #[arg(long = "test", value_name = "TEST")]
+    tests: Vec<Test>,
+    /// Percent of the frames that may be lost
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percentage)]
+    loss: f64,
+    /// Seconds that a trial sends, or a time like 500ms or 1m
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds)]
+    duration: f64,
+    /// When the search ends: percent of the highest rate between one that is kept and one that isn't
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percentage)]
+    resolution: f64,
+    /// What is sent at most of each direction, such as the line rate: frames a second, like 1.5M, or what they take up on an
+    /// Ethernet link, like 10Gbit; 0: as many as can be sent
+    #[arg(long, value_name = "RATE", default_value = "0")]
+    max_rate: Rate,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `rfc2544` found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Results {
+    /// Kind of the links: "memif", "vhost-user" or "eth".
+    pub link: &'static str,
+    /// Flows of each direction.
+    pub flows: u32,
+    /// Which links sent: "a-to-b", "b-to-a" or "both". Rates are of each direction.
+    pub direction: String,
+    /// Seconds that each trial sent.
+    pub seconds: f64,
+    /// Percent of the frames that were allowed to be lost.
+    pub loss: f64,
+    /// Percent of the highest rate at which the searches ended.
+    pub resolution: f64,
+    /// By frame size, in the order asked for.
+    pub sizes: Vec<SizeResult>,
+}
+
+/// What was found with frames of one size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SizeResult {
+    /// Bytes with FCS, or "imix".
+    pub size: String,
+    /// The throughput: million frames a second of each direction; 0 if there is none.
+    pub rate_mpps: f64,
+    /// The same in gigabit a second: frames without FCS, preamble and gap.
+    pub gbps: f64,
+    /// Percent of the frames that were lost at this rate.
+    pub loss: f64,
+    /// What the throughput is limited by.
+    pub limit: Limit,
+    /// Million frames a second of each direction that were sent at most.
+    pub top_mpps: f64,
+    /// The trials of the search, in the order in which they were made.
+    pub trials: Vec<Trial>,
+    /// Latency by load; empty if not asked for, or without throughput.
+    pub latency: Vec<Load>,
+    /// Frame loss rate by load; empty if not asked for.
+    pub loss_rate: Vec<Load>,
+}
+
+/// A trial at a part of a rate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Load {
+    /// Percent: of the throughput for latency, of the highest rate for the loss rate.
+    pub percent: u32,
+    /// What it gave.
+    #[serde(flatten)]
+    pub trial: Trial,
+    /// How long frames took from A to B.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+}
+
+/// A switch under test, between links that are connected.
+struct Tester<'a> {
+    source: Box<dyn Source>,
+    name: &'a str,
+    duration: Duration,
+    stop: &'a AtomicBool,
+}
+
+impl Tester<'_> {
+    /// Sends at a rate, million frames a second of each direction.
+    fn trial(&mut self, what: &str, intended_mpps: Option<f64>) -> Result<(Trial, Report), String> {
+        let rate = intended_mpps.map_or(0, |mpps| ((mpps * 1e6).round() as u64).max(1));
+        let at = intended_mpps.map_or("full speed".into(), |mpps| format!("{mpps:.4} Mpps"));
+        let line = format!("{} bytes: {what} at {at}", self.name);
+        say(&line);
+        self.source.set_rate(rate);
+        let live = &mut |p: Progress| say(&format!("{line}: {:.0} s, {:.3} Mpps received", p.seconds, p.mpps));
+        let report = self.source.run(self.duration, self.stop, live)?;
+        say("");
+        if self.stop.load(Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
+        Ok((Trial::new(intended_mpps, &report), report))
+    }
+}
+
+impl ThroughputArgs {
+    fn wants(&self, test: Test) -> bool {
+        self.tests.is_empty() || self.tests.contains(&test)
+    }
+
+    fn test(&self, size: &FrameSize, stop: &AtomicBool) -> Result<SizeResult, String> {
+        say(&format!("{} bytes: connecting", size.name));
+        let mut source = self.links.connect(&self.stream, &size.sizes, self.wants(Test::Latency))?;
+        source.learn(stop)?;
+        let duration = Duration::from_secs_f64(self.duration);
+        let mut tester = Tester { source, name: &size.name, duration, stop };
+        let outer = if self.stream.vxlan.is_some() { vtep::OUTER as f64 } else { 0.0 };
+        let max = self.max_rate.frames(size.sizes.mean() + outer);
+        let max_mpps = (max != 0).then_some(max as f64 / 1e6);
+        let goal = Goal { max_mpps, loss: self.loss, resolution: self.resolution };
+        let found = search(&goal, |mpps| Ok(tester.trial("throughput", mpps)?.0))?;
+        let best = found.best.unwrap_or_default();
+        let mut latency = Vec::new();
+        if self.wants(Test::Latency) && found.best.is_some() {
+            for percent in (10..=100).step_by(10) {
+                let mpps = best.rate_mpps * f64::from(percent) / 100.0;
+                let (trial, report) = tester.trial("latency", Some(mpps))?;
+                let latencies = report.directions().filter_map(|d| d.latency);
+                let latency_of = latencies.max_by(|a, b| a.p99.total_cmp(&b.p99));
+                latency.push(Load { percent, trial, latency: latency_of });
+            }
+        }
+        let mut loss_rate = Vec::new();
+        if self.wants(Test::Loss) {
+            let trials = loss_rates(found.top_mpps, |mpps| Ok(tester.trial("loss rate", mpps)?.0))?;
+            loss_rate.extend(trials.into_iter().map(|(percent, trial)| Load { percent, trial, latency: None }));
+        }
+        Ok(SizeResult {
+            size: size.name.clone(),
+            rate_mpps: best.rate_mpps,
+            gbps: best.rate_mpps * size.sizes.mean() * 8.0 / 1e3,
+            loss: best.loss,
+            limit: found.limit,
+            top_mpps: found.top_mpps,
+            trials: found.trials,
+            latency,
+            loss_rate,
+        })
+    }
+}
+
+/// Tests a switch as RFC 2544 says, and reports.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(args: &ThroughputArgs) -> Result<(), String> {
+    if let Some(cpu) = args.stream.cpu {
+        cpu::pin(cpu)?;
+    }
+    let stop = stop_flag()?;
+    let mut results = Results {
+        link: args.links.name(),
+        flows: args.stream.flows,
+        direction: args.stream.direction.to_possible_value().map_or_else(String::new, |way| way.get_name().into()),
+        seconds: args.duration,
+        loss: args.loss,
+        resolution: args.resolution,
+        sizes: Vec::new(),
+    };
+    for size in &args.sizes {
+        results.sizes.push(args.test(size, &stop)?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&results).map_err(|e| e.to_string())?);
+    } else {
+        print!("{}", results.text());
+    }
+    Ok(())
+}
+
+impl Results {
+    /// For people: a table for each test.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "RFC 2544 over {}: {} flows, {}, trials of {} s. Sizes with FCS, rates of each direction.\n\n\
+             Throughput (section 26.1), loss of at most {} %, resolution {} %\n\
+             {:>6}{:>12}{:>12}{:>10}  limited by\n",
+            self.link,
+            self.flows,
+            self.direction,
+            self.seconds,
+            self.loss,
+            self.resolution,
+            "bytes",
+            "Mpps",
+            "Gbit/s",
+            "loss %"
+        );
+        for s in &self.sizes {
+            let limit = match s.limit {
+                Limit::Switch => "the switch",
+                Limit::Generator => "the generator, or a ring that the switch leaves full",
+                Limit::Maximum => "--max-rate",
+                Limit::None => "loss at every rate that was tried",
+            };
+            text += &format!("{:>6}{:12.4}{:12.3}{:10.4}  {limit}\n", s.size, s.rate_mpps, s.gbps, s.loss);
+        }
+        if self.sizes.iter().any(|s| !s.latency.is_empty()) {
+            text += "\nLatency in us (section 26.2), by load in percent of the throughput\n";
+            text += &format!("{:>6}{:>6}{:>12}{:>10}", "bytes", "load", "Mpps", "loss %");
+            text += &["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| format!("{name:>10}")).concat();
+            text += "\n";
+        }
+        for (s, load) in self.sizes.iter().flat_map(|s| s.latency.iter().map(move |load| (s, load))) {
+            text += &format!("{:>6}{:6}{:12.4}{:10.4}", s.size, load.percent, load.trial.rate_mpps, load.trial.loss);
+            if let Some(l) = load.latency {
+                text +=
+                    &[l.p50, l.p90, l.p99, l.p99_9, l.p99_99, l.max].map(|ns| format!("{:10.1}", ns / 1e3)).concat();
+            }
+            text += "\n";
+        }
+        if self.sizes.iter().any(|s| !s.loss_rate.is_empty()) {
+            text += "\nFrame loss rate (section 26.3), by load in percent of the highest rate\n";
+            text += &format!("{:>6}{:>6}{:>12}{:>10}\n", "bytes", "load", "Mpps", "loss %");
+        }
+        for (s, load) in self.sizes.iter().flat_map(|s| s.loss_rate.iter().map(move |load| (s, load))) {
+            text += &format!("{:>6}{:6}{:12.4}{:10.4}\n", s.size, load.percent, load.trial.rate_mpps, load.trial.loss);
+        }
+        text
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +514,7 @@ mod tests {
         assert_eq!((found.limit, rate(&found), found.trials.len()), (Limit::Generator, 100.0, 1));
         // The highest rate allowed is another matter, if it was reached.
         let found = search(&Goal { max_mpps: Some(40.0), ..GOAL }, device(|_| 0.0)).unwrap();
-        assert_eq!((found.limit, rate(&found)), (Limit::Rate, 40.0));
+        assert_eq!((found.limit, rate(&found)), (Limit::Maximum, 40.0));
         let found = search(&Goal { max_mpps: Some(400.0), ..GOAL }, device(|_| 0.0)).unwrap();
         assert_eq!((found.limit, rate(&found)), (Limit::Generator, 100.0));
     }

@@ -13,13 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What to send.
+/// What frames are, and how they are sent: what all commands have in common that send over a pair of links.
 #[derive(Args, Clone, Debug)]
-pub struct TrafficArgs {
-    /// Bytes of a frame, without FCS; several with commas between them, or "imix" (7, 4 and 1 of 60, 590 and 1514), are sent
-    /// in turn
-    #[arg(long, default_value = "60")]
-    pub size: Sizes,
+pub struct StreamArgs {
     /// 802.1Q tag of the frames
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
@@ -39,9 +35,6 @@ pub struct TrafficArgs {
     /// Bytes from one prepared frame to the next in memory [default: the largest size, rounded up to 64]
     #[arg(long, value_name = "BYTES")]
     pub stride: Option<usize>,
-    /// Seconds to send
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    pub duration: f64,
     /// Which links send: the first is A, the second B
     #[arg(long, value_enum, default_value_t = Way::AToB)]
     pub direction: Way,
@@ -57,6 +50,27 @@ pub struct TrafficArgs {
     /// The CPU to run on
     #[arg(long)]
     pub cpu: Option<usize>,
+    /// Frames of each direction that may be under way; 0: as many as the rings hold
+    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
+    pub window: u64,
+    /// Look at one in this many received frames; 0: at none
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub sample: u64,
+}
+
+/// What to send, and for how long.
+#[derive(Args, Clone, Debug)]
+pub struct TrafficArgs {
+    /// Bytes of a frame, without FCS; several with commas between them, or "imix" (7, 4 and 1 of 60, 590 and 1514), are sent
+    /// in turn
+    #[arg(long, default_value = "60")]
+    pub size: Sizes,
+    /// How the frames are sent.
+    #[command(flatten)]
+    pub stream: StreamArgs,
+    /// Seconds to send, or a time like 500ms, 10m or 1h
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds)]
+    pub duration: f64,
     /// Frames a second of each direction, like 20000, 250k or 1.5M, or what they take up on an Ethernet link, like 2.5Gbit (FCS,
     /// preamble, gap and outer headers included); 0: as fast as possible
     #[arg(long, default_value = "0")]
@@ -64,25 +78,19 @@ pub struct TrafficArgs {
     /// Take the time that frames are under way; always on with --rate
     #[arg(long)]
     pub latency: bool,
-    /// Frames of each direction that may be under way; 0: as many as the rings hold
-    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
-    pub window: u64,
-    /// Look at one in this many received frames; 0: at none
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub sample: u64,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
 }
 
-impl TrafficArgs {
-    /// Options for links to these ends.
+impl StreamArgs {
+    /// Options for links to these ends, and frames of these sizes: as many as possible, whose time is not taken.
     ///
     /// # Errors
     /// What does not go together.
-    pub fn options<E>(&self, [a, b]: [E; 2]) -> Result<Options<E>, String> {
-        let mut options = Options::new(a, b).size(self.size.clone());
-        let largest = self.size.max();
+    pub fn options<E>(&self, sizes: &Sizes, [a, b]: [E; 2]) -> Result<Options<E>, String> {
+        let mut options = Options::new(a, b).size(sizes.clone());
+        let largest = sizes.max();
         if let Some(stride) = self.stride {
             if stride < largest {
                 return Err(format!("--stride {stride}: frames of {largest} bytes do not fit {stride} bytes apart"));
@@ -110,6 +118,17 @@ impl TrafficArgs {
         options.queues = self.queues;
         options.ring_size = self.ring_size;
         (options.window, options.sample) = (self.window, self.sample);
+        Ok(options)
+    }
+}
+
+impl TrafficArgs {
+    /// Options for links to these ends.
+    ///
+    /// # Errors
+    /// What does not go together.
+    pub fn options<E>(&self, ends: [E; 2]) -> Result<Options<E>, String> {
+        let mut options = self.stream.options(&self.size, ends)?;
         options.rate = self.rate.frames(options.mean_length());
         options.latency = self.latency || options.rate != 0;
         Ok(options)
@@ -197,7 +216,7 @@ fn live(p: &Progress) -> String {
 /// What went wrong.
 pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), String> {
     let options = args.options(ends)?;
-    if let Some(cpu) = args.cpu {
+    if let Some(cpu) = args.stream.cpu {
         cpu::pin(cpu)?;
     }
     let stop = stop_flag()?;
@@ -223,12 +242,22 @@ pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), St
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
-/// A time in seconds.
+/// A time in seconds, or with a unit: ms, s, m, h or d.
 ///
 /// # Errors
 /// If it is none, or 0.
 pub fn seconds(s: &str) -> Result<f64, String> {
-    s.parse().ok().filter(|s| (0.001..=1e6).contains(s)).ok_or_else(|| "seconds, more than 0".into())
+    let number = s.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &s[number.len()..] {
+        "ms" => Some(0.001),
+        "" | "s" => Some(1.0),
+        "m" => Some(60.0),
+        "h" => Some(3600.0),
+        "d" => Some(86400.0),
+        _ => None,
+    };
+    let time = number.parse::<f64>().ok().zip(unit).map(|(number, unit)| number * unit);
+    time.filter(|s| (0.001..=1e8).contains(s)).ok_or_else(|| "a time in seconds, or like 500ms, 10m or 1h".into())
 }
 
 /// Descriptors of a ring.
@@ -262,4 +291,20 @@ pub fn socket(s: &str) -> Result<SocketName, String> {
         return s.parse();
     }
     std::path::absolute(s).map_err(|e| e.to_string())?.to_string_lossy().parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (text, value) in [("10", 10.0), ("1.5", 1.5), ("500ms", 0.5), ("3s", 3.0), ("10m", 600.0), ("1h", 3600.0)] {
+            assert_eq!(seconds(text), Ok(value));
+        }
+        assert_eq!(seconds("2d"), Ok(172_800.0));
+        for text in ["", "h", "0", "-1", "1w", "1 h", "nan", "inf", "1e9h", "10mm"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

@@ -51,7 +51,7 @@ fn between_two_nics() {
     }
     let dir = tempfile::tempdir().unwrap();
     let devices = "--device net_af_packet0,iface=perf0 --device net_af_packet1,iface=perf1";
-    let traffic = "--size 300 --flows 50 --bidirectional --rate 5000 --duration 0.5 --sample 1 --json";
+    let traffic = "--size 300 --flows 50 --direction both --rate 5000 --duration 0.5 --sample 1 --json";
     let report: serde_json::Value =
         serde_json::from_str(&dray_perf(dir.path(), &format!("eth {devices} {traffic}"))).unwrap();
     assert_eq!((&report["link"], &report["size"]), (&"eth".into(), &300.into()), "{report}");

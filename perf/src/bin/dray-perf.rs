@@ -5,11 +5,15 @@ use clap::{Args, Parser, Subcommand};
 use dray_config::{Role, SocketName};
 use dray_perf::bench::BenchArgs;
 use dray_perf::eth::EthArgs;
-use dray_perf::memif::{self, Memif};
+use dray_perf::learning::LearningArgs;
+use dray_perf::links;
+use dray_perf::memif::Memif;
 use dray_perf::report::ReportArgs;
 use dray_perf::scale::ScaleArgs;
+use dray_perf::soak::SoakArgs;
+use dray_perf::throughput::ThroughputArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, socket};
-use dray_perf::vhost::{self, VhostUser};
+use dray_perf::vhost::VhostUser;
 use std::process::ExitCode;
 
 /// Packet generator and benchmark
@@ -28,6 +32,12 @@ enum Command {
     Vhost(VhostArgs),
     /// The same between two NICs, through DPDK
     Eth(EthArgs),
+    /// Throughput, latency and frame loss rate by frame size (RFC 2544)
+    Rfc2544(ThroughputArgs),
+    /// How many addresses a switch can hold, and how fast it learns them (RFC 2889)
+    Rfc2889(LearningArgs),
+    /// Send for long, and judge: nothing may be lost, come twice, late or damaged
+    Soak(SoakArgs),
     /// Compare Dray with other switches, side by side
     Bench(BenchArgs),
     /// Measure what frames, ports, bridges, tunnels and MACs cost as they grow in number
@@ -67,28 +77,12 @@ struct VhostArgs {
 }
 
 fn memif(args: &MemifArgs) -> Result<(), String> {
-    let sockets = match &args.socket[..] {
-        [both] => [both, both],
-        [a, b] => [a, b],
-        _ => return Err("--socket is given once or twice".into()),
-    };
-    let ids = match args.id[..] {
-        [] if sockets[0] != sockets[1] => [0, 0],
-        [] => [0, 1],
-        [a, b] => [a, b],
-        _ => return Err("--id is given twice".into()),
-    };
-    if !(256..=16384).contains(&args.traffic.ring_size) {
-        return Err("a memif ring has 256 to 16384 descriptors (--ring-size)".into());
-    }
-    let end = |i: usize| memif::End { socket: sockets[i].clone(), id: ids[i], secret: args.secret.clone() };
-    generate::<Memif>(&args.traffic, [end(0), end(1)])
+    let ends = links::memif(&args.socket, &args.id, args.secret.as_ref(), args.traffic.stream.ring_size)?;
+    generate::<Memif>(&args.traffic, ends)
 }
 
 fn vhost(args: &VhostArgs) -> Result<(), String> {
-    let [a, b] = &args.socket[..] else { return Err("--socket is given twice".into()) };
-    let end = |socket: &SocketName| vhost::End { socket: Some(socket.clone()), role: args.role, packed: args.packed };
-    generate::<VhostUser>(&args.traffic, [end(a), end(b)])
+    generate::<VhostUser>(&args.traffic, links::vhost(&args.socket, args.role, args.packed)?)
 }
 
 fn main() -> ExitCode {
@@ -96,6 +90,9 @@ fn main() -> ExitCode {
         Command::Memif(args) => memif(&args),
         Command::Vhost(args) => vhost(&args),
         Command::Eth(args) => dray_perf::eth::run(&args),
+        Command::Rfc2544(args) => dray_perf::throughput::run(&args),
+        Command::Rfc2889(args) => dray_perf::learning::run(&args),
+        Command::Soak(args) => dray_perf::soak::run(&args),
         Command::Bench(args) => dray_perf::bench::run(&args),
         Command::Scale(args) => dray_perf::scale::run(&args),
         Command::Report(args) => dray_perf::report::run(&args),
