@@ -3,10 +3,12 @@
 //! A round has one measurement of each switch. All of them are started anew, connected and sent every frame once; then they
 //! are stopped where they are, and one after the other runs while it is measured, so that the measurements of a round are
 //! half a second apart and nothing else runs. Each second round goes the other way. Between any two measurements it is
-//! looked how fast the two CPUs talk to each other; a round in which that changes is done again.
+//! looked how fast the two CPUs talk to each other; a round in which that changes does not count, and the rounds of a case
+//! that count are those of the mood in which most were.
 
 mod args;
 mod case;
+mod latency;
 mod mood;
 mod page;
 mod results;
@@ -18,13 +20,15 @@ pub use results::{FdbFigures, Figures, Measured, Results, Same};
 pub use stats::{Estimate, median};
 
 use crate::cpu;
-use crate::generator::{Generator, Link, Options, Report};
+use crate::generator::{self, Generator, Link, Options, Report};
 use crate::memif::{self, Memif};
-use crate::peer::{Dray, HugePages, Kind, Memory, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
+use crate::peer::{Dray, HugePages, Kind, Memory, Overlay, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
 use crate::vhost::{self, VhostUser};
+use crate::vtep::Tunnel;
 use dray_config::{Role, SocketName, rpc};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use results::{Contestant, Machine, Method, Started};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +36,8 @@ use std::time::Duration;
 
 /// Huge pages of 2 MiB that the switches of a round need together.
 const PAGES: u64 = 640;
+/// The tunnel of cases with VXLAN.
+const OVERLAY: Overlay = Overlay { vni: 42, local: Ipv4Addr::new(10, 9, 0, 1), remote: Ipv4Addr::new(10, 9, 0, 2) };
 /// How often the rounds of a case may be done again, for each that counts.
 const REPEATS: usize = 2;
 
@@ -67,7 +73,7 @@ pub struct Bench {
 /// Frames for a switch, from links of either kind.
 trait Source {
     fn learn(&mut self, stop: &AtomicBool) -> Result<(), String>;
-    fn run(&mut self, duration: Duration, stop: &AtomicBool) -> Result<Report, String>;
+    fn run(&mut self, rate: u64, duration: Duration, stop: &AtomicBool) -> Result<Report, String>;
 }
 
 impl<L: Link> Source for Generator<L> {
@@ -75,7 +81,8 @@ impl<L: Link> Source for Generator<L> {
         Generator::learn(self, stop)
     }
 
-    fn run(&mut self, duration: Duration, stop: &AtomicBool) -> Result<Report, String> {
+    fn run(&mut self, rate: u64, duration: Duration, stop: &AtomicBool) -> Result<Report, String> {
+        self.set_rate(rate);
         Generator::run(self, duration, stop, |_| {})
     }
 }
@@ -147,6 +154,7 @@ impl Bench {
             missing,
             same: Vec::new(),
             cases: Vec::new(),
+            latency: Vec::new(),
             fdb: None,
             started: Vec::new(),
         };
@@ -158,6 +166,7 @@ impl Bench {
         }
         for &case in &self.cases {
             results.cases.push(run.case(case, &peers)?);
+            results.latency.extend(run.latency(case)?);
         }
         results.started = run.started;
         let plain = self.cases.iter().filter(|c| c.link == Kind::Memif && c.way == Way::Plain);
@@ -178,7 +187,7 @@ impl Bench {
             cpu: self.switch_cpu,
             other_cpu: self.generator_cpu,
             kind: case.link,
-            overlay: None,
+            overlay: (case.way != Way::Plain).then_some(OVERLAY),
             ring_size: self.ring_size,
             macs: case.macs(),
             memory,
@@ -186,7 +195,14 @@ impl Bench {
     }
 
     /// Starts a switch, connects a generator to it, sends every frame once, and pauses it.
-    fn seat(&self, case: Case, peer: &dyn Peer, memory: Memory, stop: &AtomicBool) -> Result<Seat, String> {
+    fn seat(
+        &self,
+        case: Case,
+        peer: &dyn Peer,
+        memory: Memory,
+        latency: bool,
+        stop: &AtomicBool,
+    ) -> Result<Seat, String> {
         let case = self.asked(case, peer);
         let mut switch = peer.start(&self.setup(case, memory))?;
         let (sockets, queues) = (switch.sockets(), switch.queues());
@@ -194,11 +210,13 @@ impl Bench {
             let mut source: Box<dyn Source> = match case.link {
                 Kind::Memif => {
                     let mut options = self.memif(case, sockets);
-                    (options.queues, options.senders) = (queues, 1);
+                    (options.queues, options.senders, options.latency) = (queues, 1, latency);
                     Box::new(Generator::<Memif>::connect(&options)?)
                 }
                 Kind::VhostUser => {
-                    Box::new(Generator::<VhostUser>::connect(&self.vhost_user(case, sockets.map(Some)))?)
+                    let mut options = self.vhost_user(case, sockets.map(Some));
+                    options.latency = latency;
+                    Box::new(Generator::<VhostUser>::connect(&options)?)
                 }
             };
             switch.start()?;
@@ -217,10 +235,10 @@ impl Bench {
         Ok(Seat { source, switch, memory })
     }
 
-    /// Lets a switch run, and measures it.
-    fn measure(&self, seat: &mut Seat, stop: &AtomicBool) -> Result<Report, String> {
+    /// Lets a switch run, and measures it, with so many frames a second; 0: as many as it takes.
+    fn measure(&self, seat: &mut Seat, rate: u64, stop: &AtomicBool) -> Result<Report, String> {
         seat.switch.resume();
-        let report = cpu::on(self.generator_cpu, || seat.source.run(self.duration, stop));
+        let report = cpu::on(self.generator_cpu, || seat.source.run(rate, self.duration, stop));
         if stop.load(Ordering::Relaxed) {
             return Err("interrupted".into());
         }
@@ -234,6 +252,13 @@ impl Bench {
         options.ring_size = self.ring_size;
         options.buffer_size = self.buffer_size;
         options.flows = case.flows;
+        if case.way != Way::Plain {
+            let Overlay { vni, local, remote } = OVERLAY;
+            options.tunnel = Some(Tunnel { vni, local: remote, switch: local });
+        }
+        if case.way == Way::Decapsulate {
+            options.way = generator::Way::BToA;
+        }
         options.size(case.size)
     }
 
@@ -247,7 +272,7 @@ impl Bench {
 
     /// What the FDB takes.
     fn fdb(&self, case: Case, stop: &AtomicBool) -> Result<FdbFigures, String> {
-        let mut seat = self.seat(case, &self.dray, Memory::Ordinary, stop)?;
+        let mut seat = self.seat(case, &self.dray, Memory::Ordinary, false, stop)?;
         seat.switch.resume();
         let status = self.status(&seat.switch)?;
         let [memory_before, memory_after] = seat.memory;
@@ -357,7 +382,7 @@ impl Run<'_> {
         (self.say)(&format!("{case}: testpmd io and Dray, each against itself"));
         let peers: [&dyn Peer; 4] = [&bench.testpmd, &bench.dray, &bench.testpmd, &bench.dray];
         // As many again, because more is asked of their median than of others'.
-        let (rounds, _, _) = self.rounds(case, &peers, 2 * bench.rounds)?;
+        let (rounds, _) = self.rounds(case, &peers, 2 * bench.rounds)?;
         let rate = |which: usize| -> Vec<f64> { rounds.iter().map(|r| r.reports[which].mpps).collect() };
         Ok([0, 1]
             .map(|which| Same { switch: peers[which].name(), ratio: results::ratios(&rate(which), &rate(which + 2)) })
@@ -377,7 +402,7 @@ impl Run<'_> {
                 None => able.push(peer),
             }
         }
-        let (rounds, repeated, unsteady) = self.rounds(case, &able, bench.rounds)?;
+        let (rounds, repeated) = self.rounds(case, &able, bench.rounds)?;
         let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which].clone()).collect() };
         let rate = |name: &str| -> Vec<f64> {
             let which = able.iter().position(|p| p.name() == name);
@@ -393,41 +418,51 @@ impl Run<'_> {
             absent,
             probes: rounds.iter().map(|r| r.probes.clone()).collect(),
             repeated,
-            unsteady,
         })
     }
 
-    /// That many rounds, how many more had to be done, and how many of those that count are not steady.
-    fn rounds(&mut self, case: Case, peers: &[&dyn Peer], wanted: usize) -> Result<(Vec<Round>, usize, usize), String> {
-        let (mut rounds, mut repeated, mut unsteady) = (Vec::new(), 0, 0);
-        while rounds.len() < wanted {
-            let round = self.round(case, peers, rounds.len() % 2 == 1)?;
-            let names = peers.iter().zip(&round.reports).map(|(p, r)| format!("{} {:.2}", p.name(), r.mpps));
-            let line = format!(
-                "  round {}/{wanted}: {} Mpps; {:.0} ns between the CPUs",
-                rounds.len() + 1,
-                names.collect::<Vec<_>>().join(", "),
-                median(&round.probes)
-            );
+    /// That many rounds, and how many more there were.
+    fn rounds(&mut self, case: Case, peers: &[&dyn Peer], wanted: usize) -> Result<(Vec<Round>, usize), String> {
+        self.collect(case, wanted, |run, reversed| {
+            let round = run.round(case, peers, reversed)?;
+            let rates = peers.iter().zip(&round.reports).map(|(p, r)| format!("{} {:.2}", p.name(), r.mpps));
+            let rates = rates.collect::<Vec<_>>().join(", ");
+            (run.say)(&format!("  {rates} Mpps; {:.0} ns between the CPUs", median(&round.probes)));
+            Ok(round)
+        })
+    }
+
+    /// Rounds of one mood, and how many more there were. There are fewer than wanted if the machine changes too often.
+    fn collect(
+        &mut self,
+        case: Case,
+        wanted: usize,
+        mut round: impl FnMut(&mut Self, bool) -> Result<Round, String>,
+    ) -> Result<(Vec<Round>, usize), String> {
+        let mut rounds: Vec<Round> = Vec::new();
+        for tried in 1..=wanted * (1 + REPEATS) {
+            let round = round(self, tried % 2 == 0)?;
             // On a machine that others keep busy a switch may not get to run at all.
-            let stuck = peers.iter().zip(&round.reports).find(|(_, r)| r.mpps == 0.0);
-            let steady = mood::steady(&round.probes);
-            if (stuck.is_some() || !steady) && repeated < REPEATS * wanted {
-                repeated += 1;
-                (self.say)(&format!(
-                    "{line}; again, {}",
-                    if steady { "nothing came" } else { "that changed meanwhile" }
-                ));
+            let stuck = round.reports.iter().any(|r| r.mpps == 0.0);
+            if stuck || !mood::steady(&round.probes) {
+                let why = if stuck { "nothing came through a switch" } else { "it changed meanwhile" };
+                (self.say)(&format!("  does not count: {why}"));
                 continue;
             }
-            if let Some((peer, _)) = stuck {
-                return Err(format!("{case}: {} passes nothing on while it is measured", peer.name()));
-            }
-            unsteady += usize::from(!steady);
-            (self.say)(&line);
             rounds.push(round);
+            let moods: Vec<f64> = rounds.iter().map(|r| median(&r.probes)).collect();
+            let most = mood::most_of_one(&moods);
+            if most.len() == wanted {
+                return Ok(take(rounds, &most, tried));
+            }
         }
-        Ok((rounds, repeated, unsteady))
+        let moods: Vec<f64> = rounds.iter().map(|r| median(&r.probes)).collect();
+        if rounds.is_empty() {
+            return Err(format!(
+                "{case}: no round without a change of the machine, or without a switch that stands still"
+            ));
+        }
+        Ok(take(rounds, &mood::most_of_one(&moods), wanted * (1 + REPEATS)))
     }
 
     /// One round, of fresh processes.
@@ -439,7 +474,7 @@ impl Run<'_> {
         }
         let mut seats: Vec<(usize, Seat)> = Vec::new();
         for &which in &order {
-            seats.push((which, bench.seat(case, peers[which], self.memory, self.stop)?));
+            seats.push((which, bench.seat(case, peers[which], self.memory, false, self.stop)?));
         }
         for (which, seat) in &seats {
             let (path, switch) = (case.path(), peers[*which].name());
@@ -448,13 +483,19 @@ impl Run<'_> {
             }
         }
         let mut reports = vec![Report::default(); peers.len()];
-        let mut probes = vec![mood::probe(bench.generator_cpu, bench.switch_cpu)?];
+        let mut probes = vec![self.probe()?];
         for (which, seat) in &mut seats {
-            reports[*which] = bench.measure(seat, self.stop)?;
-            probes.push(mood::probe(bench.generator_cpu, bench.switch_cpu)?);
+            reports[*which] = bench.measure(seat, 0, self.stop)?;
+            probes.push(self.probe()?);
         }
         Ok(Round { reports, probes })
     }
+}
+
+/// These of the rounds, and how many of all that were tried are not among them.
+fn take(rounds: Vec<Round>, which: &[usize], tried: usize) -> (Vec<Round>, usize) {
+    let kept = rounds.into_iter().enumerate().filter(|(i, _)| which.contains(i)).map(|(_, round)| round);
+    (kept.collect(), tried - which.len())
 }
 
 fn contestant(peer: &dyn Peer, version: String) -> Contestant {

@@ -78,6 +78,14 @@ pub fn steady(probes: &[f64]) -> bool {
     probes.iter().all(|&p| p <= least * STEADY)
 }
 
+/// The indices of the largest group of these that are of one mood.
+pub fn most_of_one(moods: &[f64]) -> Vec<usize> {
+    let with = |least: f64| -> Vec<usize> {
+        moods.iter().enumerate().filter(|(_, m)| (least..=least * STEADY).contains(*m)).map(|(i, _)| i).collect()
+    };
+    moods.iter().map(|&least| with(least)).max_by_key(Vec::len).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +102,8 @@ mod tests {
     fn moods() {
         assert!(steady(&[]) && steady(&[100.0, 110.0, 96.0]));
         assert!(!steady(&[100.0, 110.0, 200.0]) && !steady(&[200.0, 100.0]));
+        assert_eq!(most_of_one(&[500.0, 100.0, 110.0, 520.0, 95.0]), [1, 2, 4]);
+        assert_eq!(most_of_one(&[500.0, 100.0, 490.0]), [0, 2]);
+        assert!(most_of_one(&[]).is_empty());
     }
 }

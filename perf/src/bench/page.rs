@@ -21,6 +21,9 @@ impl Results {
             self.ratio_chart(section);
             self.charts(document.section("By MACs and by size"));
         }
+        if !self.latency.is_empty() {
+            self.latency_section(document.section("Latency"), charts);
+        }
         let section = document.section("What else must be known");
         for note in self.notes() {
             section.paragraph(note);
@@ -43,6 +46,13 @@ impl Results {
         let missed: Vec<String> = self.missed().iter().map(Case::to_string).collect();
         if !missed.is_empty() {
             out.push(format!("Not in: {}.", missed.join("; ")));
+        }
+        let late: Vec<&str> =
+            self.latency.iter().filter(|c| c.reached() == Some(false)).map(|c| c.case.link.name()).collect();
+        match (self.latency.is_empty(), late.is_empty()) {
+            (true, _) => {}
+            (false, true) => out.push("At half load its 99th percentile is where it is to be.".into()),
+            (false, false) => out.push(format!("At half load its 99th percentile is too late: {}.", late.join(", "))),
         }
         for contestant in self.switches.iter().skip(1) {
             let ratios: Vec<f64> =
@@ -80,7 +90,9 @@ impl Results {
         section.paragraph(format!(
             "Million frames a second, the median of {} rounds, in each of which all switches were measured for {} s, one after \
              the other. A ratio is the median of the rounds' ratios, with the interval that it lies in with a probability of \
-             {:.0} % whatever the distribution. \"To reach\" is the least that Dray is to have, as a multiple of testpmd io.",
+             {:.0} % whatever the distribution. \"To reach\" is the least that Dray is to have, as a multiple of testpmd io. \"CPUs ns\" is what a number \
+             took between the two CPUs and back while it was measured, which on a virtual machine depends on where its host \
+             has put them, and which figures and ratios depend on.",
             self.method.rounds,
             self.method.seconds,
             100.0 * self.cases.first().and_then(|c| c.figures.first()).map_or(0.0, |f| f.to_testpmd.level)
@@ -91,6 +103,7 @@ impl Results {
         columns.extend([Column::left("Dray / testpmd io"), Column::right("to reach"), Column::left("reached")]);
         let rest = &others[1.min(others.len())..];
         columns.extend(rest.iter().map(|name| Column::left(format!("Dray / {name}"))));
+        columns.push(Column::right("CPUs ns"));
         let mut table = Table::new("", columns);
         for c in &self.cases {
             let tone = match c.reached() {
@@ -106,6 +119,7 @@ impl Results {
             cells.push(c.target.map_or("–".into(), |t| format!("{t:.2}")));
             cells.push(verdict(self.void.is_some(), c).into());
             cells.extend(rest.iter().map(|name| c.of(name).map_or("–".into(), |f| f.of_dray.text())));
+            cells.push(format!("{:.0}", median(&c.probes.concat())));
             table.verdict(tone, cells);
         }
         section.add(table);
@@ -227,14 +241,13 @@ impl Results {
             ));
         }
         let repeated: usize = self.cases.iter().map(|c| c.repeated).sum();
-        let unsteady: Vec<String> = self.cases.iter().filter(|c| c.unsteady != 0).map(|c| c.case.to_string()).collect();
         notes.push(format!(
-            "{} were done again, because the time that a number takes between the CPUs changed by more than a quarter while they \
-             went on, or because a switch did not get to run.",
-            if repeated == 1 { "One round".into() } else { format!("{repeated} rounds") }
+            "Rounds that do not count: {repeated}. In or before them the time that a number takes between the CPUs changed by \
+             more than a quarter, or a switch did not get to run."
         ));
-        if !unsteady.is_empty() {
-            notes.push(format!("It changed too often in: {}. Rounds with a change count there.", unsteady.join("; ")));
+        let short = |c: &&Measured| c.probes.len() < self.method.rounds;
+        for c in self.cases.iter().filter(short) {
+            notes.push(format!("{}: only {} rounds, because the machine changed too often.", c.case, c.probes.len()));
         }
         notes.extend(self.fdb_note());
         let at = |flows: u32| Some(&self.case(Case::memif(60, flows))?.figures);
@@ -408,7 +421,6 @@ mod tests {
             absent: vec![("VPP", "it is asleep")],
             probes: vec![vec![100.0, 101.0, 102.0, 103.0]; 3],
             repeated: 1,
-            unsteady: 0,
         };
         Results {
             void,
@@ -433,6 +445,7 @@ mod tests {
                 measured(Case::memif(512, 1_000), 2.5),
                 measured(Case { packed: true, ..Case::vhost_user(60, 1_000) }, 1.0),
             ],
+            latency: Vec::new(),
             fdb: None,
             started: vec![Started {
                 path: "memif",
@@ -454,7 +467,7 @@ mod tests {
         assert!(line("VPP").contains("not measured: it is not there"), "{text}");
         assert!(text.contains("without VPP, because it is asleep"), "{text}");
         assert!(text.contains("limits Dray"), "{text}");
-        assert!(text.contains("4 rounds were done again"), "{text}");
+        assert!(text.contains("Rounds that do not count: 4."), "{text}");
         let page = results.document(true).html().unwrap();
         for part in
             ["drayd --config DIR/dray.toml", "100 101 102 103", "by MACs", "by frame size", "multiples of testpmd"]

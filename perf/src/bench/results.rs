@@ -1,6 +1,7 @@
 //! What a run found.
 
 use super::case::Case;
+use super::latency::Latencies;
 use super::stats::{Estimate, median};
 use crate::generator::Report;
 use serde::Serialize;
@@ -84,10 +85,8 @@ pub struct Measured {
     pub absent: Vec<(&'static str, &'static str)>,
     /// Nanoseconds that a number took between the CPUs and back, before, between and after the measurements of each round.
     pub probes: Vec<Vec<f64>>,
-    /// Rounds that were done again, because the machine changed while they went on or a switch passed nothing on.
+    /// Rounds that do not count, because the machine changed while they went on or before, or a switch passed nothing on.
     pub repeated: usize,
-    /// Rounds that count although the machine changed in them: it did so too often.
-    pub unsteady: usize,
 }
 
 impl Measured {
@@ -216,6 +215,8 @@ pub struct Results {
     pub same: Vec<Same>,
     /// The cases.
     pub cases: Vec<Measured>,
+    /// Times under way.
+    pub latency: Vec<Latencies>,
     /// The FDB in the case of the most flows.
     pub fdb: Option<FdbFigures>,
     /// How the switches were started.
@@ -281,7 +282,6 @@ mod tests {
             absent: Vec::new(),
             probes: Vec::new(),
             repeated: 0,
-            unsteady: 0,
         };
         assert_eq!(of(1.25, Some(1.25), 80.0).reached(), Some(true));
         assert_eq!(of(1.24, Some(1.25), 80.0).reached(), Some(false));
