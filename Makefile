@@ -33,7 +33,7 @@ bench: ## Compare with testpmd, side by side
 	$(RELEASE)/dray-perf bench
 
 .PHONY: check
-check: ## Format, lints, licences, generated documents
+check: ## Format, lints, licences, generated documents, instructions a frame
 	$(CARGO) fmt --all --check
 	.ci/licences
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -50,6 +50,11 @@ check: ## Format, lints, licences, generated documents
 	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-config --example reference | diff docs/configuration.md -
 	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-control --example commands | diff docs/commands.md -
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --profile $(PROFILE) --quiet
+	$(CARGO) bench --quiet --locked -p dray-dataplane --bench instructions
+
+.PHONY: bless
+bless: ## Count the instructions that each stage takes for a frame, and make them what `make check` holds the code to
+	$(CARGO) bench --quiet --locked -p dray-dataplane --bench instructions -- --bless
 
 .PHONY: deps
 deps: ## Install the Debian packages that the build needs
