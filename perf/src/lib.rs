@@ -8,11 +8,8 @@ pub mod eth;
 pub mod frames;
 pub mod generator;
 pub mod latency;
-<<<<<<< HEAD
-=======
 pub mod learning;
 pub mod links;
->>>>>>> origin/main
 pub mod memif;
 pub mod peer;
 pub mod rate;

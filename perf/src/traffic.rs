@@ -15,24 +15,12 @@ use std::time::Duration;
 
 /// What frames are, and how they are sent: what all commands have in common that send over a pair of links.
 #[derive(Args, Clone, Debug)]
-<<<<<<< HEAD
-pub struct TrafficArgs {
-    /// Bytes of a frame, without FCS; several with commas between them, or "imix" (7, 4 and 1 of 60, 590 and 1514), are sent
-    /// in turn
-    #[arg(long, default_value = "60")]
-    pub size: Sizes,
-=======
 pub struct StreamArgs {
->>>>>>> origin/main
     /// 802.1Q tag of the frames
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// The second link is the switch's underlay, and the generator the VTEP at the other end: frames of this network are in VXLAN
-<<<<<<< HEAD
-    /// there, 50 bytes longer, for which the underlay's MTU has to be enough
-=======
     /// there
->>>>>>> origin/main
     #[arg(long, value_name = "VNI", requires_all = ["vtep", "switch_vtep"], value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
     pub vxlan: Option<u32>,
     /// The generator's address on the underlay
@@ -47,12 +35,6 @@ pub struct StreamArgs {
     /// Bytes from one prepared frame to the next in memory [default: the largest size, rounded up to 64]
     #[arg(long, value_name = "BYTES")]
     pub stride: Option<usize>,
-<<<<<<< HEAD
-    /// Seconds to send
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    pub duration: f64,
-=======
->>>>>>> origin/main
     /// Which links send: the first is A, the second B
     #[arg(long, value_enum, default_value_t = Way::AToB)]
     pub direction: Way,
@@ -68,16 +50,6 @@ pub struct StreamArgs {
     /// The CPU to run on
     #[arg(long)]
     pub cpu: Option<usize>,
-<<<<<<< HEAD
-    /// Frames a second of each direction, like 20000, 250k or 1.5M, or what they take up on an Ethernet link, like 2.5Gbit (FCS,
-    /// preamble, gap and outer headers included); 0: as fast as possible
-    #[arg(long, default_value = "0")]
-    pub rate: Rate,
-    /// Take the time that frames are under way; always on with --rate
-    #[arg(long)]
-    pub latency: bool,
-=======
->>>>>>> origin/main
     /// Frames of each direction that may be under way; 0: as many as the rings hold
     #[arg(long, value_name = "FRAMES", default_value_t = 0)]
     pub window: u64,
@@ -155,41 +127,8 @@ impl TrafficArgs {
     ///
     /// # Errors
     /// What does not go together.
-<<<<<<< HEAD
-    pub fn options<E>(&self, [a, b]: [E; 2]) -> Result<Options<E>, String> {
-        let mut options = Options::new(a, b).size(self.size.clone());
-        let largest = self.size.max();
-        if let Some(stride) = self.stride {
-            if stride < largest {
-                return Err(format!("--stride {stride}: frames of {largest} bytes do not fit {stride} bytes apart"));
-            }
-            options.stride = stride;
-        }
-        if let Some(buffer_size) = self.buffer_size {
-            if (buffer_size as usize) < largest {
-                return Err(format!(
-                    "--buffer-size {buffer_size}: a frame of {largest} bytes does not fit a buffer of {buffer_size}"
-                ));
-            }
-            options.buffer_size = buffer_size;
-        }
-        options.vlan = self.vlan;
-        options.tunnel = match (self.vxlan, self.vtep, self.switch_vtep) {
-            (Some(vni), Some(local), Some(switch)) if local != switch => Some(Tunnel { vni, local, switch }),
-            (Some(_), Some(local), Some(_)) => {
-                return Err(format!("--vtep {local}: the generator's address is to be another than --switch-vtep"));
-            }
-            _ => None,
-        };
-        options.flows = self.flows;
-        options.way = self.direction;
-        options.queues = self.queues;
-        options.ring_size = self.ring_size;
-        (options.window, options.sample) = (self.window, self.sample);
-=======
     pub fn options<E>(&self, ends: [E; 2]) -> Result<Options<E>, String> {
         let mut options = self.stream.options(&self.size, ends)?;
->>>>>>> origin/main
         options.rate = self.rate.frames(options.mean_length());
         options.latency = self.latency || options.rate != 0;
         Ok(options)
@@ -244,11 +183,7 @@ fn print(report: &Report, sizes: &Sizes) {
     }
 }
 
-<<<<<<< HEAD
-/// The times of a direction, in microseconds, if there are any.
-=======
 /// The times of a direction, in microseconds.
->>>>>>> origin/main
 fn latency(direction: &Direction) -> Option<String> {
     let l = direction.latency?;
     let [min, mean, p50, p90, p99, p99_9, p99_99, max] =
@@ -307,11 +242,7 @@ pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), St
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
-<<<<<<< HEAD
-/// A time in seconds.
-=======
 /// A time in seconds, or with a unit: ms, s, m, h or d.
->>>>>>> origin/main
 ///
 /// # Errors
 /// If it is none, or 0.
@@ -365,41 +296,6 @@ pub fn socket(s: &str) -> Result<SocketName, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-<<<<<<< HEAD
-    use crate::latency::Latency;
-
-    #[test]
-    fn the_live_line() {
-        let mut p = Progress { seconds: 2.0, mpps: 1.5, gbps: 0.72, sent: 4000, received: 3990, latency: None };
-        assert_eq!(live(&p), "    2.0 s     1.500 Mpps     0.72 Gbit/s  10 lost or under way (0.2500 %)");
-        p.latency = Some(Latency { p50: 1234.0, p99: 56_789.0, ..Latency::default() });
-        assert!(live(&p).ends_with("(0.2500 %)  p50 1.2 us  p99 56.8 us"), "{}", live(&p));
-    }
-
-    #[test]
-    fn options_of_arguments() {
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            traffic: TrafficArgs,
-        }
-        let options = |args: &str| {
-            let args = std::iter::once("x").chain(args.split_whitespace());
-            <Cli as clap::Parser>::try_parse_from(args).map_err(|e| e.to_string())?.traffic.options(["a", "b"])
-        };
-        let plain = options("").unwrap();
-        assert_eq!((plain.sizes, plain.rate, plain.way, plain.latency), (Sizes::from(60), 0, Way::AToB, false));
-        let some = options("--size imix --rate 1Gbit --direction b-to-a --vlan 7").unwrap();
-        assert_eq!((some.rate, some.way, some.latency, some.vlan), (327_368, Way::BToA, true, Some(7)));
-        assert_eq!((some.stride, some.buffer_size), (1536, 2048));
-        let vxlan = "--vxlan 9 --vtep 10.0.0.2 --switch-vtep 10.0.0.1 --rate 1Gbit";
-        assert_eq!(options(vxlan).unwrap().rate, 932_836);
-        assert_eq!(options(vxlan).unwrap().tunnel.unwrap().vni, 9);
-        assert!(options("--latency").unwrap().latency);
-        assert!(options("--vxlan 16777216 --vtep 10.0.0.2 --switch-vtep 10.0.0.1").unwrap_err().contains("16777215"));
-        assert!(options("--direction left").unwrap_err().contains("a-to-b, b-to-a, both"));
-        assert!(options("--buffer-size 1000 --size 60,1514").unwrap_err().contains("does not fit a buffer of 1000"));
-=======
 
     #[test]
     fn times() {
@@ -410,6 +306,5 @@ mod tests {
         for text in ["", "h", "0", "-1", "1w", "1 h", "nan", "inf", "1e9h", "10mm"] {
             assert!(seconds(text).is_err(), "{text}");
         }
->>>>>>> origin/main
     }
 }

@@ -402,11 +402,7 @@ impl Run<'_> {
                 None => able.push(peer),
             }
         }
-<<<<<<< HEAD
-        let (rounds, repeated, unsteady) = self.rounds(case, &able, bench.rounds)?;
-=======
         let (rounds, repeated) = self.rounds(case, &able, bench.rounds)?;
->>>>>>> origin/main
         let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which].clone()).collect() };
         let rate = |name: &str| -> Vec<f64> {
             let which = able.iter().position(|p| p.name() == name);
