@@ -20,7 +20,7 @@ pub struct StreamArgs {
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// The second link is the switch's underlay, and the generator the VTEP at the other end: frames of this network are in VXLAN
-    /// there
+    /// there, 50 bytes longer, for which the underlay's MTU has to be enough
     #[arg(long, value_name = "VNI", requires_all = ["vtep", "switch_vtep"], value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
     pub vxlan: Option<u32>,
     /// The generator's address on the underlay
@@ -183,7 +183,7 @@ fn print(report: &Report, sizes: &Sizes) {
     }
 }
 
-/// The times of a direction, in microseconds.
+/// The times of a direction, in microseconds, if there are any.
 fn latency(direction: &Direction) -> Option<String> {
     let l = direction.latency?;
     let [min, mean, p50, p90, p99, p99_9, p99_99, max] =
@@ -296,6 +296,7 @@ pub fn socket(s: &str) -> Result<SocketName, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latency::Latency;
 
     #[test]
     fn times() {
@@ -306,5 +307,38 @@ mod tests {
         for text in ["", "h", "0", "-1", "1w", "1 h", "nan", "inf", "1e9h", "10mm"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_live_line() {
+        let mut p = Progress { seconds: 2.0, mpps: 1.5, gbps: 0.72, sent: 4000, received: 3990, latency: None };
+        assert_eq!(live(&p), "    2.0 s     1.500 Mpps     0.72 Gbit/s  10 lost or under way (0.2500 %)");
+        p.latency = Some(Latency { p50: 1234.0, p99: 56_789.0, ..Latency::default() });
+        assert!(live(&p).ends_with("(0.2500 %)  p50 1.2 us  p99 56.8 us"), "{}", live(&p));
+    }
+
+    #[test]
+    fn options_of_arguments() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            traffic: TrafficArgs,
+        }
+        let options = |args: &str| {
+            let args = std::iter::once("x").chain(args.split_whitespace());
+            <Cli as clap::Parser>::try_parse_from(args).map_err(|e| e.to_string())?.traffic.options(["a", "b"])
+        };
+        let plain = options("").unwrap();
+        assert_eq!((plain.sizes, plain.rate, plain.way, plain.latency), (Sizes::from(60), 0, Way::AToB, false));
+        let some = options("--size imix --rate 1Gbit --direction b-to-a --vlan 7").unwrap();
+        assert_eq!((some.rate, some.way, some.latency, some.vlan), (327_368, Way::BToA, true, Some(7)));
+        assert_eq!((some.stride, some.buffer_size), (1536, 2048));
+        let vxlan = "--vxlan 9 --vtep 10.0.0.2 --switch-vtep 10.0.0.1 --rate 1Gbit";
+        assert_eq!(options(vxlan).unwrap().rate, 932_836);
+        assert_eq!(options(vxlan).unwrap().tunnel.unwrap().vni, 9);
+        assert!(options("--latency").unwrap().latency);
+        assert!(options("--vxlan 16777216 --vtep 10.0.0.2 --switch-vtep 10.0.0.1").unwrap_err().contains("16777215"));
+        assert!(options("--direction left").unwrap_err().contains("a-to-b, b-to-a, both"));
+        assert!(options("--buffer-size 1000 --size 60,1514").unwrap_err().contains("does not fit a buffer of 1000"));
     }
 }
