@@ -20,7 +20,7 @@ use dray_switch::clock::{Stage, StageTime};
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::tables::Tables;
 use dray_switch::{Rx, Tx};
-use publish::{Compiled, Names};
+use publish::{Compiled, Names, Places};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
@@ -151,7 +151,7 @@ pub struct Dataplane {
     /// The next part of the FDB to be searched for old entries.
     part: usize,
     names: Names,
-    places: HashSet<(u16, Egress)>,
+    places: Places,
     statics: HashMap<u64, Egress>,
     /// Counts of ports that are gone, so that the switch's sums stay true.
     retired: PortCounts,
@@ -206,7 +206,7 @@ impl Dataplane {
             ageing: config.fdb.ageing,
             part: 0,
             names: Names::default(),
-            places: HashSet::new(),
+            places: Places::default(),
             statics: HashMap::new(),
             retired: PortCounts::default(),
         };
@@ -232,14 +232,15 @@ impl Dataplane {
         for worker in &self.workers {
             worker.call(Command::Publish(tables.clone()));
         }
-        if !self.places.is_subset(&places) {
-            self.fdb.flush(|e| !places.contains(&(e.bridge, e.egress)));
+        let lost = !self.places.is_subset(&places);
+        if lost {
+            self.fdb.flush(|e| !places.contains(e.bridge, e.egress));
         }
         for key in self.statics.keys().filter(|key| !statics.contains_key(key)) {
             self.fdb.remove(*key);
         }
         for (&key, &egress) in &statics {
-            if self.statics.get(&key) != Some(&egress) || !self.places.is_subset(&places) {
+            if lost || self.statics.get(&key) != Some(&egress) {
                 self.fdb.set_static(key, egress);
             }
         }

@@ -39,10 +39,38 @@ impl Names {
 /// What a configuration comes down to.
 pub(crate) struct Compiled {
     pub(crate) tables: Tables,
-    /// What the FDB may hold: bridge number and place.
-    pub(crate) places: HashSet<(u16, Egress)>,
+    /// What the FDB may hold.
+    pub(crate) places: Places,
     /// Static entries: key and place.
     pub(crate) statics: HashMap<u64, Egress>,
+}
+
+/// The places where a bridge's MACs may be: its members, and, if it has a VNI, every tunnel. Thousands of bridges and of
+/// tunnels are millions of pairs, so only their numbers are kept.
+#[derive(Default)]
+pub(crate) struct Places {
+    members: HashSet<(u16, Egress)>,
+    /// Bridges with a VNI.
+    overlay: HashSet<u16>,
+    /// Numbers of tunnels.
+    tunnels: HashSet<u16>,
+}
+
+impl Places {
+    pub(crate) fn contains(&self, bridge: u16, egress: Egress) -> bool {
+        if egress.is_tunnel() {
+            self.overlay.contains(&bridge) && self.tunnels.contains(&egress.index())
+        } else {
+            self.members.contains(&(bridge, egress))
+        }
+    }
+
+    /// Whether all of these are in `other`.
+    pub(crate) fn is_subset(&self, other: &Places) -> bool {
+        let no_pairs = self.overlay.is_empty() || self.tunnels.is_empty();
+        self.members.is_subset(&other.members)
+            && (no_pairs || self.overlay.is_subset(&other.overlay) && self.tunnels.is_subset(&other.tunnels))
+    }
 }
 
 /// The VTEPs that `bridge`'s flooded frames go to.
@@ -71,15 +99,16 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         ports.resize(ports.len().max(number + 1), PortTable::Unused);
     }
     let mut bridges = vec![BridgeTable::default(); names.bridges.end()];
-    let mut places = HashSet::new();
+    let mut places = Places::default();
     let mut statics = HashMap::new();
     let mut vnis = Vec::new();
 
     let vteps: HashSet<Ipv4Addr> =
         configured_vteps(config).into_iter().chain(underlay.learned.iter().copied()).collect();
-    for vtep in &vteps {
-        names.vteps.number(vtep);
-    }
+    places.tunnels = vteps.iter().map(|vtep| names.vteps.number(vtep)).collect();
+    // The list of all bridges that have none of their own.
+    let everyone: Vec<Egress> =
+        config.vxlan.iter().flat_map(|v| &v.peers).map(|vtep| Egress::tunnel(names.vteps.number(vtep))).collect();
     for bridge in &config.bridges {
         let number = names.bridges.number(&bridge.name);
         bridges.resize(bridges.len().max(number as usize + 1), BridgeTable::default());
@@ -90,12 +119,15 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
             let vlan = member.vlan.unwrap_or(0);
             join(&mut ports[port as usize], vlan, number);
             table.flood.push(Egress::port(port, vlan));
-            places.insert((number, Egress::port(port, vlan)));
+            places.members.insert((number, Egress::port(port, vlan)));
         }
         if let Some(vni) = bridge.vni {
             vnis.push((vni, number));
-            table.flood.extend(peers(config, bridge).iter().map(|vtep| Egress::tunnel(names.vteps.number(vtep))));
-            places.extend(vteps.iter().map(|vtep| (number, Egress::tunnel(names.vteps.number(vtep)))));
+            match &bridge.peers {
+                Some(own) => table.flood.extend(own.iter().map(|vtep| Egress::tunnel(names.vteps.number(vtep)))),
+                None => table.flood.extend_from_slice(&everyone),
+            }
+            places.overlay.insert(number);
         }
         for entry in &bridge.statics {
             statics.insert(key(number, entry.mac.0), names.egress(&entry.to));
@@ -148,4 +180,34 @@ fn join(port: &mut PortTable, vlan: u16, bridge: u16) {
     };
     by_vlan[vlan as usize] = bridge;
     *port = PortTable::Trunk(by_vlan);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_members_and_pairs_of_bridge_and_tunnel() {
+        let places = |members: &[u16], overlay: &[u16], tunnels: &[u16]| Places {
+            members: members.iter().map(|&port| (1, Egress::port(port, 0))).collect(),
+            overlay: overlay.iter().copied().collect(),
+            tunnels: tunnels.iter().copied().collect(),
+        };
+        let some = places(&[1, 2], &[1, 2], &[5, 6]);
+        assert!(some.contains(1, Egress::port(2, 0)) && !some.contains(2, Egress::port(2, 0)));
+        assert!(!some.contains(1, Egress::port(2, 7)));
+        assert!(some.contains(2, Egress::tunnel(6)) && !some.contains(3, Egress::tunnel(6)));
+        assert!(!some.contains(2, Egress::tunnel(7)));
+        for (of, is_subset) in [
+            (places(&[1], &[1], &[5]), true),
+            (places(&[1, 3], &[1], &[5]), false),
+            (places(&[1], &[1, 3], &[5]), false),
+            (places(&[1], &[1], &[5, 7]), false),
+            // No pair is no place, whatever the numbers are.
+            (places(&[], &[3], &[]), true),
+            (places(&[], &[], &[7]), true),
+        ] {
+            assert_eq!(of.is_subset(&some), is_subset);
+        }
+    }
 }

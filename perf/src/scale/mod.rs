@@ -197,10 +197,13 @@ impl Case {
 }
 
 /// Measures an axis.
-fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool) -> Result<Growth, String> {
+fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dyn Fn(&str)) -> Result<Growth, String> {
     let cases = axis.sizes(args.quick).iter().map(|&n| Case { axis, n });
-    let subjects = cases.map(|case| Subject::start(dray, args.switch_cpu, case));
-    let mut subjects = subjects.collect::<Result<Vec<_>, _>>()?;
+    let mut subjects = Vec::new();
+    for case in cases {
+        subjects.push(Subject::start(dray, args.switch_cpu, case)?);
+        say(&format!("{}: {} are ready", axis.what(), case.n));
+    }
     let mut counts = vec![Vec::new(); subjects.len()];
     let duration = Duration::from_secs_f64(args.duration);
     for round in 0..args.rounds {
@@ -343,8 +346,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
     let mut results = Results { dray: env!("CARGO_PKG_VERSION").into(), l2: l2(args.switch_cpu), ..Results::default() };
     cpu::on(args.cpu, || {
         for &axis in &args.axes {
-            say(axis.what());
-            results.growth.push(growth(&dray, &args, axis, &stop)?);
+            results.growth.push(growth(&dray, &args, axis, &stop, &say)?);
         }
         if args.memory {
             say("memory, start and FDB");
