@@ -211,6 +211,9 @@ pub struct Direction {
     pub mpps: f64,
     /// Gigabit received a second while sending: frames as they come, without FCS, preamble and gap.
     pub gbps: f64,
+    /// Percent of the attempts to send that found too little room in the ring: if it is most of them, the switch is what is
+    /// waited for.
+    pub held_up: f64,
     /// How long frames were under way, if that was asked for and any came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
@@ -303,6 +306,9 @@ struct Side<L> {
     vtep: Option<Vtep>,
     times: Option<Recorder>,
     sends: bool,
+    /// Batches that were sent, and times that there was no room for one.
+    batches: u64,
+    held_up: u64,
     sent: u64,
     received: u64,
     bytes: u64,
@@ -350,8 +356,10 @@ impl<L: Link> Side<L> {
     fn send_on(&mut self, queue: usize, budget: u64) -> u64 {
         let n = room::<L>(&mut self.link.tx()[queue], budget);
         if n == 0 {
+            self.held_up += u64::from(budget != 0);
             return 0;
         }
+        self.batches += 1;
         if let Some(stamps) = &self.stamps {
             stamps.write(&mut self.link, self.walks[queue], n);
         }
@@ -399,6 +407,7 @@ impl<L: Link> Side<L> {
     /// Begins counting and walking anew.
     fn reset(&mut self, peer_walks: &[Walk]) {
         (self.sent, self.received, self.bytes) = (0, 0, 0);
+        (self.batches, self.held_up) = (0, 0);
         let alone = peer_walks.len() == 1;
         for input in &mut self.inputs {
             let checks = peer_walks.iter().map(|w| Sequence::new(w.count().into(), alone)).collect();
@@ -572,6 +581,8 @@ impl<L: Link> Generator<L> {
                 }),
                 times: options.latency.then(Recorder::new),
                 sends: options.way.senders()[i],
+                batches: 0,
+                held_up: 0,
                 sent: 0,
                 received: 0,
                 bytes: 0,
@@ -832,6 +843,7 @@ impl<L: Link> Generator<L> {
                 foreign,
                 mpps: received as f64 / seconds / 1e6,
                 gbps: bytes as f64 * 8.0 / seconds / 1e9,
+                held_up: 100.0 * tx.held_up as f64 / (tx.held_up + tx.batches).max(1) as f64,
                 latency: rx.times.as_ref().and_then(|times| times.latency(tick)),
             }
         };

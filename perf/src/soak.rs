@@ -130,7 +130,7 @@ impl Verdict {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{}: {:.0} s in {} intervals, {} of them not clean\nsent {}, received {}, lost {} ({:.6} %), reordered {}, duplicated \
+            "{}: {:.1} s in {} intervals, {} of them not clean\nsent {}, received {}, lost {} ({:.6} %), reordered {}, duplicated \
              {}, damaged or foreign {}\n",
             if self.passed { "passed" } else { "FAILED" },
             self.seconds,
@@ -159,13 +159,15 @@ fn times(l: &Latency) -> String {
 
 /// An interval, for people.
 fn line(at: f64, report: &Report) -> String {
-    let mut line = format!("{at:8.0} s  {:9.4} Mpps  {:8.3} Gbit/s", report.mpps, report.gbps);
-    for (name, d) in [("A to B", &report.a_to_b), ("B to A", &report.b_to_a)] {
-        let Some(d) = d else { continue };
-        line += &format!("  {name}: lost {}, reordered {}, duplicated {}", d.lost, d.reordered, d.duplicated);
-        if let Some(l) = &d.latency {
-            line += &format!(", {}", times(l));
-        }
+    let mut interval = Verdict::default();
+    interval.add(report, false);
+    let Verdict { lost, reordered, duplicated, .. } = interval;
+    let mut line = format!(
+        "{at:8.1} s  {:9.4} Mpps  {:8.3} Gbit/s  lost {lost}, reordered {reordered}, duplicated {duplicated}",
+        report.mpps, report.gbps
+    );
+    if let Some(l) = &interval.worst_latency {
+        line += &format!(", {}", times(l));
     }
     line
 }
@@ -283,6 +285,7 @@ mod tests {
         foreign: 0,
         mpps: 0.0,
         gbps: 0.0,
+        held_up: 0.0,
         latency: None,
     };
 

@@ -34,6 +34,8 @@ pub struct Trial {
     pub reordered: u64,
     /// Frames that came more than once, as far as that was seen.
     pub duplicated: u64,
+    /// Percent of the attempts to send that found the ring full.
+    pub held_up: f64,
 }
 
 /// What the throughput is limited by.
@@ -42,7 +44,9 @@ pub struct Trial {
 pub enum Limit {
     /// The switch: it loses frames at a rate that is higher by no more than the resolution.
     Switch,
-    /// The generator, or a ring that the switch leaves full: frames can't be sent faster, and none were lost.
+    /// The switch, which loses no more than it may: it leaves its rings full, so that frames can't be sent faster.
+    Rings,
+    /// The generator: frames can't be sent faster, and the switch loses no more than it may.
     Generator,
     /// What was allowed at most: the switch may be able to do more.
     Maximum,
@@ -95,9 +99,12 @@ pub fn search(goal: &Goal, mut trial: impl FnMut(Option<f64>) -> Result<Trial, S
     let top = first.rate_mpps;
     let mut found = Found { best: None, limit: Limit::None, top_mpps: top, trials: vec![first] };
     if goal.kept(&first) {
-        // A rate is kept a little less than exactly.
-        let reached = goal.max_mpps.is_some_and(|max| top >= 0.99 * max);
-        found.limit = if reached { Limit::Maximum } else { Limit::Generator };
+        found.limit = match goal.max_mpps {
+            // A rate is kept a little less than exactly.
+            Some(max) if top >= 0.99 * max => Limit::Maximum,
+            _ if first.held_up > 50.0 => Limit::Rings,
+            _ => Limit::Generator,
+        };
         found.best = Some(first);
         return Ok(found);
     }
@@ -162,6 +169,7 @@ impl Trial {
             loss: percent(sum(|d| d.lost), sent),
             reordered: sum(|d| d.reordered),
             duplicated: sum(|d| d.duplicated),
+            held_up: report.directions().map(|d| d.held_up).sum::<f64>() / directions,
         }
     }
 }
@@ -430,7 +438,8 @@ impl Results {
         for s in &self.sizes {
             let limit = match s.limit {
                 Limit::Switch => "the switch",
-                Limit::Generator => "the generator, or a ring that the switch leaves full",
+                Limit::Rings => "the switch, which leaves its rings full",
+                Limit::Generator => "the generator",
                 Limit::Maximum => "--max-rate",
                 Limit::None => "loss at every rate that was tried",
             };
@@ -517,6 +526,13 @@ mod tests {
         assert_eq!((found.limit, rate(&found)), (Limit::Maximum, 40.0));
         let found = search(&Goal { max_mpps: Some(400.0), ..GOAL }, device(|_| 0.0)).unwrap();
         assert_eq!((found.limit, rate(&found)), (Limit::Generator, 100.0));
+    }
+
+    #[test]
+    fn a_switch_that_leaves_its_rings_full() {
+        let mut device = device(|_| 0.0);
+        let mut full = |held_up| search(&GOAL, |mpps| Ok(Trial { held_up, ..device(mpps)? })).unwrap().limit;
+        assert_eq!((full(90.0), full(5.0)), (Limit::Rings, Limit::Generator));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The generator on NICs: drayd's eth ports on the other ends of two veth pairs. Needs root.
 
+use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
 const PERF: &str = env!("CARGO_BIN_EXE_dray-perf");
 
 /// Runs in namespaces of its own, so that all it makes and starts goes with it: two veth pairs, drayd between them, and
-/// dray-perf with these arguments at their other ends. What that prints.
-fn dray_perf(dir: &Path, args: &str) -> String {
+/// dray-perf with each of these arguments at their other ends. The lines that it prints, as JSON.
+fn dray_perf(dir: &Path, runs: &[String]) -> Vec<Value> {
     let drayd = Path::new(PERF).with_file_name("drayd");
     assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
     let port = |name, n| {
@@ -20,6 +21,8 @@ fn dray_perf(dir: &Path, args: &str) -> String {
         port("b", 1)
     );
     std::fs::write(dir.join("dray.toml"), config).unwrap();
+    let runs: Vec<String> = runs.iter().map(|args| format!("nsenter --net -t $peer {PERF:?} {args}")).collect();
+    let runs = runs.join(" && ");
     let script = format!(
         "set -e
         # Nothing but our frames.
@@ -35,12 +38,12 @@ fn dray_perf(dir: &Path, args: &str) -> String {
         done
         {drayd:?} --config {dir:?}/dray.toml > {dir:?}/log 2>&1 &
         for i in $(seq 100); do [ -S {socket:?} ] && break; sleep 0.1; done
-        nsenter --net -t $peer {PERF:?} {args} || {{ status=$?; cat {dir:?}/log >&2; exit $status; }}"
+        {runs} || {{ status=$?; cat {dir:?}/log >&2; exit $status; }}"
     );
     let unshare = ["--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", &script];
     let output = Command::new("unshare").args(unshare).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    output.stdout.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 #[test]
@@ -52,8 +55,9 @@ fn between_two_nics() {
     let dir = tempfile::tempdir().unwrap();
     let devices = "--device net_af_packet0,iface=perf0 --device net_af_packet1,iface=perf1";
     let traffic = "--size 300 --flows 50 --direction both --rate 5000 --duration 0.5 --sample 1 --json";
-    let report: serde_json::Value =
-        serde_json::from_str(&dray_perf(dir.path(), &format!("eth {devices} {traffic}"))).unwrap();
+    let judged = "--rate 5k --duration 300ms --interval 100ms --json";
+    let runs = [format!("eth {devices} {traffic}"), format!("soak --link eth {devices} {judged}")];
+    let [report, verdict] = &dray_perf(dir.path(), &runs)[..] else { panic!("not two reports") };
     assert_eq!((&report["link"], &report["size"]), (&"eth".into(), &300.into()), "{report}");
     for direction in ["a_to_b", "b_to_a"] {
         let count = |what: &str| report[direction][what].as_u64().unwrap();
@@ -65,4 +69,6 @@ fn between_two_nics() {
             report[direction]["gbps"].as_f64().unwrap() / report[direction]["mpps"].as_f64().unwrap() * 1000.0 / 8.0;
         assert!((bytes - 300.0).abs() < 1e-6, "{report}");
     }
+    assert_eq!((&verdict["passed"], &verdict["lost"]), (&true.into(), &0.into()), "{verdict}");
+    assert!(verdict["sent"].as_u64().unwrap() > 300, "{verdict}");
 }
