@@ -6,7 +6,7 @@
 //!
 //! - Frames from A to each of the addresses have to come out of B, all of them.
 //! - Frames from B to each of them must come out nowhere: a switch that knows the address behind B filters them (IEEE 802.1Q,
-//!   8.8.1), one that doesn't floods them, and they come out of A. In the RFC a third port watches for flooded frames; with
+//!   8.6.1 and 8.6.3), one that doesn't floods them, and they come out of A. In the RFC a third port watches for flooded frames; with
 //!   this one the frames need not be told from those that were meant for it.
 
 use crate::cpu;

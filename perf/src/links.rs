@@ -12,6 +12,10 @@ use dray_config::{Role, SocketName};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+/// How long after [`Source::learn`] it is time for another: switches forget who sends nothing, after 300 seconds if nothing else
+/// is said (IEEE 802.1Q, 8.8.3), and where one link only receives its stations send nothing.
+pub const RELEARN: Duration = Duration::from_secs(60);
+
 /// A kind of link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {

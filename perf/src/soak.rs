@@ -5,7 +5,7 @@ use crate::cpu;
 use crate::frames::Sizes;
 use crate::generator::{Direction, Progress, Report};
 use crate::latency::Latency;
-use crate::links::{LinkArgs, Source};
+use crate::links::{LinkArgs, RELEARN, Source};
 use crate::rate::Rate;
 use crate::throughput::{percent, percentage, say};
 use crate::traffic::{StreamArgs, seconds, stop_flag};
@@ -182,12 +182,17 @@ fn soak(
     mut each: impl FnMut(f64, &Report) -> Result<(), String>,
 ) -> Result<(), String> {
     let begin = Instant::now();
+    let mut learned = begin;
     while let Some(left) = duration.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) {
         let live = &mut |p: Progress| {
             let missing = p.sent.saturating_sub(p.received);
             let at = begin.elapsed().as_secs_f64();
             say(&format!("{at:8.0} s  {:9.4} Mpps  {:8.3} Gbit/s  {missing} lost or under way", p.mpps, p.gbps));
         };
+        if learned.elapsed() > RELEARN {
+            source.learn(stop)?;
+            learned = Instant::now();
+        }
         let report = source.run(interval.min(left), stop, live)?;
         say("");
         each(begin.elapsed().as_secs_f64(), &report)?;

@@ -5,7 +5,7 @@ use crate::cpu;
 use crate::frames::{SIZE_MAX, SIZE_MIN, Sizes};
 use crate::generator::{Direction, Progress, Report};
 use crate::latency::Latency;
-use crate::links::{LinkArgs, Source};
+use crate::links::{LinkArgs, RELEARN, Source};
 use crate::rate::Rate;
 use crate::traffic::{StreamArgs, seconds, stop_flag};
 use crate::vtep;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of the frame check sequence, which the RFC's sizes have in them.
 const FCS: usize = 4;
@@ -322,6 +322,8 @@ struct Tester<'a> {
     name: &'a str,
     duration: Duration,
     stop: &'a AtomicBool,
+    /// When the switch was told all addresses.
+    learned: Instant,
 }
 
 impl Tester<'_> {
@@ -331,6 +333,10 @@ impl Tester<'_> {
         let at = intended_mpps.map_or("full speed".into(), |mpps| format!("{mpps:.4} Mpps"));
         let line = format!("{} bytes: {what} at {at}", self.name);
         say(&line);
+        if self.learned.elapsed() > RELEARN {
+            self.source.learn(self.stop)?;
+            self.learned = Instant::now();
+        }
         self.source.set_rate(rate);
         let live = &mut |p: Progress| say(&format!("{line}: {:.0} s, {:.3} Mpps received", p.seconds, p.mpps));
         let report = self.source.run(self.duration, self.stop, live)?;
@@ -352,7 +358,7 @@ impl ThroughputArgs {
         let mut source = self.links.connect(&self.stream, &size.sizes, self.wants(Test::Latency))?;
         source.learn(stop)?;
         let duration = Duration::from_secs_f64(self.duration);
-        let mut tester = Tester { source, name: &size.name, duration, stop };
+        let mut tester = Tester { source, name: &size.name, duration, stop, learned: Instant::now() };
         let outer = if self.stream.vxlan.is_some() { vtep::OUTER as f64 } else { 0.0 };
         let max = self.max_rate.frames(size.sizes.mean() + outer);
         let max_mpps = (max != 0).then_some(max as f64 / 1e6);
@@ -406,15 +412,17 @@ pub fn run(args: &ThroughputArgs) -> Result<(), String> {
         resolution: args.resolution,
         sizes: Vec::new(),
     };
-    for size in &args.sizes {
+    // What was found until something goes wrong is worth knowing.
+    let tested = args.sizes.iter().try_for_each(|size| {
         results.sizes.push(args.test(size, &stop)?);
-    }
+        Ok(())
+    });
     if args.json {
         println!("{}", serde_json::to_string(&results).map_err(|e| e.to_string())?);
     } else {
         print!("{}", results.text());
     }
-    Ok(())
+    tested
 }
 
 impl Results {

@@ -54,8 +54,8 @@ fn between_two_nics() {
     }
     let dir = tempfile::tempdir().unwrap();
     let devices = "--device net_af_packet0,iface=perf0 --device net_af_packet1,iface=perf1";
-    let traffic = "--size 300 --flows 50 --direction both --rate 5000 --duration 0.5 --sample 1 --json";
-    let judged = "--rate 5k --duration 300ms --interval 100ms --json";
+    let traffic = "--size 300 --flows 50 --direction both --rate 5000 --duration 0.5 --window 256 --sample 1 --json";
+    let judged = "--window 256 --rate 5k --duration 300ms --interval 100ms --json";
     let runs = [format!("eth {devices} {traffic}"), format!("soak --link eth {devices} {judged}")];
     let [report, verdict] = &dray_perf(dir.path(), &runs)[..] else { panic!("not two reports") };
     assert_eq!((&report["link"], &report["size"]), (&"eth".into(), &300.into()), "{report}");
