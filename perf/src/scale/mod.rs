@@ -48,6 +48,9 @@ pub struct ScaleArgs {
     /// What is to grow; may be given several times [default: everything]
     #[arg(long = "axis", value_name = "AXIS")]
     axes: Vec<Axis>,
+    /// Flows, where it is not MACs that grow; sizes beyond it are left out
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    flows: u32,
     /// Measure memory, the start and the filling of the FDB, and of the axes only those that are named
     #[arg(long)]
     memory: bool,
@@ -72,7 +75,7 @@ pub struct Size {
     pub ratio: f64,
     /// The smallest and the largest of the ratios.
     pub spread: [f64; 2],
-    /// Bytes of frames, FDB entries and tables that all frames together touch, without rings and buffers.
+    /// Bytes of frames, FDB entries, tables, rings and buffers that all frames together touch.
     pub working_set: u64,
     /// Cache lines of those that one frame touches.
     pub lines: u32,
@@ -176,8 +179,8 @@ fn wait(what: &str, mut ready: impl FnMut() -> Result<bool, String>) -> Result<(
 }
 
 impl Case {
-    /// What all frames together touch besides rings and buffers, and in how many cache lines one frame: the frame itself, two
-    /// FDB buckets, and an entry of each table. [`dray_dataplane`]'s tables aren't in reach here: these are their sizes.
+    /// What all frames together touch, and in how many cache lines one frame, besides its descriptors and buffer: the frame
+    /// itself, two FDB buckets, and an entry of each table. The switch's tables aren't in reach here: these are their sizes.
     fn working_set(self) -> (u64, u32) {
         let (flows, n) = (u64::from(self.flows().max(1024)), u64::from(self.n));
         let frame = if self.axis == Axis::Decap { 128 } else { 64 };
@@ -192,13 +195,16 @@ impl Case {
             // Two maps from 32 bits, a quarter full.
             Axis::Decap => (2 * 32 * n, 7),
         };
-        (flows * (frame + 2 * 64) + tables, lines)
+        // A descriptor in and one out, and the receiver's buffer.
+        let rings = 1024 * (16 + (16 + 128) * u64::from(self.copies()));
+        (flows * (frame + 2 * 64) + tables + rings, lines)
     }
 }
 
 /// Measures an axis.
 fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dyn Fn(&str)) -> Result<Growth, String> {
-    let cases = axis.sizes(args.quick).iter().map(|&n| Case { axis, n });
+    let sizes = axis.sizes(args.quick).iter().filter(|&&n| n <= args.flows || !axis.is_by_flow());
+    let cases = sizes.map(|&n| Case { axis, n, flows: args.flows });
     let mut subjects = Vec::new();
     for case in cases {
         subjects.push(Subject::start(dray, args.switch_cpu, case)?);
@@ -266,8 +272,8 @@ impl Results {
         let section = document.section(format!("Cost of a frame by {what}"));
         section.paragraph(
             "60-byte frames, one worker. A ratio is that of nanoseconds to the first row's in the same round: the median of the \
-             rounds, the smallest and the largest. Touched are the frames, FDB entries and table entries that all flows together \
-             use, without rings and buffers; lines are the cache lines of these for one frame.",
+             rounds, the smallest and the largest. Touched are the frames, FDB entries, table entries, rings and buffers \
+             that all flows together use; lines are cache lines for one frame, without descriptors and buffer.",
         );
         let copies = growth.axis == Axis::Flood;
         let columns = [
