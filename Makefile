@@ -27,10 +27,16 @@ test: deps test-deps check ## Check and test everything (without root, all but w
 	$(CARGO) test --workspace --locked --profile $(PROFILE)
 
 .PHONY: bench
-bench: ## Compare with testpmd, side by side
-	@.ci/deps build test
+bench: ## Compare with testpmd, side by side (ten minutes)
+	@.ci/deps build peers
 	$(CARGO) build --release --locked
 	$(RELEASE)/dray-perf bench
+
+.PHONY: bench-peers
+bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about it (a quarter of an hour)
+	@.ci/deps build peers
+	$(CARGO) build --release --locked
+	$(RELEASE)/dray-perf bench --peers --report $(RELEASE)/../bench-peers.html --save $(RELEASE)/../bench-peers.json
 
 .PHONY: check
 check: ## Format, lints, licences, generated documents, instructions a frame

@@ -408,7 +408,8 @@ impl<L: Link> Side<L> {
     fn reset(&mut self, peer_walks: &[Walk]) {
         (self.sent, self.received, self.bytes) = (0, 0, 0);
         (self.batches, self.held_up) = (0, 0);
-        let alone = peer_walks.len() == 1;
+        // Frames of one sender may come out of several queues, as OVS's do that its threads send themselves.
+        let alone = peer_walks.len() == 1 && self.inputs.len() == 1;
         for input in &mut self.inputs {
             let checks = peer_walks.iter().map(|w| Sequence::new(w.count().into(), alone)).collect();
             *input = Input { checks, ..Input::default() };

@@ -83,19 +83,21 @@ impl Run<'_> {
         let bench = self.bench;
         let peers: [&dyn Peer; 2] = [&bench.dray, &bench.testpmd];
         let mut seats = [self.timed_seat(case, peers[0])?, self.timed_seat(case, peers[1])?];
-        let full = bench.measure(&mut seats[1], 0, self.stop)?.mpps * 1e6;
-        let mut probes = vec![self.probe()?];
-        let mut reports = Vec::new();
-        for load in LOADS {
-            let mut pair = [Report::default(), Report::default()];
-            for which in if reversed { [1, 0] } else { [0, 1] } {
-                // Not 0, which would be without limit.
-                pair[which] = bench.measure(&mut seats[which], ((full * load) as u64).max(1), self.stop)?;
+        self.passes(|run| {
+            let full = bench.measure(&mut seats[1], 0, run.stop)?.mpps * 1e6;
+            let mut probes = vec![run.probe()?];
+            let mut reports = Vec::new();
+            for load in LOADS {
+                let mut pair = [Report::default(), Report::default()];
+                for which in if reversed { [1, 0] } else { [0, 1] } {
+                    // Not 0, which would be without limit.
+                    pair[which] = bench.measure(&mut seats[which], ((full * load) as u64).max(1), run.stop)?;
+                }
+                reports.extend(pair);
+                probes.push(run.probe()?);
             }
-            reports.extend(pair);
-            probes.push(self.probe()?);
-        }
-        Ok(Round { reports, probes })
+            Ok((reports, probes))
+        })
     }
 
     fn timed_seat(&self, case: Case, peer: &dyn Peer) -> Result<super::Seat, String> {
@@ -213,8 +215,11 @@ mod tests {
             Report { mpps: 3.0, a_to_b: Some(d), ..Report::default() }
         };
         // The second load: Dray 4 and 6 us behind, then 5 us ahead.
-        let round =
-            |dray, testpmd| Round { reports: [0.0, 0.0, dray, testpmd].map(report).into(), probes: vec![100.0] };
+        let round = |dray, testpmd| Round {
+            reports: [0.0, 0.0, dray, testpmd].map(report).into(),
+            probes: vec![100.0],
+            passes: 1,
+        };
         let rounds = [round(10_000.0, 6_000.0), round(20_000.0, 14_000.0), round(10_000.0, 15_000.0)];
         let l = at_load(HALF, 1, &rounds).unwrap();
         assert_eq!((l.behind.median, l.behind.low, l.behind.high), (4.0, -5.0, 6.0));
@@ -226,7 +231,7 @@ mod tests {
             probes: Vec::new(),
         };
         assert_eq!((of(5.0).reached(), of(5.1).reached()), (Some(true), Some(false)));
-        let none = [Round { reports: vec![Report::default(); 2], probes: Vec::new() }];
+        let none = [Round { reports: vec![Report::default(); 2], probes: Vec::new(), passes: 1 }];
         assert_eq!(at_load(HALF, 0, &none), None);
     }
 }

@@ -3,7 +3,7 @@
 //! A round has one measurement of each switch. All of them are started anew, connected and sent every frame once; then they
 //! are stopped where they are, and one after the other runs while it is measured, so that the measurements of a round are
 //! half a second apart and nothing else runs. Each second round goes the other way. Between any two measurements it is
-//! looked how fast the two CPUs talk to each other; a round in which that changes does not count, and the rounds of a case
+//! looked how fast the two CPUs talk to each other; if that changes in a round, they are measured again, and the rounds of a case
 //! that count are those of the mood in which most were.
 
 mod args;
@@ -38,7 +38,9 @@ use std::time::Duration;
 const PAGES: u64 = 640;
 /// The tunnel of cases with VXLAN.
 const OVERLAY: Overlay = Overlay { vni: 42, local: Ipv4Addr::new(10, 9, 0, 1), remote: Ipv4Addr::new(10, 9, 0, 2) };
-/// How often the rounds of a case may be done again, for each that counts.
+/// How often the switches of a round are measured at most, until the machine does not change meanwhile.
+const PASSES: usize = 4;
+/// Rounds that may not count, for each that does.
 const REPEATS: usize = 2;
 
 /// What is measured, and how.
@@ -58,6 +60,8 @@ pub struct Bench {
     pub switch_cpu: usize,
     /// Rounds of each case; each measures all switches once.
     pub rounds: usize,
+    /// Rounds in which testpmd and Dray are measured against themselves.
+    pub same_rounds: usize,
     /// How long one measurement takes.
     pub duration: Duration,
     /// Descriptors a ring.
@@ -111,6 +115,8 @@ struct Round {
     reports: Vec<Report>,
     /// One more than switches.
     probes: Vec<f64>,
+    /// How often it was measured until the machine did not change meanwhile.
+    passes: usize,
 }
 
 impl Bench {
@@ -381,8 +387,7 @@ impl Run<'_> {
         let (case, bench) = (Case::memif(60, 1_000), self.bench);
         (self.say)(&format!("{case}: testpmd io and Dray, each against itself"));
         let peers: [&dyn Peer; 4] = [&bench.testpmd, &bench.dray, &bench.testpmd, &bench.dray];
-        // As many again, because more is asked of their median than of others'.
-        let (rounds, _) = self.rounds(case, &peers, 2 * bench.rounds)?;
+        let (rounds, _) = self.rounds(case, &peers, bench.same_rounds)?;
         let rate = |which: usize| -> Vec<f64> { rounds.iter().map(|r| r.reports[which].mpps).collect() };
         Ok([0, 1]
             .map(|which| Same { switch: peers[which].name(), ratio: results::ratios(&rate(which), &rate(which + 2)) })
@@ -432,37 +437,55 @@ impl Run<'_> {
         })
     }
 
-    /// Rounds of one mood, and how many more there were. There are fewer than wanted if the machine changes too often.
+    /// Rounds of one mood, and how many rounds and passes there were that don't count. There are fewer than wanted if the
+    /// machine changes too often.
     fn collect(
         &mut self,
         case: Case,
         wanted: usize,
         mut round: impl FnMut(&mut Self, bool) -> Result<Round, String>,
     ) -> Result<(Vec<Round>, usize), String> {
-        let mut rounds: Vec<Round> = Vec::new();
-        for tried in 1..=wanted * (1 + REPEATS) {
-            let round = round(self, tried % 2 == 0)?;
+        let (mut rounds, mut which, mut passes) = (Vec::<Round>::new(), Vec::new(), 0);
+        for tried in 0..wanted * (1 + REPEATS) {
+            let round = round(self, tried % 2 == 1)?;
+            passes += round.passes;
             // On a machine that others keep busy a switch may not get to run at all.
-            let stuck = round.reports.iter().any(|r| r.mpps == 0.0);
-            if stuck || !mood::steady(&round.probes) {
-                let why = if stuck { "nothing came through a switch" } else { "it changed meanwhile" };
-                (self.say)(&format!("  does not count: {why}"));
-                continue;
-            }
-            rounds.push(round);
-            let moods: Vec<f64> = rounds.iter().map(|r| median(&r.probes)).collect();
-            let most = mood::most_of_one(&moods);
-            if most.len() == wanted {
-                return Ok(take(rounds, &most, tried));
+            if round.reports.iter().any(|r| r.mpps == 0.0) {
+                (self.say)("  does not count: nothing came through a switch");
+            } else if !mood::steady(&round.probes) {
+                (self.say)("  does not count: it changed meanwhile, again and again");
+            } else {
+                rounds.push(round);
+                which = mood::most_of_one(&rounds.iter().map(|r| median(&r.probes)).collect::<Vec<_>>());
+                if which.len() == wanted {
+                    break;
+                }
             }
         }
-        let moods: Vec<f64> = rounds.iter().map(|r| median(&r.probes)).collect();
-        if rounds.is_empty() {
-            return Err(format!(
-                "{case}: no round without a change of the machine, or without a switch that stands still"
-            ));
+        if which.is_empty() {
+            return Err(format!("{case}: the machine changes all the time, or a switch passes nothing on"));
         }
-        Ok(take(rounds, &mood::most_of_one(&moods), wanted * (1 + REPEATS)))
+        let more = passes - which.len();
+        let kept = rounds.into_iter().enumerate().filter(|(i, _)| which.contains(i)).map(|(_, round)| round);
+        Ok((kept.collect(), more))
+    }
+
+    /// Measures the switches of a round until the machine did not change meanwhile, or it has done so too often. The last
+    /// pass is the one that counts.
+    fn passes(
+        &mut self,
+        mut pass: impl FnMut(&mut Self) -> Result<(Vec<Report>, Vec<f64>), String>,
+    ) -> Result<Round, String> {
+        let mut passes = 0;
+        loop {
+            passes += 1;
+            let (reports, probes) = pass(self)?;
+            if mood::steady(&probes) || passes == PASSES {
+                return Ok(Round { reports, probes, passes });
+            }
+            let (first, last) = (probes.first().unwrap_or(&0.0), probes.last().unwrap_or(&0.0));
+            (self.say)(&format!("  once more: from {first:.0} to {last:.0} ns between the CPUs"));
+        }
     }
 
     /// One round, of fresh processes.
@@ -482,20 +505,16 @@ impl Run<'_> {
                 self.started.push(how(case, switch, &seat.switch));
             }
         }
-        let mut reports = vec![Report::default(); peers.len()];
-        let mut probes = vec![self.probe()?];
-        for (which, seat) in &mut seats {
-            reports[*which] = bench.measure(seat, 0, self.stop)?;
-            probes.push(self.probe()?);
-        }
-        Ok(Round { reports, probes })
+        self.passes(|run| {
+            let mut reports = vec![Report::default(); peers.len()];
+            let mut probes = vec![run.probe()?];
+            for (which, seat) in &mut seats {
+                reports[*which] = bench.measure(seat, 0, run.stop)?;
+                probes.push(run.probe()?);
+            }
+            Ok((reports, probes))
+        })
     }
-}
-
-/// These of the rounds, and how many of all that were tried are not among them.
-fn take(rounds: Vec<Round>, which: &[usize], tried: usize) -> (Vec<Round>, usize) {
-    let kept = rounds.into_iter().enumerate().filter(|(i, _)| which.contains(i)).map(|(_, round)| round);
-    (kept.collect(), tried - which.len())
 }
 
 fn contestant(peer: &dyn Peer, version: String) -> Contestant {
@@ -530,8 +549,8 @@ fn void(same: &[Same]) -> Option<String> {
 /// How long all measurements will take, about: a switch takes a second to start and learn.
 pub fn expected(bench: &Bench) -> Duration {
     let switches = if bench.peers { 3 } else { 2 };
-    let one = bench.duration + Duration::from_millis(1200);
-    one * (bench.rounds * (switches * bench.cases.len() + 8)) as u32
+    let one = bench.duration + Duration::from_secs(1);
+    one * (4 * bench.same_rounds + bench.rounds * switches * bench.cases.len()) as u32
 }
 
 #[cfg(test)]
@@ -549,6 +568,7 @@ mod tests {
             generator_cpu: cpus[0],
             switch_cpu: cpus[cpus.len() - 1],
             rounds: 1,
+            same_rounds: 1,
             duration: Duration::from_millis(200),
             ring_size: 256,
             buffer_size: 2048,

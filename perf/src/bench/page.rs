@@ -242,8 +242,9 @@ impl Results {
         }
         let repeated: usize = self.cases.iter().map(|c| c.repeated).sum();
         notes.push(format!(
-            "Rounds that do not count: {repeated}. In or before them the time that a number takes between the CPUs changed by \
-             more than a quarter, or a switch did not get to run."
+            "Measurements of all switches that do not count: {repeated}. While they went on the time that a number takes \
+             between the CPUs changed by more than a quarter, or it was not what it was in most rounds of the case, or a switch \
+             did not get to run."
         ));
         let short = |c: &&Measured| c.probes.len() < self.method.rounds;
         for c in self.cases.iter().filter(short) {
@@ -467,7 +468,7 @@ mod tests {
         assert!(line("VPP").contains("not measured: it is not there"), "{text}");
         assert!(text.contains("without VPP, because it is asleep"), "{text}");
         assert!(text.contains("limits Dray"), "{text}");
-        assert!(text.contains("Rounds that do not count: 4."), "{text}");
+        assert!(text.contains("that do not count: 4."), "{text}");
         let page = results.document(true).html().unwrap();
         for part in
             ["drayd --config DIR/dray.toml", "100 101 102 103", "by MACs", "by frame size", "multiples of testpmd"]

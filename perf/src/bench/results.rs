@@ -85,7 +85,8 @@ pub struct Measured {
     pub absent: Vec<(&'static str, &'static str)>,
     /// Nanoseconds that a number took between the CPUs and back, before, between and after the measurements of each round.
     pub probes: Vec<Vec<f64>>,
-    /// Rounds that do not count, because the machine changed while they went on or before, or a switch passed nothing on.
+    /// Measurements of all switches that do not count, because the machine changed while they went on or was not in the state
+    /// that it was in in most rounds, or because a switch passed nothing on.
     pub repeated: usize,
 }
 

@@ -1,0 +1,69 @@
+//! `dray-perf bench` from end to end, small and short: needs root, dpdk-testpmd and, for OVS-DPDK, huge pages.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// drayd, which cargo has built beside this package's programs if it built the workspace.
+fn drayd() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_dray-perf")).with_file_name("drayd")
+}
+
+/// Whether all that is measured is there; if not, it says so.
+fn ready() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let testpmd = Command::new("dpdk-testpmd").arg("-h").output().is_ok();
+    if !root || !testpmd || !drayd().exists() {
+        eprintln!("SKIPPED: not root, or there is no dpdk-testpmd or no {}", drayd().display());
+        return false;
+    }
+    true
+}
+
+#[test]
+fn all_switches_are_measured() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [page, saved] = ["page.html", "saved.json"].map(|name| dir.path().join(name));
+    let before = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_dray-perf"))
+        // On a machine that tests keep busy nothing equals itself.
+        .args(["bench", "--peers", "--quick", "--allow-void", "--case", "60x1", "--case", "encap:60x100"])
+        .arg("--report")
+        .arg(&page)
+        .arg("--save")
+        .arg(&saved)
+        // Whoever looks for what is left looks here.
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let (text, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{text}\n{log}");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&saved).unwrap()).unwrap();
+    let cases = json["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 2, "{log}");
+    for case in cases {
+        let figures = case["figures"].as_array().unwrap();
+        let absent = case["absent"].as_array().unwrap();
+        let names: Vec<&str> = figures.iter().map(|f| f["switch"].as_str().unwrap()).collect();
+        // Without huge pages there is no OVS-DPDK, which is said.
+        let ovs =
+            names.contains(&"OVS-DPDK") || absent.iter().any(|a| a[0] == "OVS-DPDK") || log.contains("without OVS");
+        assert!(names.starts_with(&["Dray", "testpmd io"]) && ovs, "{names:?} {absent:?}\n{log}");
+        for f in figures {
+            assert!(f["mpps"].as_f64().unwrap() > 0.0 && f["wrong"] == 0, "{f}\n{log}");
+        }
+    }
+    assert_eq!(json["same"].as_array().unwrap().len(), 2);
+    let page = std::fs::read_to_string(&page).unwrap();
+    for part in ["memif 60 B, 1 flow", "VXLAN encapsulation 60 B, 100 flows", "--forward-mode=io", "DIR/dray.toml"] {
+        assert!(page.contains(part) || text.contains(part), "{part}");
+    }
+    // Nothing is left but what was asked for.
+    let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["page.html", "saved.json"]);
+    assert_eq!(std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap(), before);
+}
