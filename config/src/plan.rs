@@ -29,6 +29,8 @@ pub enum Action {
     ChangeBridge(BridgeChange),
     /// Add a bridge.
     AddBridge(Bridge),
+    /// Change [`crate::Balance::interval`], seconds.
+    SetBalance(u16),
     /// Change [`crate::Fdb::ageing`], seconds.
     SetFdbAgeing(u16),
 }
@@ -120,6 +122,9 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     }
     actions.append(&mut changed_bridges);
     actions.append(&mut added_bridges);
+    if old.balance != new.balance {
+        actions.push(Action::SetBalance(new.balance.interval));
+    }
     if old.fdb.ageing != new.fdb.ageing {
         actions.push(Action::SetFdbAgeing(new.fdb.ageing));
     }
@@ -199,6 +204,7 @@ impl fmt::Display for Action {
                 let parts: Vec<String> = vni.into_iter().chain(bridge.ports.iter().map(Member::to_string)).collect();
                 if parts.is_empty() { Ok(()) } else { write!(f, ": {}", parts.join(", ")) }
             }
+            Action::SetBalance(interval) => write!(f, "~ balance: interval {interval} s"),
             Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
         }
     }
@@ -402,6 +408,8 @@ mod tests {
     fn ageing_changes() {
         let new = config(&format!("[fdb]\nageing = 60\n{BASE}"));
         assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::SetFdbAgeing(60)]));
+        let new = config(&format!("[balance]\ninterval = 0\n{BASE}"));
+        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::SetBalance(0)]));
     }
 
     #[test]

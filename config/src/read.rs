@@ -4,8 +4,8 @@ use crate::error::{Errors, Report, quote, suggest};
 use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
-    Bridge, Control, Eth, Fdb, Mac, Member, Memif, Port, PortKind, Role, SocketName, StaticMac, StaticTo, ValidConfig,
-    VhostUser, Vxlan, Worker,
+    Balance, Bridge, Control, Eth, Fdb, Mac, Member, Memif, Port, PortKind, Role, SocketName, StaticMac, StaticTo,
+    ValidConfig, VhostUser, Vxlan, Worker,
 };
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -81,14 +81,22 @@ type Placed<T> = (T, Option<Span>);
 
 impl Reader {
     fn file(&mut self, root: &DeTable<'_>, cpus: &[usize]) -> (ValidConfig, Places) {
-        const TABLES: [(&str, bool); 6] =
-            [("control", false), ("worker", true), ("fdb", false), ("port", true), ("bridge", true), ("vxlan", false)];
+        const TABLES: [(&str, bool); 7] = [
+            ("control", false),
+            ("worker", true),
+            ("balance", false),
+            ("fdb", false),
+            ("port", true),
+            ("bridge", true),
+            ("vxlan", false),
+        ];
         for (key, _) in root.iter() {
             let name: &str = key.get_ref();
             if !TABLES.iter().any(|(table, _)| *table == name) {
                 self.report.add(&key.span(), || {
                     let known = TABLES.iter().map(|(table, _)| *table);
-                    let otherwise = ": there are [control], [[worker]], [fdb], [[port]], [[bridge]] and [vxlan]";
+                    let otherwise =
+                        ": there are [control], [[worker]], [balance], [fdb], [[port]], [[bridge]] and [vxlan]";
                     format!("unknown table {}{}", quote(name), suggest(name, known, otherwise))
                 });
             }
@@ -122,6 +130,11 @@ impl Reader {
             places.workers.push(None);
         }
 
+        let mut balance = Balance::default();
+        if let Some(t) = self.table(root, "balance", &schema::BALANCE) {
+            balance.interval = self.integer(&t, "interval", balance.interval.into()).0 as u16;
+        }
+
         let mut fdb = Fdb::default();
         if let Some(t) = self.table(root, "fdb", &schema::FDB) {
             fdb.size = self.integer(&t, "size", fdb.size as u64).0 as usize;
@@ -153,7 +166,7 @@ impl Reader {
             places.vxlan = place;
         }
 
-        let mut config = ValidConfig { control, workers, ports, bridges, vxlan, fdb };
+        let mut config = ValidConfig { control, workers, balance, ports, bridges, vxlan, fdb };
         for i in without_mac {
             config.ports[i].mac = config.default_mac(&config.ports[i].name);
         }

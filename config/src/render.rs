@@ -1,6 +1,6 @@
 //! The configuration back to a file.
 
-use crate::{Control, Fdb, Member, PortKind, Role, StaticTo, ValidConfig};
+use crate::{Balance, Control, Fdb, Member, PortKind, Role, StaticTo, ValidConfig};
 use std::fmt::{Display, Write};
 
 /// The configuration as a file, defaults left out: [`crate::parse`] reads the same from it. The workers are always
@@ -20,6 +20,11 @@ pub fn render(config: &ValidConfig) -> String {
         out.table("[[worker]]");
         out.key("cpu", worker.cpu);
         out.unless("idle-sleep", worker.idle_sleep, 0);
+    }
+    let default = Balance::default();
+    if config.balance != default {
+        out.table("[balance]");
+        out.key("interval", config.balance.interval);
     }
     let default = Fdb::default();
     if config.fdb != default {
@@ -266,8 +271,9 @@ mod tests {
                 }
                 let control = Control { metrics, ..Control::default() };
                 let fdb = Fdb { size, ageing };
+                let balance = Balance { interval: ageing % 3601 };
                 let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];
-                let mut config = ValidConfig { control, workers, ports, bridges, vxlan, fdb };
+                let mut config = ValidConfig { control, workers, balance, ports, bridges, vxlan, fdb };
                 for i in 0..config.ports.len() {
                     if config.ports[i].mac == Mac::default() {
                         config.ports[i].mac = config.default_mac(&config.ports[i].name);

@@ -745,6 +745,8 @@ pub struct WorkerInfo {
     pub cpu: usize,
     /// The receive queues it polls: the port's name, and ` xN` if it has several of them.
     pub queues: Vec<String>,
+    /// What each of them brings.
+    pub loads: Vec<QueueInfo>,
     /// Times it went round all its queues.
     pub polls: u64,
     /// Share of the last second that it spent on packets, 0..=1; with `total`, of the time since it started.
@@ -763,6 +765,20 @@ pub struct WorkerInfo {
     pub ns_per_packet: Option<f64>,
     /// Where they were spent, in a packet's order: the stages that had any packets.
     pub stages: Vec<StageInfo>,
+}
+
+/// A receive queue of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueueInfo {
+    /// The port's name.
+    pub port: String,
+    /// Which of the port's receive queues, from 0.
+    pub queue: u16,
+    /// Packets received since the link came up, on whichever worker.
+    pub packets: u64,
+    /// Share of the worker's time that they took in the last second, 0..=1; with `total`, of all its time.
+    pub share: f64,
 }
 
 /// What a stage of a worker takes, found in a sample of the bursts (one of 31).

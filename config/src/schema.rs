@@ -141,6 +141,21 @@ pub static WORKER: Section = Section {
     ],
 };
 
+/// `[balance]`
+pub static BALANCE: Section = Section {
+    header: "[balance]",
+    meaning: "How receive queues are spread over the workers. One that comes up goes to the worker that polls the fewest. When \
+              a worker is busy for 85 % of the time and more, and moving one of its queues to another worker brings their \
+              loads closer by a quarter or more, that queue is moved. Order is kept: a queue stays where it is while a port \
+              of its bridges takes frames of several workers in several rings, as NICs and memif ports with several queues do.",
+    keys: &[key(
+        "interval",
+        Value::Integer(0, 3600),
+        "5",
+        "Seconds between two looks at the loads, each of which moves one queue at most. 0: queues stay where they are.",
+    )],
+};
+
 /// `[fdb]`
 pub static FDB: Section = Section {
     header: "[fdb]",
@@ -311,7 +326,7 @@ pub static VXLAN: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: &[&Section] = &[&CONTROL, &WORKER, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN];
+pub static SECTIONS: &[&Section] = &[&CONTROL, &WORKER, &BALANCE, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN];
 
 impl Section {
     /// The keys that fit `kind`; all if it is not known.

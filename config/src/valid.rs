@@ -18,6 +18,8 @@ pub struct ValidConfig {
     pub control: Control,
     /// At least one worker.
     pub workers: Vec<Worker>,
+    /// How receive queues are spread over them.
+    pub balance: Balance,
     /// Ports in the order of the file.
     pub ports: Vec<Port>,
     /// Bridges in the order of the file.
@@ -44,6 +46,13 @@ pub struct Worker {
     pub cpu: usize,
     /// Microseconds to sleep at a time while there is nothing to do; 0, the default: poll always.
     pub idle_sleep: u16,
+}
+
+/// `[balance]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Seconds between two looks at the workers' loads; default 5. 0: never.
+    pub interval: u16,
 }
 
 /// `[fdb]`
@@ -356,6 +365,12 @@ impl FromStr for Member {
 impl Default for Control {
     fn default() -> Self {
         Control { socket: "/run/dray/dray.sock".into(), metrics: None }
+    }
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Balance { interval: 5 }
     }
 }
 

@@ -429,6 +429,7 @@ fn workers(workers: &[WorkerInfo]) -> String {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let columns = ["CPU", "BUSY", "IDLE", "PACKETS", "BURST", "POLLS", "TICKS/PACKET", "NS/PACKET", "QUEUES"];
     let mut table = Table::new(&columns);
+    let mut queues = Table::new(&["CPU", "PORT", "QUEUE", "PACKETS", "SHARE OF CPU"]);
     let mut stages = Table::new(&["CPU", "STAGE", "TICKS/PACKET", "NS/PACKET", "PACKETS/BURST", "SHARE"]);
     for w in workers {
         table.row([
@@ -442,6 +443,10 @@ fn workers(workers: &[WorkerInfo]) -> String {
             w.ns_per_packet.map(decimal).unwrap_or_default(),
             w.queues.join(", "),
         ]);
+        for q in &w.loads {
+            let (cpu, queue) = (w.cpu.to_string(), q.queue.to_string());
+            queues.row([cpu, q.port.clone(), queue, thousands(q.packets), percent(q.share)]);
+        }
         for s in &w.stages {
             stages.row([
                 w.cpu.to_string(),
@@ -453,8 +458,15 @@ fn workers(workers: &[WorkerInfo]) -> String {
             ]);
         }
     }
-    let stages = if workers.iter().all(|w| w.stages.is_empty()) { String::new() } else { stages.render() };
-    [table.render(), stages].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
+    let mut text = table.render();
+    for (table, is_empty) in
+        [(queues, workers.iter().all(|w| w.loads.is_empty())), (stages, workers.iter().all(|w| w.stages.is_empty()))]
+    {
+        if !is_empty {
+            text = text + "\n" + &table.render();
+        }
+    }
+    text
 }
 
 fn drops(drops: &[DropInfo]) -> String {

@@ -140,7 +140,9 @@ impl Ports {
             info.tx_ring,
             if info.rss { ", RSS" } else { "" }
         ));
-        dataplane.link_up(name, rx, tx);
+        // Each of its queues is emptied when the NIC likes.
+        let in_order = info.tx_queues == 1;
+        dataplane.link_up(name, rx, tx, in_order);
         *link = eth_link(eth.link());
         log(link_line(name, link));
     }
@@ -184,7 +186,13 @@ impl Ports {
         let open = self.open.get_mut(&name)?;
         let link = match event {
             Event::Up { link, .. } => {
-                dataplane.link_up(&name, link.rx, link.tx.handles(dataplane.workers()));
+                let in_order = match &link.info {
+                    // Workers have rings of their own, and the peer looks at them in whatever order it likes.
+                    LinkInfo::Memif(info) => info.tx_rings == 1,
+                    // All workers send a flow through the same ring.
+                    LinkInfo::VhostUser(_) => true,
+                };
+                dataplane.link_up(&name, link.rx, link.tx.handles(dataplane.workers()), in_order);
                 Link::Up(Some(link.info))
             }
             Event::Down { reason, .. } => {

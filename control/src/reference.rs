@@ -451,6 +451,7 @@ mod tests {
         let worker = WorkerInfo { ticks_per_packet: ticks, ns_per_packet: ticks, ..WorkerInfo::default() };
         has_the_documented_keys("WorkerInfo", worker, WorkerInfo::default());
         plain::<StageInfo>("StageInfo");
+        plain::<QueueInfo>("QueueInfo");
         plain::<DropInfo>("DropInfo");
         plain::<ConfigText>("ConfigText");
         plain::<ConfigChange>("ConfigChange");
@@ -479,7 +480,7 @@ mod tests {
         let member = |vlan| Member { port: "web".into(), vlan };
         has_the_documented_keys("Member", member(Some(1)), member(None));
         // All that the page has were checked.
-        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 17);
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 18);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use crate::ports::Link;
 use crate::switch::Switch;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
-    DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, REFUSED, Request, RpcError,
-    StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+    DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
+    RpcError, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
 use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
-use dray_dataplane::{Place, PortCounts, WorkerStats};
+use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
 use dray_vhost::{LinkInfo, vhost_user};
@@ -289,11 +289,8 @@ impl Switch {
             let ticks = (period.packets != 0).then(|| period.busy_ticks as f64 / period.packets as f64);
             WorkerInfo {
                 cpu: worker.cpu,
-                queues: worker
-                    .queues
-                    .iter()
-                    .map(|(port, n)| if *n == 1 { port.clone() } else { format!("{port} x{n}") })
-                    .collect(),
+                queues: by_port(&worker.queues),
+                loads: loads(&worker.queues, period),
                 polls: worker.loops,
                 busy: period.busy(),
                 idle: 1.0 - period.busy(),
@@ -350,6 +347,26 @@ fn vhost_user_detail(status: &vhost_user::Status, put: &mut impl FnMut(&str, Val
     put("logging", json!(status.logging));
     put("guest_mtu", json!(status.mtu));
     put("faults", json!(status.faults));
+}
+
+/// The ports that queues are of, and how many each has.
+fn by_port(queues: &[QueueStats]) -> Vec<String> {
+    let ports = queues.chunk_by(|a, b| a.port == b.port);
+    ports.map(|of| if of.len() == 1 { of[0].port.clone() } else { format!("{} x{}", of[0].port, of.len()) }).collect()
+}
+
+fn loads(queues: &[QueueStats], period: &WorkerStats) -> Vec<QueueInfo> {
+    let ticks = |queue: &QueueStats| {
+        let recent = period.queues.iter().find(|recent| recent.port == queue.port && recent.index == queue.index);
+        recent.map_or(0, |recent| recent.ticks)
+    };
+    let info = |queue: &QueueStats| QueueInfo {
+        port: queue.port.clone(),
+        queue: queue.index,
+        packets: queue.packets,
+        share: (ticks(queue) as f64 / period.total_ticks.max(1) as f64).min(1.0),
+    };
+    queues.iter().map(info).collect()
 }
 
 /// The stages that had any packets.

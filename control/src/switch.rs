@@ -5,7 +5,7 @@ use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
-use dray_dataplane::{Dataplane, Punt, Underlay, WorkerStats, configured_vteps};
+use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats, configured_vteps};
 use dray_vhost::Event;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,8 @@ pub struct Switch {
     pub(crate) recent: Vec<WorkerStats>,
     /// What it had done at the end of that.
     stats: Vec<WorkerStats>,
+    /// When the loads were last looked at, and what the workers had done by then.
+    balanced: (Instant, Vec<WorkerStats>),
     published: Instant,
     is_stale: bool,
     polled: Instant,
@@ -85,6 +87,7 @@ impl Switch {
             started: now,
             recent: dataplane.worker_stats(),
             stats: dataplane.worker_stats(),
+            balanced: (now, dataplane.worker_stats()),
             dataplane,
             ports: Ports::new()?,
             overlay: None,
@@ -311,6 +314,7 @@ impl Switch {
                 self.came_up(&port);
             }
             self.sample();
+            self.balance(now);
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
@@ -339,6 +343,24 @@ impl Switch {
         let stats = self.dataplane.worker_stats();
         self.recent = stats.iter().zip(&self.stats).map(|(new, old)| new.since(old)).collect();
         self.stats = stats;
+    }
+
+    /// Spreads the receive queues over the workers, one at a time.
+    fn balance(&mut self, now: Instant) {
+        let interval = Duration::from_secs(self.config.balance.interval.into());
+        if interval.is_zero() || now.duration_since(self.balanced.0) < interval {
+            return;
+        }
+        let stats = self.dataplane.worker_stats();
+        let period: Vec<WorkerStats> = stats.iter().zip(&self.balanced.1).map(|(new, old)| new.since(old)).collect();
+        if let Some(Moved { port, index, from, to }) = self.dataplane.balance(&period) {
+            let busy: Vec<String> = period.iter().map(|w| format!("CPU {} {:.0} %", w.cpu, w.busy() * 100.0)).collect();
+            log(format!(
+                "workers: busy were {}: queue {index} of port {port} goes from CPU {from} to CPU {to}",
+                busy.join(", ")
+            ));
+        }
+        self.balanced = (now, self.dataplane.worker_stats());
     }
 
     /// Stops everything: peers are told, sockets removed, devices closed, memory freed.
@@ -406,7 +428,8 @@ mod tests {
         switch.apply(config(&[("a", 0), ("b", 2)])).unwrap();
         assert!(switch.ports.link("a").unwrap().is_up());
         assert!(!switch.ports.link("b").unwrap().is_up());
-        assert_eq!(switch.dataplane.worker_stats()[0].queues, [("a".to_owned(), 1)]);
+        let stats = switch.dataplane.worker_stats();
+        assert_eq!(stats[0].queues.iter().map(|q| (q.port.as_str(), q.index)).collect::<Vec<_>>(), [("a", 0)]);
         switch.shutdown();
         assert!(!socket.exists());
     }

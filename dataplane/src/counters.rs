@@ -120,6 +120,15 @@ pub(crate) struct WorkerCounters {
     pub(crate) stages: [StageCounters; Stage::COUNT],
 }
 
+/// What one receive queue brought, whichever worker polled it; on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct QueueCounters {
+    pub(crate) packets: Counter,
+    /// Time-stamp ticks spent on its bursts.
+    pub(crate) ticks: Counter,
+}
+
 /// What one stage of a worker took, in the bursts that were timed.
 #[derive(Default)]
 pub(crate) struct StageCounters {

@@ -3,6 +3,7 @@
 //! [`Dataplane`] belongs to the control thread. Workers own their queues; what changes reaches them by message, is taken
 //! up between two bursts, and what they no longer use comes back to be freed here. A worker never waits.
 
+mod balance;
 mod counters;
 mod numbers;
 mod publish;
@@ -13,7 +14,8 @@ pub use counters::{MAX_PORTS, PortCounts};
 pub use dray_switch::port::Punt;
 pub use publish::configured_vteps;
 
-use counters::Counters;
+use balance::{Load, decide};
+use counters::{Counters, QueueCounters};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dray_config::{Mac, StaticTo, ValidConfig};
 use dray_switch::clock::{Stage, StageTime};
@@ -21,7 +23,7 @@ use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::tables::Tables;
 use dray_switch::{Rx, Tx};
 use publish::{Compiled, Names, Places};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
-use worker::{Command, Reply, Worker};
+use worker::{Command, Queue, Reply, Worker};
 
 /// Frames and notices for the control thread that may wait; more are refused and counted.
 const PUNTS: usize = 1024;
@@ -79,8 +81,8 @@ pub struct FdbEntry {
 pub struct WorkerStats {
     /// The CPU it is pinned to.
     pub cpu: usize,
-    /// Receive queues it polls: port name and how many.
-    pub queues: Vec<(String, usize)>,
+    /// Receive queues it polls, by port name and index.
+    pub queues: Vec<QueueStats>,
     /// Times it went round all its queues.
     pub loops: u64,
     /// Bursts received.
@@ -95,6 +97,34 @@ pub struct WorkerStats {
     pub stages: [StageTime; Stage::COUNT],
 }
 
+/// What a receive queue has brought since its link came up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueStats {
+    /// The port's name.
+    pub port: String,
+    /// Which of the port's queues.
+    pub index: u16,
+    /// Frames received.
+    pub packets: u64,
+    /// Time-stamp ticks spent on them, on whichever worker.
+    pub ticks: u64,
+    /// Tells it from the queue of another link of the port.
+    link: u64,
+}
+
+/// A queue that was given to another worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The port's name.
+    pub port: String,
+    /// Which of the port's queues.
+    pub index: u16,
+    /// The CPU of the worker that had it.
+    pub from: usize,
+    /// The CPU of the worker that has it.
+    pub to: usize,
+}
+
 impl WorkerStats {
     /// What it has done since `before`, an earlier look at the same worker.
     pub fn since(&self, before: &WorkerStats) -> WorkerStats {
@@ -105,14 +135,27 @@ impl WorkerStats {
             now.frames = now.frames.saturating_sub(then.frames);
             now.bursts = now.bursts.saturating_sub(then.bursts);
         }
+        let same = |a: &QueueStats, b: &QueueStats| a.port == b.port && a.index == b.index && a.link == b.link;
+        let mut queues = self.queues.clone();
+        for now in &mut queues {
+            // What it did on another worker is not known here.
+            let (packets, ticks) = before
+                .queues
+                .iter()
+                .find(|then| same(now, then))
+                .map_or((now.packets, now.ticks), |then| (then.packets, then.ticks));
+            now.packets = now.packets.saturating_sub(packets);
+            now.ticks = now.ticks.saturating_sub(ticks);
+        }
         WorkerStats {
+            queues,
             loops: self.loops.saturating_sub(before.loops),
             bursts: self.bursts.saturating_sub(before.bursts),
             packets: self.packets.saturating_sub(before.packets),
             busy_ticks: self.busy_ticks.saturating_sub(before.busy_ticks),
             total_ticks: self.total_ticks.saturating_sub(before.total_ticks),
             stages,
-            ..self.clone()
+            cpu: self.cpu,
         }
     }
 
@@ -128,8 +171,6 @@ struct Handle {
     replies: Receiver<Reply>,
     counters: Arc<Counters>,
     started: u64,
-    /// Receive queues by port number.
-    queues: HashMap<u16, usize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -138,6 +179,14 @@ impl Handle {
         self.commands.send(command).expect("a worker ends only when told");
         self.replies.recv().expect("a worker answers every command")
     }
+}
+
+/// Who polls a receive queue.
+struct Polled {
+    worker: usize,
+    counters: Arc<QueueCounters>,
+    /// The number of the link that it belongs to.
+    link: u64,
 }
 
 /// The switch's workers and all they share.
@@ -153,6 +202,14 @@ pub struct Dataplane {
     names: Names,
     places: Places,
     statics: HashMap<u64, Egress>,
+    /// Who polls which receive queue, by port number and index.
+    queues: BTreeMap<(u16, u16), Polled>,
+    /// Ports whose link is up and through which frames of two workers may overtake each other.
+    unordered: HashSet<u16>,
+    /// What the workers have.
+    tables: Arc<Tables>,
+    /// Links that have come up so far.
+    links: u64,
     /// Counts of ports that are gone, so that the switch's sums stay true.
     retired: PortCounts,
 }
@@ -188,15 +245,7 @@ impl Dataplane {
                 return Err(io::Error::other(format!("worker {n} can't be pinned to CPU {cpu}")));
             }
             let started = dray_switch::mem::ticks();
-            workers.push(Handle {
-                cpu,
-                commands,
-                replies,
-                counters,
-                started,
-                queues: HashMap::new(),
-                thread: Some(thread),
-            });
+            workers.push(Handle { cpu, commands, replies, counters, started, thread: Some(thread) });
         }
         let dataplane = Dataplane {
             workers,
@@ -208,6 +257,10 @@ impl Dataplane {
             names: Names::default(),
             places: Places::default(),
             statics: HashMap::new(),
+            queues: BTreeMap::new(),
+            unordered: HashSet::new(),
+            tables: Arc::default(),
+            links: 0,
             retired: PortCounts::default(),
         };
         Ok((dataplane, punted))
@@ -232,6 +285,7 @@ impl Dataplane {
         for worker in &self.workers {
             worker.call(Command::Publish(tables.clone()));
         }
+        self.tables = tables;
         let lost = !self.places.is_subset(&places);
         if lost {
             self.fdb.flush(|e| !places.contains(e.bridge, e.egress));
@@ -259,21 +313,25 @@ impl Dataplane {
     }
 
     /// Gives a configured port its queues: each receive queue goes to the worker that polls the fewest, and each worker
-    /// gets one of `tx`, which are as many as [`Dataplane::workers`]. Whatever queues the port had are dropped.
-    pub fn link_up(&mut self, port: &str, rx: Vec<Box<dyn Rx>>, tx: Vec<Box<dyn Tx>>) {
+    /// gets one of `tx`, which are as many as [`Dataplane::workers`]. Whatever queues the port had are dropped. `in_order`: what
+    /// one worker has sent is received before what another one sends later, if they are of one flow.
+    pub fn link_up(&mut self, port: &str, rx: Vec<Box<dyn Rx>>, tx: Vec<Box<dyn Tx>>, in_order: bool) {
         assert_eq!(tx.len(), self.workers.len(), "one transmit handle for each worker");
         self.link_down(port);
         let Some(number) = self.names.ports.get(port) else { return };
-        let mut shares: Vec<Vec<Box<dyn Rx>>> = self.workers.iter().map(|_| Vec::new()).collect();
-        for queue in rx {
-            let load = |w: usize| self.workers[w].queues.values().sum::<usize>() + shares[w].len();
-            let least = (0..shares.len()).min_by_key(|&w| load(w)).expect("there is a worker");
-            shares[least].push(queue);
+        self.links += 1;
+        if !in_order {
+            self.unordered.insert(number);
         }
-        for ((worker, rx), tx) in self.workers.iter_mut().zip(shares).zip(tx) {
-            if !rx.is_empty() {
-                worker.queues.insert(number, rx.len());
-            }
+        let mut shares: Vec<Vec<Queue>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (index, rx) in (0..).zip(rx) {
+            let load = |w: usize| self.queues.values().filter(|queue| queue.worker == w).count();
+            let worker = (0..shares.len()).min_by_key(|&w| load(w)).expect("there is a worker");
+            let counters = Arc::new(QueueCounters::default());
+            self.queues.insert((number, index), Polled { worker, counters: counters.clone(), link: self.links });
+            shares[worker].push(Queue { index, rx, counters });
+        }
+        for ((worker, rx), tx) in self.workers.iter().zip(shares).zip(tx) {
             worker.call(Command::Attach { port: number, rx, tx });
         }
     }
@@ -281,8 +339,9 @@ impl Dataplane {
     /// Takes a port's queues from the workers and drops them here. Frames towards it are then dropped as `tx.link_down`.
     pub fn link_down(&mut self, port: &str) {
         let Some(number) = self.names.ports.get(port) else { return };
-        for worker in &mut self.workers {
-            worker.queues.remove(&number);
+        self.queues.retain(|(port, _), _| *port != number);
+        self.unordered.remove(&number);
+        for worker in &self.workers {
             drop(worker.call(Command::Detach { port: number }));
         }
     }
@@ -320,10 +379,18 @@ impl Dataplane {
     /// What each worker has done.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
         let now = dray_switch::mem::ticks();
-        let stats = |w: &Handle| {
-            let name = |n: u16| self.port_name(n).unwrap_or_default().to_owned();
-            let mut queues: Vec<_> = w.queues.iter().map(|(&port, &n)| (name(port), n)).collect();
-            queues.sort();
+        let names: HashMap<u16, &String> = self.names.ports.iter().map(|(name, number)| (number, name)).collect();
+        let stats = |(n, w): (usize, &Handle)| {
+            let polled = self.queues.iter().filter(|(_, queue)| queue.worker == n);
+            let queue = |(&(port, index), queue): (&(u16, u16), &Polled)| QueueStats {
+                port: names.get(&port).map(|name| (*name).clone()).unwrap_or_default(),
+                index,
+                packets: queue.counters.packets.get(),
+                ticks: queue.counters.ticks.get(),
+                link: queue.link,
+            };
+            let mut queues: Vec<QueueStats> = polled.map(queue).collect();
+            queues.sort_by(|a, b| (&a.port, a.index).cmp(&(&b.port, b.index)));
             WorkerStats {
                 cpu: w.cpu,
                 queues,
@@ -335,7 +402,39 @@ impl Dataplane {
                 stages: std::array::from_fn(|stage| w.counters.worker.stages[stage].get()),
             }
         };
-        self.workers.iter().map(stats).collect()
+        self.workers.iter().enumerate().map(stats).collect()
+    }
+
+    /// Gives a queue of the busiest worker to another one if that brings their loads clearly closer. `period` is what the workers
+    /// did of late ([`WorkerStats::since`]).
+    pub fn balance(&mut self, period: &[WorkerStats]) -> Option<Moved> {
+        let load = |stats: &WorkerStats| {
+            let share = |queue: &QueueStats| queue.ticks as f64 / stats.total_ticks.max(1) as f64;
+            let queues = stats.queues.iter().filter_map(|queue| {
+                let port = self.names.ports.get(&queue.port)?;
+                self.keeps_order(port).then_some(((port, queue.index), share(queue)))
+            });
+            Load { busy: stats.busy(), queues: queues.collect() }
+        };
+        let (key, to) = decide(&period.iter().map(load).collect::<Vec<_>>())?;
+        let (port, index) = key;
+        let name = self.port_name(port)?.to_owned();
+        let polled = self.queues.get_mut(&key)?;
+        let from = std::mem::replace(&mut polled.worker, to);
+        self.workers[from].call(Command::Move { port, index, to: self.workers[to].commands.clone() });
+        Some(Moved { port: name, index, from: self.workers[from].cpu, to: self.workers[to].cpu })
+    }
+
+    /// Whether what `port` brings stays in order when another worker polls it: through every port that it may leave by.
+    fn keeps_order(&self, port: u16) -> bool {
+        let underlay = self.tables.overlay.as_ref().map(|overlay| overlay.port);
+        let is_member = |to: &Egress| !to.is_tunnel() && to.index() == port;
+        self.tables.bridges.iter().all(|bridge| {
+            let underlay = underlay.filter(|_| bridge.vni != 0);
+            let is_here = underlay == Some(port) || bridge.flood.iter().any(is_member);
+            let mut ports = bridge.flood.iter().filter(|to| !to.is_tunnel()).map(|to| to.index()).chain(underlay);
+            !is_here || ports.all(|to| !self.unordered.contains(&to))
+        })
     }
 
     /// Time-stamp ticks in a nanosecond, the more exact the longer it has run.

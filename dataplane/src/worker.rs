@@ -1,6 +1,6 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
-use crate::counters::{Counters, PortCounters};
+use crate::counters::{Counters, PortCounters, QueueCounters};
 use crate::rotation::Rotation;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
@@ -20,7 +20,12 @@ pub(crate) enum Command {
     /// From now on, look things up here.
     Publish(Arc<Tables>),
     /// Poll these queues too, and send through that one.
-    Attach { port: u16, rx: Vec<Box<dyn Rx>>, tx: Box<dyn Tx> },
+    Attach { port: u16, rx: Vec<Queue>, tx: Box<dyn Tx> },
+    /// Let this worker poll that queue: all that it brought so far has been sent when it goes there. Nothing happens if it is
+    /// not here.
+    Move { port: u16, index: u16, to: Sender<Command> },
+    /// Poll this queue too, which another worker had so far. Not answered.
+    Take { port: u16, queue: Queue },
     /// Give back what you have of this port.
     Detach { port: u16 },
     /// Send this frame. Not answered.
@@ -37,10 +42,19 @@ pub(crate) struct Reply {
     pub(crate) tx: Vec<Box<dyn Tx>>,
 }
 
+/// One receive queue of a port.
+pub(crate) struct Queue {
+    /// Which of the port's.
+    pub(crate) index: u16,
+    pub(crate) rx: Box<dyn Rx>,
+    pub(crate) counters: Arc<QueueCounters>,
+}
+
+/// A queue that is polled here.
 struct RxQueue {
     port: u16,
     head_len: usize,
-    queue: Box<dyn Rx>,
+    queue: Queue,
 }
 
 pub(crate) struct Worker {
@@ -81,11 +95,12 @@ impl Worker {
             }
             // The clock is read once a round and after every burst: to poll a queue in vain costs less than to read it.
             let mut start = ticks();
-            let busy = queues.round(|queue| {
-                let had = self.poll(queue, &mut hands);
+            let busy = queues.round(|q| {
+                let had = self.poll(q, &mut hands);
                 if had {
                     let now = ticks();
                     self.counters.worker.busy_ticks.add(now - start);
+                    q.queue.counters.ticks.add(now - start);
                     start = now;
                 }
                 had
@@ -108,7 +123,7 @@ impl Worker {
         burst.clear();
         burst.head_len = q.head_len;
         pipeline.clock.begin();
-        q.queue.receive(burst);
+        q.queue.rx.receive(burst);
         pipeline.clock.mark(Stage::Receive, burst.len());
         let refused = burst.drops.total();
         if burst.is_empty() && refused == 0 {
@@ -121,7 +136,7 @@ impl Worker {
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
         let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch };
         let tally = pipeline.run(burst, cx, &mut out);
-        q.queue.release(burst);
+        q.queue.rx.release(burst);
         pipeline.clock.mark(Stage::Release, burst.len());
         pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
 
@@ -134,6 +149,7 @@ impl Worker {
         count_drops(counters, &mut burst.drops);
         self.counters.worker.bursts.add(1);
         self.counters.worker.packets.add(burst.len() as u64);
+        q.queue.counters.packets.add(burst.len() as u64);
         true
     }
 
@@ -157,8 +173,18 @@ impl Worker {
                     }
                     reply.tx.extend(tx[port as usize].replace(handle));
                 }
+                Command::Move { port, index, to } => {
+                    // What a burst brings is sent before the next command is taken up: what the queue brings there comes later.
+                    for q in queues.extract(|q| q.port == port && q.queue.index == index) {
+                        let _ = to.send(Command::Take { port, queue: q.queue });
+                    }
+                }
+                Command::Take { port, queue } => {
+                    queues.push(RxQueue { port, head_len: self.head_len(port), queue });
+                    continue;
+                }
                 Command::Detach { port } => {
-                    reply.rx.extend(queues.extract(|q| q.port == port).into_iter().map(|q| q.queue));
+                    reply.rx.extend(queues.extract(|q| q.port == port).into_iter().map(|q| q.queue.rx));
                     reply.tx.extend(tx.get_mut(port as usize).and_then(Option::take));
                 }
                 Command::Inject { port, frame } => {
@@ -169,7 +195,7 @@ impl Worker {
                     continue;
                 }
                 Command::Stop => {
-                    reply.rx = queues.extract(|_| true).into_iter().map(|q| q.queue).collect();
+                    reply.rx = queues.extract(|_| true).into_iter().map(|q| q.queue.rx).collect();
                     reply.tx = tx.drain(..).flatten().collect();
                     stop = true;
                 }
@@ -284,8 +310,8 @@ mod tests {
         let plain =
             |room| -> Vec<Box<dyn Tx>> { (0..dataplane.workers()).map(|_| Box::new(Plain { room }) as _).collect() };
         let (to, from) = (plain(3), plain(0));
-        dataplane.link_up("p1", Vec::new(), to);
-        dataplane.link_up("p0", vec![Box::new(Guest { frame: Some(frame) })], from);
+        dataplane.link_up("p1", Vec::new(), to, true);
+        dataplane.link_up("p0", vec![Box::new(Guest { frame: Some(frame) })], from, true);
 
         let begin = Instant::now();
         let total = loop {

@@ -70,3 +70,73 @@ fn shows_where_the_time_goes(worker: &WorkerInfo) {
     }
     assert!((worker.stages.iter().map(|s| s.share).sum::<f64>() - 1.0).abs() < 1e-6, "{worker:?}");
 }
+
+/// Frames that circulate through two wires, which are memif ports of this drayd at both ends, keep one worker busy all the
+/// time, while the other one has next to nothing to do. What is sent from `a` to `b` goes through the one wire, what is sent
+/// back through the other: the queue of one of them is moved, and not one frame is lost or overtaken.
+#[test]
+fn queues_move_to_a_worker_with_less_to_do() {
+    let Some(test) = Test::begin() else { return };
+    let workers =
+        "[balance]\ninterval = 1\n[[worker]]\ncpu = 0\nidle-sleep = 50\n[[worker]]\ncpu = 1\nidle-sleep = 50\n";
+    let ports = memif_ports(&["a", "b", "x1", "x2", "d1", "d2", "d3", "d4"]);
+    let circulating = mac(0xc0);
+    let at = |mac, port| format!("{{ mac = \"{}\", port = \"{port}\" }}", dray_config::Mac(mac));
+    let statics = |entries: [String; 3]| format!("static = [{}]\n", entries.join(", "));
+    let near = statics([at(mac(0xa), "a"), at(mac(0xb), "x1"), at(circulating, "x1")]);
+    let far = statics([at(mac(0xb), "b"), at(mac(0xa), "x2"), at(circulating, "x2")]);
+    let bridges = bridge("near", &["a", "x1"]) + &near + &bridge("far", &["b", "x2", "d2"]) + &far;
+    let drayd = Drayd::start(&test, &(workers.to_owned() + &ports + &bridges));
+
+    // A queue goes to the worker with the fewest, to the first if both have as many. With one more on the second worker, both ends
+    // of a wire come to the first one.
+    let up = |id: u32, name: &str| {
+        let client = test.memif(id);
+        drayd.wait_link(name, "up");
+        client
+    };
+    let down = |client, name| {
+        drop(client);
+        drayd.wait_link(name, "down");
+    };
+    // A socket has one role, so the other ends know it by another name.
+    std::os::unix::fs::symlink(test.path("memif.sock"), test.path("alias.sock")).unwrap();
+    let wire = |name, id, bridge| {
+        let socket = test.path("alias.sock").display().to_string();
+        drayd.dray(&format!(
+            "port add --name {name} --kind memif --socket {socket} --id {id} --role client --bridge {bridge}"
+        ));
+        drayd.wait_link(name, "up");
+    };
+    let (d1, mut d2) = (up(4, "d1"), up(5, "d2"));
+    down(d1, "d1");
+    wire("y1", 2, "far");
+    let (_d1, d3, _d4) = (up(4, "d1"), up(6, "d3"), up(7, "d4"));
+    down(d3, "d3");
+    wire("y2", 3, "near");
+    let polled_by = |port: &str| {
+        let workers: Vec<WorkerInfo> = drayd.json("worker show");
+        let of = |w: &WorkerInfo| w.loads.iter().any(|queue| queue.port == port && queue.queue == 0);
+        workers.iter().position(of).unwrap_or_else(|| panic!("{port}: {workers:?}"))
+    };
+    assert_eq!(["x1", "x2", "y1", "y2", "d2"].map(polled_by), [0, 0, 0, 0, 1]);
+
+    let exchange = Exchange::start(&test, &drayd);
+    assert_eq!(["y1", "y2"].map(polled_by), [0, 0], "nobody was busy so far");
+    let frames: Vec<_> = (0..300).map(|n| numbered(mac(0xd2), circulating, n)).collect();
+    send(&mut d2, &frames);
+    wait_for("a queue to move", || (polled_by("y1") != polled_by("y2")).then_some(()));
+    exchange.more(5_000);
+    let moves = |log: &str| log.matches(" goes from CPU 0 to CPU 1").count();
+    assert!((1..=2).contains(&moves(&drayd.log())), "{}", drayd.log());
+    let busy = |w: &WorkerInfo| w.loads.iter().any(|queue| queue.share > 0.01 && queue.port.starts_with('y'));
+    wait_for("both workers to have a share", || {
+        drayd.json::<Vec<WorkerInfo>>("worker show").iter().all(busy).then_some(())
+    });
+
+    exchange.stop();
+    // Nothing circulates any more.
+    drayd.dray("port del y1");
+    drayd.dray("port del y2");
+    drayd.finish();
+}
