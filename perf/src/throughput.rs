@@ -99,12 +99,7 @@ pub fn search(goal: &Goal, mut trial: impl FnMut(Option<f64>) -> Result<Trial, S
     let top = first.rate_mpps;
     let mut found = Found { best: None, limit: Limit::None, top_mpps: top, trials: vec![first] };
     if goal.kept(&first) {
-        found.limit = match goal.max_mpps {
-            // A rate is kept a little less than exactly.
-            Some(max) if top >= 0.99 * max => Limit::Maximum,
-            _ if first.held_up > 50.0 => Limit::Rings,
-            _ => Limit::Generator,
-        };
+        found.limit = if goal.max_mpps.is_some() && first.reached() { Limit::Maximum } else { first.slowed_by() };
         found.best = Some(first);
         return Ok(found);
     }
@@ -119,8 +114,8 @@ pub fn search(goal: &Goal, mut trial: impl FnMut(Option<f64>) -> Result<Trial, S
         found.trials.push(trial);
         if goal.kept(&trial) {
             low = middle;
-            found.limit = Limit::Switch;
             if found.best.is_none_or(|best| best.rate_mpps < trial.rate_mpps) {
+                found.limit = if trial.reached() { Limit::Switch } else { trial.slowed_by() };
                 found.best = Some(trial);
             }
         } else {
@@ -158,6 +153,16 @@ pub(crate) fn percent(part: u64, all: u64) -> f64 {
 }
 
 impl Trial {
+    /// Whether the rate that was intended, if any, was sent, or a little less: it is not kept exactly.
+    fn reached(&self) -> bool {
+        self.intended_mpps.is_none_or(|mpps| self.rate_mpps >= 0.98 * mpps)
+    }
+
+    /// Why no more was sent.
+    fn slowed_by(&self) -> Limit {
+        if self.held_up > 50.0 { Limit::Rings } else { Limit::Generator }
+    }
+
     /// The trial that gave this report.
     fn new(intended_mpps: Option<f64>, report: &Report) -> Trial {
         let sum = |count: fn(&Direction) -> u64| report.directions().map(count).sum::<u64>();
@@ -541,6 +546,17 @@ mod tests {
         let mut device = device(|_| 0.0);
         let mut full = |held_up| search(&GOAL, |mpps| Ok(Trial { held_up, ..device(mpps)? })).unwrap().limit;
         assert_eq!((full(90.0), full(5.0)), (Limit::Rings, Limit::Generator));
+    }
+
+    #[test]
+    fn a_generator_that_does_not_get_to_the_rate() {
+        // At full speed something is lost, at a rate of more than 30 Mpps it isn't sent.
+        let slow = |intended: Option<f64>| {
+            let (rate_mpps, loss) = intended.map_or((100.0, 1.0), |mpps| (mpps.min(30.0), 0.0));
+            Ok(Trial { intended_mpps: intended, rate_mpps, loss, ..Trial::default() })
+        };
+        let found = search(&GOAL, slow).unwrap();
+        assert_eq!((found.limit, rate(&found)), (Limit::Generator, 30.0));
     }
 
     #[test]
