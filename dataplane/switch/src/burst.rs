@@ -62,8 +62,6 @@ pub(crate) struct Meta {
     pub src: u64,
     /// Home bucket of `dst` in the FDB.
     pub dst_bucket: u32,
-    /// Home bucket of `src` in the FDB.
-    pub src_bucket: u32,
     /// Where the frame came from, as others reach it.
     pub ingress: Egress,
     /// The bridge the frame is in.

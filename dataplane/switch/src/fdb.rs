@@ -7,8 +7,8 @@
 //! Order of writes: a slot is claimed by exchanging its key for `RESERVED`, then the value is written, then the key.
 //! A reader compares the key before and after it reads the value, so it never takes one bridge's value for another's.
 
-use crate::mem;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use crate::mem::{self, Line as Bucket};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Where a frame leaves, or how others reach the place it came from: a port with the VLAN tag to push (0: none), or a
 /// tunnel. One word, so that an FDB entry can hold it.
@@ -32,6 +32,12 @@ impl Egress {
 
     /// A tunnel that isn't known yet: [`View::learn`] learns nothing there.
     pub const NOWHERE: Egress = Egress(u32::MAX);
+
+    /// Another number for each place.
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
 
     /// Whether it is a port without a tag.
     #[inline(always)]
@@ -100,22 +106,30 @@ const fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-#[derive(Default)]
-#[repr(align(64))]
-struct Bucket {
-    keys: [AtomicU64; SLOTS],
-    values: [AtomicU64; SLOTS],
-}
-
+/// A bucket: the slots' keys, then their values.
 impl Bucket {
+    #[inline(always)]
+    fn key(&self, slot: usize) -> &AtomicU64 {
+        &self.0[slot]
+    }
+
+    #[inline(always)]
+    fn value(&self, slot: usize) -> &AtomicU64 {
+        &self.0[SLOTS + slot]
+    }
+
+    fn keys(&self) -> impl Iterator<Item = u64> {
+        self.0[..SLOTS].iter().map(|key| key.load(Acquire))
+    }
+
     /// The value word of `key` and its content.
     #[inline(always)]
     fn find(&self, key: u64) -> Option<(&AtomicU64, u64)> {
         for slot in 0..SLOTS {
-            if self.keys[slot].load(Acquire) == key {
-                let value = self.values[slot].load(Acquire);
-                if self.keys[slot].load(Acquire) == key {
-                    return Some((&self.values[slot], value));
+            if self.key(slot).load(Acquire) == key {
+                let value = self.value(slot).load(Acquire);
+                if self.key(slot).load(Acquire) == key {
+                    return Some((self.value(slot), value));
                 }
             }
         }
@@ -124,7 +138,7 @@ impl Bucket {
 
     /// Whether a search need not go on to the next bucket.
     fn is_last(&self) -> bool {
-        self.keys.iter().any(|key| key.load(Acquire) == EMPTY)
+        self.keys().any(|key| key == EMPTY)
     }
 }
 
@@ -134,6 +148,8 @@ pub struct Fdb {
     seed: [u64; 2],
     used: AtomicUsize,
     limit: usize,
+    /// How often entries were taken out other than by age.
+    epoch: AtomicU16,
 }
 
 /// The workers' side of an [`Fdb`]. By value, so that writes to frames don't make the compiler read it again each time.
@@ -141,17 +157,36 @@ pub struct Fdb {
 pub struct View<'a> {
     buckets: &'a [Bucket],
     seed: [u64; 2],
+    epoch: u16,
     fdb: &'a Fdb,
 }
 
 impl<'a> View<'a> {
-    /// The home bucket of `key`.
+    /// The hash of `key`, of which [`View::home_of`] takes the lower half.
     #[inline(always)]
-    pub fn home(self, key: u64) -> u32 {
+    pub(crate) fn hash(self, key: u64) -> u64 {
         // Twice: MACs that count up, as those of one vendor or of virtual machines do, lie on a line, which a single
         // multiplication by an unlucky seed folds onto few buckets.
         let once = fold(key ^ self.seed[0], self.seed[1]);
-        (fold(once ^ self.seed[1], 0x9e37_79b9_7f4a_7c15) as usize & self.mask()) as u32
+        fold(once ^ self.seed[1], 0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// The home bucket of a key with this hash.
+    #[inline(always)]
+    pub(crate) fn home_of(self, hash: u64) -> u32 {
+        (hash as usize & self.mask()) as u32
+    }
+
+    /// The home bucket of `key`.
+    #[inline(always)]
+    pub fn home(self, key: u64) -> u32 {
+        self.home_of(self.hash(key))
+    }
+
+    /// Another number whenever entries may have been taken out that were fresh.
+    #[inline(always)]
+    pub(crate) fn epoch(self) -> u16 {
+        self.epoch
     }
 
     /// The number of buckets is a power of two. Written so, the compiler sees that a masked index needs no check.
@@ -225,9 +260,8 @@ impl Fdb {
     pub fn new(size: usize, seed: [u64; 2]) -> Self {
         // Half full at most, so that a key is nearly always in its home bucket.
         let buckets = (size * 2 / SLOTS).next_power_of_two().max(WINDOW);
-        let buckets: Box<[Bucket]> = (0..buckets).map(|_| Bucket::default()).collect();
-        mem::advise_huge(&buckets);
-        Fdb { buckets, seed: [seed[0], seed[1] | 1], used: AtomicUsize::new(0), limit: size }
+        let buckets = mem::lines(buckets);
+        Fdb { buckets, seed: [seed[0], seed[1] | 1], used: AtomicUsize::new(0), limit: size, epoch: AtomicU16::new(0) }
     }
 
     /// How many MACs it holds now.
@@ -248,7 +282,7 @@ impl Fdb {
     /// What workers use: the few words that a loop keeps in registers.
     #[inline(always)]
     pub fn view(&self) -> View<'_> {
-        View { buckets: &self.buckets, seed: self.seed, fdb: self }
+        View { buckets: &self.buckets, seed: self.seed, epoch: self.epoch.load(Relaxed), fdb: self }
     }
 
     fn mask(&self) -> usize {
@@ -280,12 +314,12 @@ impl Fdb {
         for step in 0..WINDOW {
             let bucket = &self.buckets[(home as usize + step) & self.mask()];
             for slot in 0..SLOTS {
-                let word = &bucket.keys[slot];
+                let word = bucket.key(slot);
                 let mut k = word.load(Acquire);
                 if k == EMPTY || k == FREE {
                     match word.compare_exchange(k, RESERVED, AcqRel, Acquire) {
                         Ok(_) => {
-                            bucket.values[slot].store(value, Release);
+                            bucket.value(slot).store(value, Release);
                             word.store(key, Release);
                             return Learned::Updated;
                         }
@@ -325,15 +359,19 @@ impl Fdb {
     /// Removes `key`, static or not. Control thread only. Whether it was there.
     pub fn remove(&self, key: u64) -> bool {
         let home = self.view().home(key) as usize;
-        (0..WINDOW).any(|step| {
+        let removed = (0..WINDOW).any(|step| {
             let bucket = &self.buckets[(home + step) & self.mask()];
-            (0..SLOTS).any(|slot| bucket.keys[slot].load(Acquire) == key && self.free(bucket, slot, key))
-        })
+            (0..SLOTS).any(|slot| bucket.key(slot).load(Acquire) == key && self.free(bucket, slot, key))
+        });
+        self.epoch.fetch_add(1, Release);
+        removed
     }
 
     /// Removes all entries for which `gone` says so. Control thread only. How many.
     pub fn flush(&self, mut gone: impl FnMut(&Entry) -> bool) -> usize {
-        self.sweep(0..self.buckets.len(), 0, |entry, _| gone(entry))
+        let removed = self.sweep(0..self.buckets.len(), 0, |entry, _| gone(entry));
+        self.epoch.fetch_add(1, Release);
+        removed
     }
 
     /// Forgets what was not seen for `ageing` seconds, in one part of `parts` of the table, so that the control thread
@@ -358,14 +396,14 @@ impl Fdb {
         for at in range {
             let bucket = &self.buckets[at];
             for slot in 0..SLOTS {
-                let key = bucket.keys[slot].load(Acquire);
+                let key = bucket.key(slot).load(Acquire);
                 if key == FREE {
                     self.reclaim(at, slot);
                 }
                 if key <= RESERVED {
                     continue;
                 }
-                let value = bucket.values[slot].load(Acquire);
+                let value = bucket.value(slot).load(Acquire);
                 let is_static = value & STATIC != 0;
                 let mac = key.to_be_bytes();
                 let entry = Entry {
@@ -392,7 +430,7 @@ impl Fdb {
     fn free(&self, bucket: &Bucket, slot: usize, key: u64) -> bool {
         // In a bucket with an empty slot nothing was ever pushed on to the next one; a full one must stay passable.
         let free = if bucket.is_last() { EMPTY } else { FREE };
-        let freed = bucket.keys[slot].compare_exchange(key, free, AcqRel, Relaxed).is_ok();
+        let freed = bucket.key(slot).compare_exchange(key, free, AcqRel, Relaxed).is_ok();
         if freed {
             self.used.fetch_sub(1, Relaxed);
         }
@@ -403,8 +441,7 @@ impl Fdb {
     fn reclaim(&self, at: usize, slot: usize) {
         let passed = (1..WINDOW).any(|step| {
             let next = &self.buckets[(at + step) & self.mask()];
-            next.keys.iter().any(|k| {
-                let k = k.load(Acquire);
+            next.keys().any(|k| {
                 k == RESERVED
                     || k > RESERVED && (at.wrapping_sub(self.view().home(k) as usize) & self.mask()) < WINDOW - step
             })
@@ -412,7 +449,7 @@ impl Fdb {
         if !passed {
             // A worker that passes by at this very moment may still put a key further along: that entry is then not
             // found, the frame is flooded and its MAC learned again here.
-            let _ = self.buckets[at].keys[slot].compare_exchange(FREE, EMPTY, AcqRel, Relaxed);
+            let _ = self.buckets[at].key(slot).compare_exchange(FREE, EMPTY, AcqRel, Relaxed);
         }
     }
 }
@@ -507,7 +544,7 @@ mod tests {
             assert!((0..1 << 20).all(|n| find(&fdb, nth(n)).is_some()));
             let at_home = (0..1 << 20).filter(|&n| {
                 let k = nth(n);
-                fdb.buckets[fdb.view().home(k) as usize].keys.iter().any(|slot| slot.load(Relaxed) == k)
+                fdb.buckets[fdb.view().home(k) as usize].keys().any(|slot| slot == k)
             });
             assert!(at_home.count() > 950_000, "most are where they are looked for first");
             assert_eq!(fdb.flush(|_| true), 1 << 20);

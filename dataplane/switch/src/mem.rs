@@ -7,6 +7,7 @@
 use crate::burst::{Burst, Frame};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes of a frame that are still where they arrived: a peer's shared memory or an mbuf.
 #[derive(Clone, Copy, Debug)]
@@ -199,13 +200,24 @@ pub fn ticks() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Asks for huge pages under a table that is read at random; without them it works the same, with more TLB misses.
-pub fn advise_huge<T>(table: &[T]) {
+/// A cache line of words.
+#[repr(align(64))]
+pub(crate) struct Line(pub [AtomicU64; 8]);
+
+/// `n` lines of zeros, in huge pages if the kernel has any: a table that is read at random takes fewer TLB misses then. All of it is
+/// there when this returns, so that no worker has to wait for the kernel to find a page.
+pub(crate) fn lines(n: usize) -> Box<[Line]> {
     const HUGE: usize = 2 << 20;
-    let start = (table.as_ptr() as usize).next_multiple_of(HUGE);
-    let end = table.as_ptr_range().end as usize & !(HUGE - 1);
+    const PAGE: usize = 4096;
+    // SAFETY: words of zeros are what a line is made of.
+    let lines = unsafe { Box::<[Line]>::new_zeroed_slice(n).assume_init() };
+    let range = lines.as_ptr_range();
+    let (start, end) = ((range.start as usize).next_multiple_of(HUGE), range.end as usize & !(HUGE - 1));
     if end > start {
+        // Before anything is written, for the kernel decides when it first gives a page.
         // SAFETY: advice about pages that are wholly the table's changes none of their bytes.
         unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
     }
+    lines.iter().step_by(PAGE / size_of::<Line>()).for_each(|line| line.0[0].store(0, Relaxed));
+    lines
 }

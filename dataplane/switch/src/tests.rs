@@ -159,6 +159,27 @@ fn a_moved_address_is_found_at_its_new_place() {
 }
 
 #[test]
+fn what_was_learned_this_second_is_learned_again_when_it_was_taken_out() {
+    let mut s = three_ports();
+    let again = |s: &mut Switch, port| {
+        s.now -= 1;
+        s.run(port, vec![frame(ALL, A, 60)]);
+        s.fdb.entries(s.now).iter().map(|e| (e.mac, e.egress)).collect::<Vec<_>>()
+    };
+    s.run(0, vec![frame(ALL, A, 60)]);
+    assert_eq!(again(&mut s, 0), [(A, Egress::port(0, 0))]);
+    s.fdb.flush(|_| true);
+    assert_eq!(again(&mut s, 0), [(A, Egress::port(0, 0))]);
+    assert!(s.fdb.remove(crate::fdb::key(1, A)));
+    assert_eq!(again(&mut s, 0), [(A, Egress::port(0, 0))]);
+    // It moves once a second at most, and does when that is over.
+    assert_eq!(again(&mut s, 2), [(A, Egress::port(0, 0))]);
+    s.now += 1;
+    assert_eq!(again(&mut s, 2), [(A, Egress::port(2, 0))]);
+    assert_eq!(again(&mut s, 0), [(A, Egress::port(2, 0))]);
+}
+
+#[test]
 fn no_frame_goes_back_to_its_port() {
     let mut s = three_ports();
     s.run(0, vec![frame(ALL, A, 60), frame(ALL, B, 60)]);

@@ -4,7 +4,7 @@
 //! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
 
-use super::{Context, Live, Verdict, parse};
+use super::{Context, Live, Verdict, learn::Sources, parse};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -19,7 +19,13 @@ const VXLAN: usize = 8;
 
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut impl Output) -> u32 {
+pub(crate) fn run(
+    burst: &mut Burst,
+    live: &mut Live,
+    cx: Context,
+    sources: &mut Sources,
+    out: &mut impl Output,
+) -> u32 {
     let Some(overlay) = &cx.tables.overlay else {
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
         return 0;
@@ -55,7 +61,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut imp
                 if be16(burst.frames[i].head(), 12) == wire::VLAN {
                     return Verdict::Drop(Drop::VxlanInnerTag);
                 }
-                parse::addresses(burst, i, cx, bridge, ingress)
+                parse::addresses(burst, i, cx, bridge, ingress, sources)
             }
             Ok(Outer::Host) => {
                 offload::complete(burst, i);

@@ -1,15 +1,74 @@
 //! Notes where each source address is. Never drops: what can't be learned is flooded, and counted as not learned.
+//!
+//! An entry is written at most once a second, so nearly every frame's source needs no look at the FDB: that it is there, and fresh, is
+//! known from a table of the worker's own, of four bytes for each address, in which addresses that count up are neighbours.
 
 use super::{Context, Live};
 use crate::burst::Burst;
-use crate::fdb::Learned;
+use crate::fdb::{Egress, Learned};
 
-/// How many frames' sources did not fit the FDB.
-pub(crate) fn run(burst: &Burst, live: Live, cx: Context) -> u32 {
+/// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
+/// memory is the kernel's to give when it is used: 4 MiB at most.
+const SLOTS: usize = 1 << 20;
+
+/// Sources that were learned this second, as far as there is room.
+pub(crate) struct Seen(Box<[u32]>);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen(vec![0; SLOTS].into())
+    }
+}
+
+impl Seen {
+    /// The place of a source. Who chooses addresses that meet only makes his own frames slower.
+    #[inline(always)]
+    fn slot(key: u64) -> usize {
+        (key ^ key >> 24 ^ key >> 37) as usize % SLOTS
+    }
+
+    /// What is in its place if the source with this hash was learned at `ingress` in this second, and not taken out of the FDB since. That
+    /// it is there for another reason has a chance of one in 2^32, and then the next second helps.
+    #[inline(always)]
+    fn tag(hash: u64, ingress: Egress, cx: Context) -> u32 {
+        let state = u64::from(ingress.bits()) | u64::from(cx.now) << 32 | u64::from(cx.fdb.epoch()) << 48;
+        (hash >> 32) as u32 ^ (state.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+}
+
+/// The sources of a burst, as they are read.
+pub(crate) struct Sources<'a> {
+    seen: &'a Seen,
+    /// The frames whose sources are to be learned.
+    pub(crate) unseen: Live,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(seen: &'a Seen) -> Self {
+        Sources { seen, unseen: Live::NONE }
+    }
+
+    /// Frame `i` has the source `key`, whose hash is `hash`, and came from `ingress`.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, i: u16, key: u64, hash: u64, ingress: Egress, cx: Context) {
+        if self.seen.0[Seen::slot(key)] != Seen::tag(hash, ingress, cx) {
+            cx.fdb.prefetch(cx.fdb.home_of(hash));
+            self.unseen.add(i);
+        }
+    }
+}
+
+/// Learns the sources of `unseen` frames. How many did not fit the FDB.
+pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> u32 {
     let mut full = 0;
-    for i in live.iter() {
+    for i in unseen.iter() {
         let meta = &burst.meta[i];
-        full += (cx.fdb.learn(meta.src, meta.src_bucket, meta.ingress, cx.now) == Learned::Full) as u32;
+        let hash = cx.fdb.hash(meta.src);
+        match cx.fdb.learn(meta.src, cx.fdb.home_of(hash), meta.ingress, cx.now) {
+            Learned::Full => full += 1,
+            _ if meta.ingress == Egress::NOWHERE => {}
+            _ => seen.0[Seen::slot(meta.src)] = Seen::tag(hash, meta.ingress, cx),
+        }
     }
     full
 }

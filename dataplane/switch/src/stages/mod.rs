@@ -44,6 +44,15 @@ impl Live {
         self.0.count_ones() as usize
     }
 
+    /// No frames.
+    pub(crate) const NONE: Live = Live(0);
+
+    /// Adds frame `i`.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, i: u16) {
+        self.0 |= 1 << i;
+    }
+
     /// Their numbers, in order.
     #[inline(always)]
     pub(crate) fn iter(self) -> impl Iterator<Item = u16> {

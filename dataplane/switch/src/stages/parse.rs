@@ -1,8 +1,9 @@
-//! Addresses: the FDB keys of source and destination, hashed, and their buckets asked for, for the whole burst at once.
+//! Addresses: the FDB keys of source and destination, hashed, and the buckets that will be looked into asked for, for the whole burst at
+//! once.
 //!
 //! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`.
 
-use super::{Context, Live, Verdict, vlan};
+use super::{Context, Live, Verdict, learn::Sources, vlan};
 use crate::burst::{Burst, Meta};
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -13,26 +14,32 @@ use crate::wire::{self, be16};
 pub(crate) const GROUP: u64 = 1 << 40;
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(always)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: impl Fn(u16) -> u16) {
+pub(crate) fn run(
+    burst: &mut Burst,
+    live: &mut Live,
+    cx: Context,
+    sources: &mut Sources,
+    bridge_of: impl Fn(u16) -> u16,
+) {
     let untagged = bridge_of(0);
     live.each(burst, |burst, i| {
         let Some(ethernet) = burst.frames[i].received_ethernet() else {
             return Verdict::Drop(Drop::ParseTruncated);
         };
         if be16(ethernet, 12) == wire::VLAN {
-            return tagged(burst, i, cx, &bridge_of);
+            return tagged(burst, i, cx, sources, &bridge_of);
         }
         if untagged == NO_BRIDGE {
             return Verdict::Drop(Drop::VlanUnknown);
         }
         let addresses = Addresses::read(ethernet);
-        addresses.note(burst, i, cx, untagged, Egress::port(cx.port, 0))
-    })
+        addresses.note(burst, i, cx, untagged, Egress::port(cx.port, 0), sources)
+    });
 }
 
 #[cold]
 #[inline(never)]
-fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
+fn tagged(burst: &mut Burst, i: u16, cx: Context, sources: &mut Sources, bridge_of: impl Fn(u16) -> u16) -> Verdict {
     let (vlan, priority) = match vlan::pop(&mut burst.frames[i]) {
         Ok(tci) => (tci & 0xfff, tci & 0xf000),
         Err(reason) => return Verdict::Drop(reason),
@@ -40,7 +47,7 @@ fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16
     match bridge_of(vlan) {
         NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
         bridge => {
-            let verdict = addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan));
+            let verdict = addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan), sources);
             burst.meta[i].priority = priority;
             verdict
         }
@@ -48,9 +55,16 @@ fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16
 }
 
 /// Reads the addresses of frame `i`, which came from `ingress` into `bridge`.
-pub(crate) fn addresses(burst: &mut Burst, i: u16, cx: Context, bridge: u16, ingress: Egress) -> Verdict {
+pub(crate) fn addresses(
+    burst: &mut Burst,
+    i: u16,
+    cx: Context,
+    bridge: u16,
+    ingress: Egress,
+    sources: &mut Sources,
+) -> Verdict {
     match burst.frames[i].head().first_chunk() {
-        Some(ethernet) => Addresses::read(ethernet).note(burst, i, cx, bridge, ingress),
+        Some(ethernet) => Addresses::read(ethernet).note(burst, i, cx, bridge, ingress, sources),
         None => Verdict::Drop(Drop::ParseTruncated),
     }
 }
@@ -68,17 +82,25 @@ impl Addresses {
 
     /// Makes them FDB keys and asks for their buckets.
     #[inline(always)]
-    fn note(self, burst: &mut Burst, i: u16, cx: Context, bridge: u16, ingress: Egress) -> Verdict {
+    fn note(
+        self,
+        burst: &mut Burst,
+        i: u16,
+        cx: Context,
+        bridge: u16,
+        ingress: Egress,
+        sources: &mut Sources,
+    ) -> Verdict {
         let Addresses(dst, src) = self;
         if (src & GROUP != 0) | (src == 0) {
             return Verdict::Drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
         let (dst, src) = (key | dst, key | src);
-        let (dst_bucket, src_bucket) = (cx.fdb.home(dst), cx.fdb.home(src));
-        cx.fdb.prefetch(src_bucket);
+        let (dst_bucket, src_hash) = (cx.fdb.home(dst), cx.fdb.hash(src));
         cx.fdb.prefetch(dst_bucket);
-        burst.meta[i] = Meta { dst, src, dst_bucket, src_bucket, ingress, bridge, priority: 0 };
+        sources.note(i, src, src_hash, ingress, cx);
+        burst.meta[i] = Meta { dst, src, dst_bucket, ingress, bridge, priority: 0 };
         Verdict::Go
     }
 }
