@@ -10,7 +10,8 @@ use std::fmt::Write;
 impl Results {
     /// The report; without `charts`, what a terminal has room for.
     pub fn document(&self, charts: bool) -> Document {
-        let mut document = Document::new("Dray and other switches, side by side");
+        let void = if self.void.is_some() { "VOID: " } else { "" };
+        let mut document = Document::new(format!("{void}Dray and other switches, side by side"));
         for sentence in self.summary() {
             document.summary(sentence);
         }
@@ -20,6 +21,8 @@ impl Results {
         if charts {
             self.ratio_chart(section);
             self.charts(document.section("By MACs and by size"));
+            // A few cases make no curve.
+            document.sections.retain(|s| !s.blocks.is_empty());
         }
         if !self.latency.is_empty() {
             self.latency_section(document.section("Latency"), charts);
@@ -194,7 +197,7 @@ impl Results {
                 100.0 * NOISE
             ));
         }
-        let mut ceilings: Vec<String> = Vec::new();
+        let (mut ceilings, mut lost) = (Vec::new(), Vec::new());
         for c in &self.cases {
             if c.case.way == Way::Plain {
                 ceilings.push(format!("{:.0} Mpps ({})", c.ceiling, c.case));
@@ -230,9 +233,12 @@ impl Results {
                     ));
                 }
                 if f.lost != 0 {
-                    notes.push(format!("{}: {} lost {}.", c.case, f.switch, percent(f)));
+                    lost.push(format!("{} {} ({})", f.switch, percent(f), c.case));
                 }
             }
+        }
+        if !lost.is_empty() {
+            notes.push(format!("Lost of what was sent: {}.", lost.join(", ")));
         }
         if !ceilings.is_empty() {
             notes.push(format!(
@@ -489,6 +495,7 @@ mod tests {
     #[test]
     fn a_void_run_says_so_everywhere() {
         let results = results(Some("Dray differs from itself.".into()));
+        assert!(results.document(true).title.starts_with("VOID: "));
         let json = serde_json::to_string(&results).unwrap();
         let all = [
             results.document(false).text().unwrap(),

@@ -91,6 +91,9 @@ impl Ovs {
     fn underlay(&self, switch: &mut Switch, overlay: Overlay, control: &str) -> Result<(), String> {
         let id = switch.processes.last().map_or(0, std::process::Child::id);
         let (net, address) = (format!("--net=/proc/{id}/ns/net"), format!("{}/24", overlay.local));
+        // Else the kernel sends what nobody asked for, which would be counted.
+        let quiet = "f=/proc/sys/net/ipv6/conf/underlay/disable_ipv6; [ ! -e $f ] || echo 1 > $f";
+        switch.command("nsenter", &[&net, "sh", "-c", quiet])?;
         switch.command("nsenter", &[&net, "ip", "address", "add", &address, "dev", "underlay"])?;
         switch.command("nsenter", &[&net, "ip", "link", "set", "underlay", "up"])?;
         let route = |_: &Switch| {
