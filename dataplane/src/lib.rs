@@ -417,10 +417,13 @@ impl Dataplane {
             Load { busy: stats.busy(), queues: queues.collect() }
         };
         let (key, to) = decide(&period.iter().map(load).collect::<Vec<_>>())?;
-        let (port, index) = key;
+        self.give(key, to)
+    }
+
+    /// Gives a queue, by port number and index, to the worker number `to`.
+    fn give(&mut self, (port, index): (u16, u16), to: usize) -> Option<Moved> {
         let name = self.port_name(port)?.to_owned();
-        let polled = self.queues.get_mut(&key)?;
-        let from = std::mem::replace(&mut polled.worker, to);
+        let from = std::mem::replace(&mut self.queues.get_mut(&(port, index))?.worker, to);
         self.workers[from].call(Command::Move { port, index, to: self.workers[to].commands.clone() });
         Some(Moved { port: name, index, from: self.workers[from].cpu, to: self.workers[to].cpu })
     }
@@ -547,5 +550,128 @@ impl std::ops::Drop for Dataplane {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_switch::port::Sent;
+    use dray_switch::{Burst, Drops};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU64;
+
+    /// Always has frames, each with a number.
+    struct Source {
+        next: Arc<AtomicU64>,
+    }
+
+    impl Rx for Source {
+        fn receive(&mut self, burst: &mut Burst) {
+            while burst.room() > 0 {
+                let mut frame = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]].concat();
+                frame.extend(self.next.fetch_add(1, Relaxed).to_be_bytes());
+                frame.resize(60, 0);
+                burst.push_owned(frame);
+            }
+        }
+
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    /// Takes everything, and notes the first frame that is not the one after the last.
+    #[derive(Clone, Default)]
+    struct Sink {
+        got: Arc<Mutex<(u64, Option<String>)>>,
+    }
+
+    impl Tx for Sink {
+        fn send(&mut self, burst: &mut Burst, frames: &[u16], _: &mut Drops) -> Sent {
+            let mut got = self.got.lock().unwrap();
+            for &i in frames {
+                let number = u64::from_be_bytes(burst.frame(i).head()[12..20].try_into().unwrap());
+                if number != got.0 {
+                    let fault = format!("{number} instead of {}", got.0);
+                    got.1.get_or_insert(fault);
+                }
+                got.0 = number + 1;
+            }
+            Sent { packets: frames.len() as u32, bytes: 60 * frames.len() as u64 }
+        }
+    }
+
+    fn sinks(sink: &Sink) -> Vec<Box<dyn Tx>> {
+        (0..2).map(|_| Box::new(sink.clone()) as _).collect()
+    }
+
+    /// Two workers and two ports in a bridge; `None` on a machine with one CPU.
+    fn start() -> Option<Dataplane> {
+        let Some([a, b]) = dray_config::allowed_cpus().first_chunk().copied() else {
+            eprintln!("SKIPPED: needs two CPUs");
+            return None;
+        };
+        let worker = |cpu| format!("[[worker]]\ncpu = {cpu}\n");
+        let port = |id| format!("[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = \"@none\"\nid = {id}\n");
+        let bridge = "[[bridge]]\nname = \"b\"\nports = [\"p0\", \"p1\"]\n";
+        let text = worker(a) + &worker(b) + &port(0) + &port(1) + bridge;
+        let config = dray_config::parse("test", &text).expect("a good configuration");
+        let (mut dataplane, _punts) = Dataplane::start(&config).expect("workers");
+        dataplane.apply(&config, &Underlay::default());
+        Some(dataplane)
+    }
+
+    #[test]
+    fn a_queue_that_is_moved_again_and_again_keeps_order_and_loses_nothing() {
+        let Some(mut dataplane) = start() else { return };
+        let (sink, next) = (Sink::default(), Arc::new(AtomicU64::new(0)));
+        dataplane.link_up("p1", Vec::new(), sinks(&sink), true);
+        dataplane.link_up("p0", vec![Box::new(Source { next: next.clone() })], sinks(&Sink::default()), true);
+        let p0 = dataplane.names.ports.get("p0").expect("it is configured");
+        let mut last = 0;
+        for n in 1..=200 {
+            let moved = dataplane.give((p0, 0), n % 2).expect("it is there");
+            assert_eq!((moved.port.as_str(), moved.index), ("p0", 0));
+            let begin = Instant::now();
+            while next.load(Relaxed) == last {
+                assert!(begin.elapsed() < Duration::from_secs(30), "nobody polls the queue after {n} moves");
+                thread::yield_now();
+            }
+            last = next.load(Relaxed);
+        }
+        let polled = dataplane.worker_stats();
+        assert!(polled.iter().all(|w| w.packets > 0), "{polled:?}");
+        dataplane.link_down("p0");
+        let got = sink.got.lock().unwrap();
+        assert_eq!(*got, (next.load(Relaxed), None));
+    }
+
+    #[test]
+    fn queues_stay_where_their_frames_could_overtake_each_other() {
+        let Some(mut dataplane) = start() else { return };
+        let idle = || -> Vec<Box<dyn Rx>> {
+            struct Idle;
+            impl Rx for Idle {
+                fn receive(&mut self, _: &mut Burst) {}
+                fn release(&mut self, _: &mut Burst) {}
+            }
+            (0..3).map(|_| Box::new(Idle) as _).collect()
+        };
+        // Two of the queues are the first worker's, and take half of its time each.
+        let balance = |dataplane: &mut Dataplane| {
+            let mut period = dataplane.worker_stats();
+            assert_eq!([period[0].queues.len(), period[1].queues.len()], [2, 1]);
+            (period[0].busy_ticks, period[1].busy_ticks) = (period[0].total_ticks, 0);
+            let half = period[0].total_ticks / 2;
+            period[0].queues.iter_mut().for_each(|queue| queue.ticks = half);
+            dataplane.balance(&period)
+        };
+        let sink = Sink::default();
+        dataplane.link_up("p0", idle(), sinks(&sink), true);
+        dataplane.link_up("p1", Vec::new(), sinks(&sink), false);
+        assert_eq!(balance(&mut dataplane), None, "p1 has rings of its own for each worker");
+        dataplane.link_up("p1", Vec::new(), sinks(&sink), true);
+        let moved = balance(&mut dataplane).expect("nothing is in the way");
+        assert_eq!([dataplane.worker_stats()[0].queues.len(), dataplane.worker_stats()[1].queues.len()], [1, 2]);
+        assert_eq!(moved.port, "p0");
     }
 }
