@@ -8,7 +8,8 @@ ZSH := $(PREFIX)/share/zsh/site-functions
 FISH := $(PREFIX)/share/fish/vendor_completions.d
 # Everything that checks and tests is built with one profile, so that nothing is compiled twice.
 PROFILE := fast
-RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+RELEASE = $(TARGET)/release
 
 .PHONY: help
 help: ## Say what there is
@@ -36,7 +37,7 @@ bench: ## Compare with testpmd, side by side (ten minutes)
 bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about it (a quarter of an hour)
 	@.ci/deps build peers
 	$(CARGO) build --release --locked
-	$(RELEASE)/dray-perf bench --peers --report $(RELEASE)/../bench-peers.html --save $(RELEASE)/../bench-peers.json
+	$(RELEASE)/dray-perf bench --peers --report $(TARGET)/bench-peers.html --save $(TARGET)/bench-peers.json
 
 .PHONY: check
 check: ## Format, lints, licences, generated documents, instructions a frame

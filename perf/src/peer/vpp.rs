@@ -1,4 +1,5 @@
-//! VPP: a bridge domain that learns, and one worker. Debian has no package of it, so it takes part where it is installed.
+//! VPP: a bridge domain that learns, and one worker. Debian has no package of it, so it takes part where it is installed;
+//! this file was written by its documentation and has not been tried with a VPP.
 
 use super::{Kind, On, Peer, Setup, Switch, TempDir, run, word_after};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ impl Peer for Vpp {
     }
 
     fn version(&self) -> Result<String, String> {
-        let text = run(Command::new(&self.program).arg("--version"))?;
+        let missing = |e| format!("{e} (VPP is not installed; Debian has no package of it)");
+        let text = run(Command::new(&self.program).arg("--version")).map_err(missing)?;
         Ok(word_after(&text, "vpp ").unwrap_or_else(|| text.trim().to_owned()))
     }
 
