@@ -1,20 +1,25 @@
 //! Running a case under valgrind, and finding out whose the instructions are.
 
 use crate::rig;
+use dray_switch::clock::Stage;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The stages, in order, and what is none of them: the pipeline itself.
-pub const COLUMNS: [&str; 10] =
-    ["receive", "decap", "parse", "learn", "forward", "encap", "flood", "send", "release", "other"];
+/// One for each stage, and one for what is none of them: the pipeline itself.
+const COLUMNS: usize = Stage::COUNT + 1;
 
 /// Instructions a frame, by column.
-pub type Counts = [f64; COLUMNS.len()];
+pub type Counts = [f64; COLUMNS];
+
+/// The columns' names.
+pub fn columns() -> impl Iterator<Item = &'static str> {
+    Stage::ALL.iter().map(|stage| stage.name()).chain(["other"])
+}
 
 /// The index of `other`.
-const OTHER: usize = COLUMNS.len() - 1;
+const OTHER: usize = COLUMNS - 1;
 
 /// Whether anything can be counted.
 pub fn has_valgrind() -> bool {
@@ -38,7 +43,7 @@ pub fn count(name: &str) -> Result<Counts, String> {
         return Err(format!("{name}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
     let profile = Profile::read(&std::fs::read_to_string(&file).map_err(|why| why.to_string())?);
-    let columns = columns(&program, profile.addresses())?;
+    let columns = owners(&program, profile.addresses())?;
     let counts = profile.attribute(&columns)?;
     Ok(counts.map(|count| count as f64 / rig::MEASURED_FRAMES as f64))
 }
@@ -90,10 +95,10 @@ impl Profile {
     }
 
     /// Instructions by column, of everything that [`rig::turn`] does.
-    fn attribute(&self, columns: &HashMap<u64, usize>) -> Result<[u64; COLUMNS.len()], String> {
+    fn attribute(&self, columns: &HashMap<u64, usize>) -> Result<[u64; COLUMNS], String> {
         let is_turn = |name: &&String| name.contains("rig") && name.contains("turn");
         let root = self.functions.keys().find(is_turn).ok_or("the program has no function `turn` of its own")?;
-        let mut counts = [0; COLUMNS.len()];
+        let mut counts = [0; COLUMNS];
         let (mut open, mut seen) = (vec![root], HashSet::from([root]));
         while let Some(name) = open.pop() {
             let Some(function) = self.functions.get(name) else { continue };
@@ -116,7 +121,7 @@ impl Profile {
 }
 
 /// The column of each address of `program`.
-fn columns(program: &Path, addresses: BTreeSet<u64>) -> Result<HashMap<u64, usize>, String> {
+fn owners(program: &Path, addresses: BTreeSet<u64>) -> Result<HashMap<u64, usize>, String> {
     let mut child = Command::new("addr2line")
         .args(["-a", "-i", "-e"])
         .arg(program)
@@ -154,5 +159,5 @@ fn column(place: &str) -> Option<usize> {
 }
 
 fn index(stage: &str) -> Option<usize> {
-    COLUMNS.iter().position(|column| *column == stage)
+    columns().position(|column| column == stage)
 }

@@ -13,7 +13,7 @@
 mod count;
 mod rig;
 
-use count::{COLUMNS, Counts};
+use count::{Counts, columns};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -84,7 +84,7 @@ fn table(cases: &Cases) -> String {
         "case",
         "total"
     );
-    for column in COLUMNS {
+    for column in columns() {
         let _ = write!(text, "{column:>9}");
     }
     for case in rig::CASES {
@@ -105,12 +105,12 @@ fn compare(now: &Cases) -> Result<String, String> {
         return Ok(format!("SKIPPED: another compiler's instructions ({}) can't be compared\n{shown}", compiler()));
     }
     let mut lines = text.lines().filter(|line| !line.starts_with('#')).map(str::split_whitespace);
-    let columns: Vec<&str> = lines.next().into_iter().flatten().skip(1).collect();
+    let headings: Vec<&str> = lines.next().into_iter().flatten().skip(1).collect();
     let mut was: BTreeMap<(&str, &str), f64> = BTreeMap::new();
     for mut line in lines {
         let case = line.next().unwrap_or_default();
         was.extend(
-            columns.iter().zip(line).map(|(column, count)| ((case, *column), count.parse().unwrap_or(f64::NAN))),
+            headings.iter().zip(line).map(|(column, count)| ((case, *column), count.parse().unwrap_or(f64::NAN))),
         );
     }
     let mut changes = String::new();
@@ -118,8 +118,7 @@ fn compare(now: &Cases) -> Result<String, String> {
         let counts = &now[case.name];
         let total: f64 = counts.iter().sum();
         let tolerance = (total * TOLERANCE.0).max(TOLERANCE.1);
-        for (column, count) in [("total", total)].into_iter().chain(COLUMNS.iter().copied().zip(counts.iter().copied()))
-        {
+        for (column, count) in [("total", total)].into_iter().chain(columns().zip(counts.iter().copied())) {
             let was = was.get(&(case.name, column)).copied().unwrap_or(f64::NAN);
             let differs = (count - was).abs();
             if differs.is_nan() || differs > tolerance {
