@@ -162,25 +162,19 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The hash of `key`, of which [`View::home_of`] takes the lower half.
-    #[inline(always)]
-    pub(crate) fn hash(self, key: u64) -> u64 {
-        // Twice: MACs that count up, as those of one vendor or of virtual machines do, lie on a line, which a single
-        // multiplication by an unlucky seed folds onto few buckets.
-        let once = fold(key ^ self.seed[0], self.seed[1]);
-        fold(once ^ self.seed[1], 0x9e37_79b9_7f4a_7c15)
-    }
-
-    /// The home bucket of a key with this hash.
-    #[inline(always)]
-    pub(crate) fn home_of(self, hash: u64) -> u32 {
-        (hash as usize & self.mask()) as u32
-    }
-
     /// The home bucket of `key`.
     #[inline(always)]
     pub fn home(self, key: u64) -> u32 {
-        self.home_of(self.hash(key))
+        // Twice: MACs that count up, as those of one vendor or of virtual machines do, lie on a line, which a single
+        // multiplication by an unlucky seed folds onto few buckets.
+        let once = fold(key ^ self.seed[0], self.seed[1]);
+        (fold(once ^ self.seed[1], 0x9e37_79b9_7f4a_7c15) as usize & self.mask()) as u32
+    }
+
+    /// Two secret odd numbers.
+    #[inline(always)]
+    pub(crate) fn factors(self) -> [u64; 2] {
+        [self.seed[0] | 1, self.seed[1]]
     }
 
     /// Another number whenever entries may have been taken out that were fresh.

@@ -12,11 +12,12 @@ use crate::fdb::{Egress, Learned};
 const SLOTS: usize = 1 << 20;
 
 /// Sources that were learned this second, as far as there is room.
-pub(crate) struct Seen(Box<[u32]>);
+pub(crate) struct Seen(Box<[u32; SLOTS]>);
 
 impl Default for Seen {
     fn default() -> Self {
-        Seen(vec![0; SLOTS].into())
+        // Not by way of an array on the stack.
+        Seen(vec![0; SLOTS].try_into().expect("as many"))
     }
 }
 
@@ -27,12 +28,14 @@ impl Seen {
         (key ^ key >> 24 ^ key >> 37) as usize % SLOTS
     }
 
-    /// What is in its place if the source with this hash was learned at `ingress` in this second, and not taken out of the FDB since. That
-    /// it is there for another reason has a chance of one in 2^32, and then the next second helps.
+    /// What is in its place if the source was learned at `ingress` in this second, and not taken out of the FDB since. That it is there
+    /// for another reason has a chance of one in 2^31, whatever addresses a peer chooses (multiply-shift hashing with secret factors
+    /// is universal), and then the next second helps.
     #[inline(always)]
-    fn tag(hash: u64, ingress: Egress, cx: Context) -> u32 {
+    fn tag(key: u64, ingress: Egress, cx: Context) -> u32 {
         let state = u64::from(ingress.bits()) | u64::from(cx.now) << 32 | u64::from(cx.fdb.epoch()) << 48;
-        (hash >> 32) as u32 ^ (state.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        let [a, b] = cx.fdb.factors();
+        (key.wrapping_mul(a).wrapping_add(state.wrapping_mul(b)) >> 32) as u32
     }
 }
 
@@ -48,11 +51,11 @@ impl<'a> Sources<'a> {
         Sources { seen, unseen: Live::NONE }
     }
 
-    /// Frame `i` has the source `key`, whose hash is `hash`, and came from `ingress`.
+    /// Frame `i` has the source `key` and came from `ingress`.
     #[inline(always)]
-    pub(crate) fn note(&mut self, i: u16, key: u64, hash: u64, ingress: Egress, cx: Context) {
-        if self.seen.0[Seen::slot(key)] != Seen::tag(hash, ingress, cx) {
-            cx.fdb.prefetch(cx.fdb.home_of(hash));
+    pub(crate) fn note(&mut self, i: u16, key: u64, ingress: Egress, cx: Context) {
+        if self.seen.0[Seen::slot(key)] != Seen::tag(key, ingress, cx) {
+            cx.fdb.prefetch(cx.fdb.home(key));
             self.unseen.add(i);
         }
     }
@@ -63,11 +66,10 @@ pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> 
     let mut full = 0;
     for i in unseen.iter() {
         let meta = &burst.meta[i];
-        let hash = cx.fdb.hash(meta.src);
-        match cx.fdb.learn(meta.src, cx.fdb.home_of(hash), meta.ingress, cx.now) {
+        match cx.fdb.learn(meta.src, cx.fdb.home(meta.src), meta.ingress, cx.now) {
             Learned::Full => full += 1,
             _ if meta.ingress == Egress::NOWHERE => {}
-            _ => seen.0[Seen::slot(meta.src)] = Seen::tag(hash, meta.ingress, cx),
+            _ => seen.0[Seen::slot(meta.src)] = Seen::tag(meta.src, meta.ingress, cx),
         }
     }
     full

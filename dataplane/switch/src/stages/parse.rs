@@ -97,9 +97,9 @@ impl Addresses {
         }
         let key = (bridge as u64) << 48;
         let (dst, src) = (key | dst, key | src);
-        let (dst_bucket, src_hash) = (cx.fdb.home(dst), cx.fdb.hash(src));
+        let dst_bucket = cx.fdb.home(dst);
         cx.fdb.prefetch(dst_bucket);
-        sources.note(i, src, src_hash, ingress, cx);
+        sources.note(i, src, ingress, cx);
         burst.meta[i] = Meta { dst, src, dst_bucket, ingress, bridge, priority: 0 };
         Verdict::Go
     }
