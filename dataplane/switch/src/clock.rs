@@ -1,5 +1,5 @@
 //! Where the time goes: how long each stage takes, from a sample of the bursts. To read the time-stamp counter around every
-//! stage of every burst would cost small bursts dearly; in all but one of [`PERIOD`] a stage costs a comparison.
+//! stage of every burst would cost small bursts dearly; in all but one of 31 a stage costs a comparison.
 //!
 //! The CPU works on several instructions at once and does not wait for one stage's last to begin with the next one's first: what a stage
 //! leaves unfinished, such as a cache miss that nobody waits for yet, is found where it is waited for.
