@@ -140,7 +140,7 @@ port = "e"
     assert_eq!(
         errors(text),
         [
-            r#"1:1: unknown table "speed": there are [control], [[worker]], [fdb], [[port]], [[bridge]] and [vxlan]"#,
+            r#"1:1: unknown table "speed": there are [control], [[worker]], [balance], [fdb], [[port]], [[bridge]] and [vxlan]"#,
             r#"2:2: unknown table "vxlna"; did you mean "vxlan"?"#,
         ]
     );
