@@ -53,12 +53,12 @@ impl Peer for Testpmd {
             }
         };
         let (a, b, lcores) = (device(0), device(1), format!("(0,1)@{}", setup.cpu));
-        // 16,384 packet buffers are enough for all rings and caches. They take some 40 MiB.
-        let mut args = vec!["--no-pci", "-m", "64", "--lcores", &lcores];
-        // Neither leaves files behind.
+        let mut args = vec!["--no-pci", "--lcores", &lcores];
+        // 16,384 packet buffers are enough for all rings and caches. They take some 40 MiB of huge pages, and more than 64 of ordinary
+        // ones. Neither leaves files behind.
         args.extend_from_slice(match setup.memory {
-            Memory::Huge => &["--in-memory"][..],
-            Memory::Ordinary => &["--no-huge", "--no-shconf"],
+            Memory::Huge => &["--in-memory", "-m", "64"][..],
+            Memory::Ordinary => &["--no-huge", "--no-shconf", "-m", "256"],
         });
         // -i, because else it begins before the links are up.
         args.extend_from_slice(&["--vdev", &a, "--vdev", &b, "--", "--total-num-mbufs=16384", "-i"]);
