@@ -30,10 +30,8 @@ pub enum Axis {
 }
 
 /// The overlay's addresses: ours, and the gateway that all other VTEPs are behind.
-const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(super) const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
-/// The gateway's MAC.
-pub(super) const GATEWAY_MAC: [u8; 6] = [2, 9, 0, 0, 0, 254];
 /// The underlay port's MAC.
 const VTEP_MAC: [u8; 6] = [2, 9, 0, 0, 0, 1];
 const VNI: u32 = 1000;
@@ -200,7 +198,7 @@ impl Case {
             Axis::Decap => {
                 let inner = Frame::ethernet(to, from, None, i);
                 let vni = VNI + u32::from(self.vlan(i).unwrap_or(1));
-                inner.vxlan(VTEP_MAC, GATEWAY_MAC, self.vtep(i), LOCAL, vni)
+                inner.vxlan(VTEP_MAC, self.vtep(i), LOCAL, vni, i)
             }
             _ => Frame::ethernet(to, from, self.vlan(i), i),
         }

@@ -1,14 +1,14 @@
 //! Frames of any kind, and the links that they are sent and received on as fast as the generator does.
 
-use crate::scale::case::{Case, GATEWAY, GATEWAY_MAC};
+use crate::frames::{Frames, Walk};
+use crate::scale::case::{Case, GATEWAY, LOCAL};
+use crate::vtep::Tunnel;
 use dray_config::SocketName;
 use dray_config::rpc::{FdbBatch, FdbLoaded, Request, RpcError};
 use dray_vhost::memif::{Client, ClientOptions};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -37,53 +37,17 @@ impl Frame {
             bytes.extend(vlan.to_be_bytes());
         }
         let n = flow.to_be_bytes();
-        bytes.extend([
-            8,
-            0,
-            0x45,
-            0,
-            0,
-            46,
-            0,
-            0,
-            0x40,
-            0,
-            64,
-            17,
-            0,
-            0,
-            10,
-            n[1],
-            n[2],
-            n[3],
-            10,
-            n[1] | 128,
-            n[2],
-            n[3],
-        ]);
+        bytes.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+        bytes.extend([10, n[1], n[2], n[3], 10, n[1] | 128, n[2], n[3]]);
         bytes.extend([0xc0 | n[2] & 0x3f, n[3], 0, 9, 0, 26, 0, 0]);
         bytes.resize(if vlan.is_some() { 64 } else { 60 }, 0);
         Frame(bytes)
     }
 
-    /// In a tunnel (RFC 7348, section 5).
-    pub fn vxlan(self, to: [u8; 6], from: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr, vni: u32) -> Frame {
-        let mut bytes = [to, from].concat();
-        let udp = self.0.len() as u16 + 16;
-        bytes.extend([8, 0, 0x45, 0]);
-        bytes.extend((udp + 20).to_be_bytes());
-        bytes.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-        bytes.extend(source.octets());
-        bytes.extend(destination.octets());
-        let words = bytes[14..].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-        let sum = words.sum::<u32>();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-        bytes.extend([0xc0, self.0[39], 0x12, 0xb5]);
-        bytes.extend(udp.to_be_bytes());
-        bytes.extend([0, 0, 8, 0, 0, 0]);
-        bytes.extend((vni << 8).to_be_bytes());
+    /// From the VTEP `from` behind the gateway, to the switch's `to` with this MAC.
+    pub fn vxlan(self, mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, vni: u32, flow: u32) -> Frame {
+        let mut bytes = Tunnel { vni, local: from, switch: to }.outer(self.0.len(), flow).to_vec();
+        bytes[..6].copy_from_slice(&mac);
         bytes.extend(self.0);
         Frame(bytes)
     }
@@ -92,30 +56,18 @@ impl Frame {
 /// Frames in a region of their own, all of one length.
 struct Prepared {
     memory: Arc<OwnedFd>,
+    walk: Walk,
     len: u32,
-    stride: u32,
-    count: u32,
-    at: u32,
 }
 
 impl Prepared {
     fn new(frames: &[Frame]) -> Result<Option<Prepared>, String> {
         let Some(Frame(first)) = frames.first() else { return Ok(None) };
-        let io = |e: std::io::Error| format!("prepare frames: {e}");
-        let memory =
-            memfd_create("dray-perf", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(|e| io(e.into()))?;
         let stride = first.len().next_multiple_of(64);
-        let mut file = BufWriter::with_capacity(1 << 20, File::from(memory));
-        for Frame(bytes) in frames {
-            file.write_all(bytes).map_err(io)?;
-            file.write_all(&[0; 64][..stride - bytes.len()]).map_err(io)?;
-        }
-        let file = file.into_inner().map_err(|e| io(e.into_error()))?;
-        // Regions are whole pages.
-        file.set_len(((stride * frames.len()) as u64).next_multiple_of(4096)).map_err(io)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).map_err(|e| io(e.into()))?;
-        let (len, stride, count) = (first.len() as u32, stride as u32, frames.len() as u32);
-        Ok(Some(Prepared { memory: Arc::new(file.into()), len, stride, count, at: 0 }))
+        let laid = Frames::lay_out(&[frames.len() as u32], stride, 0, |_, i, frame| {
+            frame.clone_from(&frames[i as usize].0);
+        })?;
+        Ok(Some(Prepared { memory: laid.memory, walk: laid.walks[0], len: first.len() as u32 }))
     }
 }
 
@@ -168,14 +120,9 @@ impl Links {
         if n == 0 || n < max.min(BATCH / 2) {
             return 0;
         }
-        let Prepared { len, stride, count, mut at, .. } = *frames;
-        let offsets = (0..n).map(|_| {
-            let offset = at * stride;
-            at = if at + 1 == count { 0 } else { at + 1 };
-            (offset, len)
-        });
-        tx.fill(REGION, offsets);
-        frames.at = at;
+        let Prepared { len, mut walk, .. } = *frames;
+        tx.fill(REGION, (0..n).map(|_| (walk.step(), len)));
+        frames.walk = walk;
         n
     }
 
@@ -210,7 +157,7 @@ impl Links {
     pub fn teach(&mut self) {
         let first = usize::from(!self.reverse);
         for side in [first, 1 - first] {
-            let count = self.prepared[side].as_ref().map_or(0, |p| p.count as usize);
+            let count = self.prepared[side].as_ref().map_or(0, |p| p.walk.count() as usize);
             let mut sent = 0;
             let end = Instant::now() + PATIENCE;
             while sent < count && Instant::now() < end {
@@ -218,7 +165,7 @@ impl Links {
                 self.drain(Duration::from_micros(100));
             }
             if let Some(frames) = &mut self.prepared[side] {
-                frames.at = 0;
+                frames.walk.restart();
             }
         }
         self.drain(Duration::from_millis(20));
@@ -251,15 +198,11 @@ impl Links {
     pub fn answer_arp(&mut self) -> Result<(), String> {
         let end = Instant::now() + PATIENCE;
         let mut buffer = [0; 2048];
+        let gateway = Tunnel { vni: 0, local: GATEWAY, switch: LOCAL };
         while Instant::now() < end {
             let client = &mut self.clients[1];
             while let Some(len) = client.rx[0].recv(&mut buffer) {
-                let frame = &buffer[..len];
-                if len >= 42 && frame[12..14] == [8, 6] && frame[21] == 1 && frame[38..42] == GATEWAY.octets() {
-                    let mut answer =
-                        [&frame[6..12], &GATEWAY_MAC, &frame[12..21], &[2], &GATEWAY_MAC, &frame[38..42]].concat();
-                    answer.extend(&frame[22..32]);
-                    answer.resize(60, 0);
+                if let Some(answer) = gateway.read(&buffer[..len]).and_then(|heard| heard.reply) {
                     client.tx[0].send(&answer);
                     return Ok(());
                 }
