@@ -197,3 +197,64 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
     }
     Ok(Outer::Vxlan { at, len: udp_len - UDP - VXLAN, vni: be32(udp, UDP + 4) >> 8, from: be32(ip, 12) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::Tunnel;
+    use dray_config::Mac;
+
+    /// What is read with few instructions is what is read with all checks, whatever the bytes are.
+    #[test]
+    fn the_usual_way_agrees_with_the_other() {
+        let (local, peer) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
+        let (ours, theirs) = (Mac([2, 9, 0, 0, 0, 1]), Mac([2, 9, 0, 0, 0, 2]));
+        let overlay = Overlay {
+            port: 0,
+            mac: ours,
+            local,
+            udp_port: 4789,
+            mtu: 1500,
+            learn_vteps: false,
+            vnis: Default::default(),
+            vteps: Default::default(),
+            tunnels: Vec::new(),
+        };
+        let sent = Tunnel::new(theirs, peer, 4789, local, ours);
+        let mut good = sent.template.unwrap().to_vec();
+        good.resize(OUTER + 60, 0);
+        good[16..18].copy_from_slice(&96u16.to_be_bytes());
+        good[38..40].copy_from_slice(&76u16.to_be_bytes());
+        good[48] = 42;
+        let sealed = |mut frame: Vec<u8>| {
+            frame[24..26].fill(0);
+            let sum = !wire::fold(wire::sum(&frame[14..34]));
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            frame
+        };
+        let expected = Outer::Vxlan { at: OUTER, len: 60, vni: 42, from: peer.into() };
+        let mut x = 88172645463325252u64;
+        let mut usual_ones = 0;
+        for round in 0..200_000 {
+            let mut frame = good.clone();
+            for _ in 0..round % 4 {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                // Mostly the headers, and of these mostly a bit.
+                let at = (x >> 8) as usize % (OUTER + 10);
+                frame[at] = if x & 3 == 0 { (x >> 32) as u8 } else { frame[at] ^ 1 << (x >> 32 & 7) };
+            }
+            let frame = if round % 5 == 4 { frame } else { sealed(frame) };
+            let len = frame.len() - if round % 7 == 6 { (x >> 40) as usize % frame.len() } else { 0 };
+            let head = &frame[..len.min(128)];
+            if let Some(found) = usual(head, len, &overlay) {
+                assert_eq!(Ok(found), outer(head, len, &overlay), "{frame:02x?}");
+                usual_ones += 1;
+            }
+        }
+        let frame = sealed(good);
+        assert_eq!(usual(&frame, frame.len(), &overlay), Some(expected));
+        assert!(usual_ones > 50_000, "{usual_ones}");
+    }
+}
