@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod control;
 pub mod cpu;
 pub mod demo;
 pub mod eth;
@@ -21,3 +22,4 @@ pub mod throughput;
 pub mod traffic;
 pub mod vhost;
 pub mod vtep;
+pub mod workers;

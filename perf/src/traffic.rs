@@ -5,10 +5,13 @@ use crate::frames::{FLOWS_MAX, Sizes};
 use crate::generator::{Direction, Generator, Link, Options, Progress, Report, Way};
 use crate::rate::Rate;
 use crate::vtep::Tunnel;
+use crate::workers::{self, Watch, Worker};
 use clap::Args;
 use dray_config::{Role, SocketName};
+use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -78,9 +81,22 @@ pub struct TrafficArgs {
     /// Take the time that frames are under way; always on with --rate
     #[arg(long)]
     pub latency: bool,
+    /// Show where the time of the workers goes while frames are sent: the control socket of the drayd that is measured
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Output<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// The workers, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<&'a [Worker]>,
 }
 
 impl StreamArgs {
@@ -216,6 +232,11 @@ fn live(p: &Progress) -> String {
 /// What went wrong.
 pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), String> {
     let options = args.options(ends)?;
+    let duration = Duration::from_secs_f64(args.duration);
+    let watch = args.control.as_deref().map(|socket| {
+        Watch::start(socket).map_err(|e| format!("--control {e}: it is to be the control socket of a drayd that runs"))
+    });
+    let watch = watch.transpose()?;
     if let Some(cpu) = args.stream.cpu {
         cpu::pin(cpu)?;
     }
@@ -229,16 +250,25 @@ pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), St
             let _ = std::io::stderr().flush();
         }
     };
-    let report = generator.run(Duration::from_secs_f64(args.duration), &stop, show);
+    if let Some(watch) = &watch {
+        watch.begin(duration);
+    }
+    let report = generator.run(duration, &stop, show);
+    let watched = watch.map(Watch::end).transpose();
     if is_terminal {
         eprint!("\r\x1b[K");
     }
     let report = report?;
+    // What was measured is told even if drayd has gone since.
+    let workers = watched.as_ref().ok().and_then(Option::as_deref);
     if args.json {
-        println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?);
+        let output = Output { report: &report, workers };
+        println!("{}", serde_json::to_string(&output).map_err(|e| e.to_string())?);
     } else {
         print(&report, &args.size);
+        print!("{}", workers::text(workers.unwrap_or_default()));
     }
+    watched.map_err(|e| format!("--control {e}"))?;
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 

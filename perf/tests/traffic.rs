@@ -315,6 +315,39 @@ fn the_command_reports() {
 }
 
 #[test]
+fn the_command_tells_where_the_time_goes() {
+    let _turn = turn();
+    let drayd = Drayd::start("memif", 1, BRIDGE);
+    let socket = drayd.dir.path().join("dray.sock").display().to_string();
+    for flags in [&["--flows", "100", "--control", &socket, "--json"][..], &["--control", &socket]] {
+        let output = drayd.perf(flags);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        if !flags.contains(&"--json") {
+            let mut lines = text.lines().skip_while(|line| !line.starts_with("worker on CPU "));
+            assert!(lines.next().is_some_and(|line| line.contains("ticks,")), "{text}");
+            assert!(lines.any(|line| line.trim_start().starts_with("forward ")), "{text}");
+            continue;
+        }
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let [worker] = &report["workers"].as_array().unwrap()[..] else { panic!("{report}") };
+        let figure = |name: &str| worker[name].as_f64().unwrap();
+        assert!((0.0..1.0).contains(&figure("idle")) && figure("ns_per_packet") > 0.0, "{report}");
+        // It is asked when not quite all has been sent.
+        let sent = report["a_to_b"]["sent"].as_f64().unwrap();
+        assert!(figure("packets") > 0.0 && figure("packets") <= sent, "{report}");
+        let stages = worker["stages"].as_array().unwrap();
+        let names: Vec<&str> = stages.iter().map(|s| s["stage"].as_str().unwrap()).collect();
+        assert!(names.starts_with(&["receive", "parse"]) && names.ends_with(&["send", "release"]), "{report}");
+    }
+    let nowhere = drayd.dir.path().join("nowhere.sock").display().to_string();
+    let output = drayd.perf(&["--control", &nowhere]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(error.contains(&format!("--control {nowhere}: No such file")), "{error}");
+}
+
+#[test]
 fn a_switch_without_that_address_is_named() {
     let _turn = turn();
     let drayd = Drayd::start("memif", 1, VXLAN);

@@ -1,9 +1,9 @@
 //! Memory of each thing that there may be many of, the start with many, and FDB entries in batches.
 
+use crate::control::Control;
 use crate::peer::{Dray, Switch};
 use crate::report::{Column, Document, Table, Tone};
 use crate::scale::case::{head, memif};
-use crate::scale::wire::Control;
 use crate::scale::{Results, ScaleArgs, wait};
 use dray_config::rpc::{FdbBatch, FdbStatic, Request, Status};
 use dray_config::{Mac, Member, Role, SocketName};

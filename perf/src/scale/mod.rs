@@ -13,6 +13,7 @@ pub use case::Axis;
 pub use memory::{Batch, Memory, Start};
 
 use crate::bench::median;
+use crate::control::Control;
 use crate::cpu;
 use crate::peer::{Dray, Switch};
 use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use wire::{Control, Counts, Links};
+use wire::{Counts, Links};
 
 /// How `dray-perf scale` is told what to measure.
 #[derive(Args, Clone, Debug)]

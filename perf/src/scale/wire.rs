@@ -4,15 +4,9 @@ use crate::frames::{Frames, Walk};
 use crate::scale::case::{Case, GATEWAY, LOCAL};
 use crate::vtep::Tunnel;
 use dray_config::SocketName;
-use dray_config::rpc::{FdbBatch, FdbLoaded, Request, RpcError};
 use dray_vhost::memif::{Client, ClientOptions};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -210,61 +204,5 @@ impl Links {
             std::thread::sleep(Duration::from_millis(1));
         }
         Err("drayd does not ask for its gateway's address".into())
-    }
-}
-
-/// A connection to drayd's control socket.
-pub(super) struct Control(BufReader<UnixStream>);
-
-impl Control {
-    /// Connects, as soon as there is somebody.
-    ///
-    /// # Errors
-    /// If nobody is.
-    pub fn open(socket: &Path) -> Result<Control, String> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match UnixStream::connect(socket) {
-                Ok(stream) => return Ok(Control(BufReader::new(stream))),
-                Err(e) if Instant::now() > end => return Err(format!("{}: {e}", socket.display())),
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
-    /// What it answers to `request`.
-    ///
-    /// # Errors
-    /// What it refuses, or that it has ended.
-    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, String> {
-        #[derive(Deserialize)]
-        struct Answer<T> {
-            result: Option<T>,
-            error: Option<RpcError>,
-        }
-        let mut line = String::new();
-        let io = |e: std::io::Error| format!("drayd's control socket: {e}");
-        self.0.get_mut().write_all((request.encode(1) + "\n").as_bytes()).map_err(io)?;
-        self.0.read_line(&mut line).map_err(io)?;
-        let answer: Answer<T> = serde_json::from_str(&line).map_err(|e| format!("drayd's answer: {e}"))?;
-        match answer {
-            Answer { result: Some(result), .. } => Ok(result),
-            Answer { error: Some(error), .. } => Err(format!("drayd refuses: {error}")),
-            _ => Err("drayd's answer has no result".into()),
-        }
-    }
-
-    /// Adds or deletes static entries.
-    ///
-    /// # Errors
-    /// If one was refused.
-    pub fn load(&mut self, batch: FdbBatch, delete: bool) -> Result<(), String> {
-        for request in batch.into_requests(delete) {
-            let loaded: FdbLoaded = self.call(&request)?;
-            if let Some(refused) = loaded.refused.first() {
-                return Err(format!("drayd refuses an FDB entry: {}", refused.reason));
-            }
-        }
-        Ok(())
     }
 }
