@@ -52,13 +52,24 @@ fn all_switches_are_measured() {
         let ovs =
             names.contains(&"OVS-DPDK") || absent.iter().any(|a| a[0] == "OVS-DPDK") || log.contains("without OVS");
         assert!(names.starts_with(&["Dray", "testpmd io"]) && ovs, "{names:?} {absent:?}\n{log}");
+        let stages = case["stages"]["stages"].as_array().unwrap_or_else(|| panic!("{case}\n{log}"));
+        let names: Vec<&str> = stages.iter().map(|s| s["stage"].as_str().unwrap()).collect();
+        let first_and_last = names.starts_with(&["receive", "parse"]) && names.ends_with(&["send", "release"]);
+        assert!(first_and_last, "{names:?}\n{log}");
+        assert_eq!(names.contains(&"encap"), case["way"] == "encapsulate", "{names:?}\n{log}");
         for f in figures {
             assert!(f["mpps"].as_f64().unwrap() > 0.0 && f["wrong"] == 0, "{f}\n{log}");
         }
     }
     assert_eq!(json["same"].as_array().unwrap().len(), 2);
     let page = std::fs::read_to_string(&page).unwrap();
-    for part in ["memif 60 B, 1 flow", "VXLAN encapsulation 60 B, 100 flows", "--forward-mode=io", "DIR/dray.toml"] {
+    for part in [
+        "Where the time goes",
+        "memif 60 B, 1 flow",
+        "VXLAN encapsulation 60 B, 100 flows",
+        "--forward-mode=io",
+        "DIR/dray.toml",
+    ] {
         assert!(page.contains(part) || text.contains(part), "{part}");
     }
     // Nothing is left but what was asked for.

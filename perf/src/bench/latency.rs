@@ -153,7 +153,7 @@ impl Results {
             Column::right("lost of 10^6"),
             Column::left("reached"),
         ];
-        let mut table = Table::new("", columns);
+        let mut table = Table::new("How long 60-byte frames are under way, by load, in microseconds", columns);
         for c in &self.latency {
             for l in &c.loads {
                 let reached = c.reached().filter(|_| l.load == HALF);
@@ -219,6 +219,7 @@ mod tests {
             reports: [0.0, 0.0, dray, testpmd].map(report).into(),
             probes: vec![100.0],
             passes: 1,
+            stages: None,
         };
         let rounds = [round(10_000.0, 6_000.0), round(20_000.0, 14_000.0), round(10_000.0, 15_000.0)];
         let l = at_load(HALF, 1, &rounds).unwrap();
@@ -231,7 +232,7 @@ mod tests {
             probes: Vec::new(),
         };
         assert_eq!((of(5.0).reached(), of(5.1).reached()), (Some(true), Some(false)));
-        let none = [Round { reports: vec![Report::default(); 2], probes: Vec::new(), passes: 1 }];
+        let none = [Round { reports: vec![Report::default(); 2], probes: Vec::new(), passes: 1, stages: None }];
         assert_eq!(at_load(HALF, 0, &none), None);
     }
 }

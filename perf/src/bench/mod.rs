@@ -25,6 +25,7 @@ use crate::memif::{self, Memif};
 use crate::peer::{Dray, HugePages, Kind, Memory, Overlay, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;
+use crate::workers::{self, Work};
 use dray_config::{Role, SocketName, rpc};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use results::{Contestant, Machine, Method, Started};
@@ -98,6 +99,10 @@ struct Seat {
     switch: Switch,
     /// Its private memory when its links had come up, and now.
     memory: [u64; 2],
+    /// Dray: what its workers had done before it was paused.
+    done: Option<Vec<rpc::WorkerInfo>>,
+    /// Dray: what its worker did in the last measurement.
+    work: Option<Work>,
 }
 
 /// A run that goes on.
@@ -117,6 +122,8 @@ struct Round {
     probes: Vec<f64>,
     /// How often it was measured until the machine did not change meanwhile.
     passes: usize,
+    /// What Dray's worker did, if that was looked at.
+    stages: Option<Work>,
 }
 
 impl Bench {
@@ -230,6 +237,9 @@ impl Bench {
             source.learn(stop)?;
             Ok((source, before))
         });
+        // Only Dray has a control socket.
+        let is_dray = peer.name() == self.dray.name();
+        let done = is_dray.then(|| workers::totals(&switch.control()));
         let paused = switch.pause();
         if stop.load(Ordering::Relaxed) {
             return Err("interrupted".into());
@@ -237,8 +247,9 @@ impl Bench {
         paused?;
         let failed = |e| format!("{case}, {}: {e}\nits last words:\n{}", peer.name(), switch.log());
         let (source, before) = connected.map_err(failed)?;
+        let done = done.transpose().map_err(failed)?;
         let memory = [before, switch.private_memory()];
-        Ok(Seat { source, switch, memory })
+        Ok(Seat { source, switch, memory, done, work: None })
     }
 
     /// Lets a switch run, and measures it, with so many frames a second; 0: as many as it takes.
@@ -248,8 +259,16 @@ impl Bench {
         if stop.load(Ordering::Relaxed) {
             return Err("interrupted".into());
         }
+        // Its counters are asked for when all is measured, so that nothing is asked of it meanwhile.
+        let now = seat.done.is_some().then(|| workers::totals(&seat.switch.control()));
         seat.switch.pause()?;
-        report.map_err(|e| format!("{e}\nits last words:\n{}", seat.switch.log()))
+        let failed = |e| format!("{e}\nits last words:\n{}", seat.switch.log());
+        let report = report.map_err(failed)?;
+        if let (Some(before), Some(now)) = (&mut seat.done, now.transpose().map_err(failed)?) {
+            seat.work = workers::since(before, &now).into_iter().next();
+            *before = now;
+        }
+        Ok(report)
     }
 
     fn options<E>(&self, case: Case, ends: [E; 2]) -> Options<E> {
@@ -423,6 +442,7 @@ impl Run<'_> {
             absent,
             probes: rounds.iter().map(|r| r.probes.clone()).collect(),
             repeated,
+            stages: rounds.last().and_then(|r| r.stages.clone()),
         })
     }
 
@@ -481,7 +501,7 @@ impl Run<'_> {
             passes += 1;
             let (reports, probes) = pass(self)?;
             if mood::steady(&probes) || passes == PASSES {
-                return Ok(Round { reports, probes, passes });
+                return Ok(Round { reports, probes, passes, stages: None });
             }
             let (first, last) = (probes.first().unwrap_or(&0.0), probes.last().unwrap_or(&0.0));
             (self.say)(&format!("  once more: from {first:.0} to {last:.0} ns between the CPUs"));
@@ -505,7 +525,7 @@ impl Run<'_> {
                 self.started.push(how(case, switch, &seat.switch));
             }
         }
-        self.passes(|run| {
+        let round = self.passes(|run| {
             let mut reports = vec![Report::default(); peers.len()];
             let mut probes = vec![run.probe()?];
             for (which, seat) in &mut seats {
@@ -513,7 +533,8 @@ impl Run<'_> {
                 probes.push(run.probe()?);
             }
             Ok((reports, probes))
-        })
+        })?;
+        Ok(Round { stages: seats.into_iter().find_map(|(_, seat)| seat.work), ..round })
     }
 }
 

@@ -5,7 +5,10 @@ use super::mood;
 use super::results::{Figures, Measured, NOISE, Results};
 use super::stats::median;
 use crate::peer::Kind;
-use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Table, Tone};
+use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
+use crate::workers::Work;
+use dray_config::rpc::StageInfo;
+use dray_switch::clock::Stage;
 use std::fmt::Write;
 
 impl Results {
@@ -22,9 +25,10 @@ impl Results {
         if charts {
             self.ratio_chart(section);
             self.charts(document.section("By MACs and by size"));
-            // A few cases make no curve.
-            document.sections.retain(|s| !s.blocks.is_empty());
         }
+        self.stages(document.section("Where the time goes"), charts);
+        // A few cases make no curve.
+        document.sections.retain(|s| !s.blocks.is_empty());
         if !self.latency.is_empty() {
             self.latency_section(document.section("Latency"), charts);
         }
@@ -108,7 +112,7 @@ impl Results {
         let rest = &others[1.min(others.len())..];
         columns.extend(rest.iter().map(|name| Column::left(format!("Dray / {name}"))));
         columns.push(Column::right("CPUs ns"));
-        let mut table = Table::new("", columns);
+        let mut table = Table::new("Million frames a second of each switch, and their ratios", columns);
         for c in &self.cases {
             let tone = match c.reached() {
                 _ if self.void.is_some() => Tone::Bad,
@@ -183,6 +187,61 @@ impl Results {
             lines.series(s.switch, points);
         }
         section.add(lines);
+    }
+
+    /// What the stages of Dray take.
+    fn stages(&self, section: &mut Section, charts: bool) {
+        let cases: Vec<(Case, &Work, f64)> = self
+            .cases
+            .iter()
+            .filter_map(|c| Some((c.case, c.stages.as_ref()?, 1e3 / *c.figures.first()?.rounds.last()?)))
+            .collect();
+        let has = |name: &str| cases.iter().any(|(_, work, _)| work.stages.iter().any(|s| s.stage == name));
+        let names: Vec<&str> = Stage::ALL.iter().map(|s| s.name()).filter(|name| has(name)).collect();
+        if names.is_empty() {
+            return;
+        }
+        section.paragraph(
+            "What the stages of Dray's worker took of a frame, in the last round that counts of each case. drayd's own counters \
+             tell, which time one burst in 31: what they said after the measurement, less what they said before it. What a \
+             stage took is divided by all frames received, so that the stages add up, also those that have to do with few \
+             frames, such as learning and flooding. \"Worker\" is what the worker took in all, with what lies between the \
+             stages; \"frame to frame\" is what passed from one frame to the next, in which a worker that waits for the \
+             generator polls in vain too. Only Dray is shown: the other switches have no counters of these stages.",
+        );
+        // Of a frame, one for each name; none where no frame came by.
+        let of = |work: &Work, figure: fn(&StageInfo) -> f64| -> Vec<Option<f64>> {
+            let stage = |name: &&str| work.stages.iter().find(|s| s.stage == *name);
+            names.iter().map(|name| stage(name).map(|s| figure(s) * work.part(s))).collect()
+        };
+        let ns = |s: &StageInfo| s.ns_per_packet;
+        let ticks = |s: &StageInfo| s.ticks_per_packet;
+        let table = |unit: &str, last: &str| {
+            let mut columns = vec![Column::left("frames")];
+            columns.extend(names.iter().chain(&["stages", "worker", last]).map(|name| Column::right(*name)));
+            Table::new(format!("Dray: {unit} that a frame takes, by stage, in the last round"), columns)
+        };
+        let row = |case: Case, stages: &[Option<f64>], worker: f64, last: f64| {
+            let sum = stages.iter().flatten().sum();
+            let figures = stages.iter().copied().chain([sum, worker, last].map(Some));
+            let text = |figure: Option<f64>| figure.map_or("–".into(), |v| format!("{v:.1}"));
+            std::iter::once(case.to_string()).chain(figures.map(text)).collect::<Vec<_>>()
+        };
+        let y = Axis::linear("time of a frame", "ns");
+        let mut stacks = Stacks::new("Dray: the time of a frame by stage, in the last round", y, names.clone());
+        let (mut in_ns, mut in_ticks) = (table("nanoseconds", "frame to frame"), table("ticks", "frames a burst"));
+        for &(case, work, frame_to_frame) in &cases {
+            stacks.stack(case.to_string(), of(work, ns).into_iter().map(Option::unwrap_or_default));
+            in_ns.row(row(case, &of(work, ns), work.ns_per_packet, frame_to_frame));
+            in_ticks.row(row(case, &of(work, ticks), work.ticks_per_packet, work.packets_per_burst));
+        }
+        if charts {
+            section.add(stacks);
+        }
+        section.add(in_ns);
+        if charts {
+            section.add(in_ticks);
+        }
     }
 
     /// Sentences below the table.
@@ -412,6 +471,7 @@ mod tests {
     use super::super::results::{Contestant, Machine, Method, Same, Started};
     use super::super::stats::Estimate;
     use super::*;
+    use crate::report::Block;
 
     fn figures(switch: &'static str, mpps: f64, testpmd: f64, dray: f64) -> Figures {
         let (r, d) = ([mpps, mpps, 1.1 * mpps], [dray; 3]);
@@ -432,6 +492,7 @@ mod tests {
             absent: vec![("VPP", "it is asleep")],
             probes: vec![vec![100.0, 101.0, 102.0, 103.0]; 3],
             repeated: 1,
+            stages: None,
         };
         Results {
             void,
@@ -485,6 +546,76 @@ mod tests {
         {
             assert!(page.contains(part), "{part}");
         }
+    }
+
+    /// What a worker did, with a clock of two ticks a nanosecond: (stage, ticks for each of its packets, packets).
+    fn work(ticks: f64, stages: &[(&str, f64, u64)]) -> Work {
+        let stage = |&(stage, ticks, sampled): &(&str, f64, u64)| StageInfo {
+            stage: stage.into(),
+            ticks_per_packet: ticks,
+            ns_per_packet: ticks / 2.0,
+            sampled,
+            ..StageInfo::default()
+        };
+        Work {
+            packets_per_burst: 63.5,
+            ticks_per_packet: ticks,
+            ns_per_packet: ticks / 2.0,
+            stages: stages.iter().map(stage).collect(),
+            ..Work::default()
+        }
+    }
+
+    #[test]
+    fn stages_add_up() {
+        let mut results = results(None);
+        let no_stages = |r: &Results| !r.document(true).sections.iter().any(|s| s.heading == "Where the time goes");
+        assert!(no_stages(&results));
+        results.cases[0].stages =
+            Some(work(41.0, &[("receive", 12.0, 1_000), ("send", 20.0, 900), ("release", 8.0, 1_000)]));
+        // Learning is dear, but there is little of it.
+        let some = [("receive", 12.0, 1_000), ("learn", 300.0, 10), ("send", 24.0, 1_000)];
+        results.cases[2].stages = Some(work(40.0, &some));
+        let document = results.document(true);
+        let section = document.sections.iter().find(|s| s.heading == "Where the time goes").unwrap();
+        let [Block::Paragraph(_), Block::Stacks(stacks), Block::Table(ns), Block::Table(ticks)] = &section.blocks[..]
+        else {
+            panic!("{section:?}")
+        };
+        assert_eq!(stacks.parts, ["receive", "learn", "send", "release"]);
+        let values: Vec<_> = stacks.stacks.iter().map(|s| (s.name.as_str(), s.values.clone())).collect();
+        let wanted =
+            [("memif 60 B, 1 flow", vec![6.0, 0.0, 9.0, 4.0]), ("memif 512 B, 1,000 flows", vec![6.0, 1.5, 12.0, 0.0])];
+        assert_eq!(values, wanted);
+        // The last of the case's rounds was 1.1 times 65 Mpps, and 1.1 times 125.
+        let row = |table: &Table, i: usize| table.rows[i].cells[1..].join(" ");
+        assert_eq!(
+            (row(ns, 0), row(ns, 1)),
+            ("6.0 – 9.0 4.0 19.0 20.5 14.0".into(), "6.0 1.5 12.0 – 19.5 20.0 7.3".into())
+        );
+        assert_eq!(
+            (row(ticks, 0), row(ticks, 1)),
+            ("12.0 – 18.0 8.0 38.0 41.0 63.5".into(), "12.0 3.0 24.0 – 39.0 40.0 63.5".into())
+        );
+        assert!(results.document(false).text().unwrap().contains("nanoseconds that a frame takes, by stage"));
+    }
+
+    #[test]
+    fn every_table_says_what_it_shows() {
+        let mut results = results(None);
+        results.cases[0].stages = Some(work(41.0, &[("receive", 12.0, 1_000)]));
+        let document = results.document(true);
+        let tables: Vec<&Table> = document
+            .sections
+            .iter()
+            .flat_map(|s| &s.blocks)
+            .filter_map(|b| match b {
+                Block::Table(table) => Some(table),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(tables.len(), 4);
+        assert!(tables.iter().all(|t| t.caption.len() > 10), "{tables:?}");
     }
 
     #[test]

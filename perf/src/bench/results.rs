@@ -4,6 +4,7 @@ use super::case::Case;
 use super::latency::Latencies;
 use super::stats::{Estimate, median};
 use crate::generator::Report;
+use crate::workers::Work;
 use serde::Serialize;
 
 /// What one switch reached in the rounds of a case.
@@ -88,6 +89,8 @@ pub struct Measured {
     /// Measurements of all switches that do not count, because the machine changed while they went on or was not in the state
     /// that it was in in most rounds, or because a switch passed nothing on.
     pub repeated: usize,
+    /// Where the time of Dray's worker went in the last round that counts.
+    pub stages: Option<Work>,
 }
 
 impl Measured {
@@ -283,6 +286,7 @@ mod tests {
             absent: Vec::new(),
             probes: Vec::new(),
             repeated: 0,
+            stages: None,
         };
         assert_eq!(of(1.25, Some(1.25), 80.0).reached(), Some(true));
         assert_eq!(of(1.24, Some(1.25), 80.0).reached(), Some(false));

@@ -388,7 +388,7 @@ impl Svg {
         let items: Vec<_> = chart.parts.iter().enumerate().map(|(i, part)| (Sample::Part(i), part.clone())).collect();
         let top = self.legend(0.0, &items) + 6.0;
         let names = chart.stacks.iter().map(|s| s.name.as_str());
-        let left = if narrow { 0.0 } else { names.map(text_width).fold(60.0, f64::max).min(230.0) + 12.0 };
+        let left = if narrow { 0.0 } else { names.map(text_width).fold(60.0, f64::max).min(270.0) + 12.0 };
         let right = self.width - 50.0;
         let pitch = if narrow { LINE + 4.0 + STACK + 10.0 } else { STACK + 14.0 };
         let bottom = top + pitch * chart.stacks.len().max(1) as f64;
