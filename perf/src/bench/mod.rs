@@ -442,7 +442,7 @@ impl Run<'_> {
             absent,
             probes: rounds.iter().map(|r| r.probes.clone()).collect(),
             repeated,
-            stages: rounds.last().and_then(|r| r.stages.clone()),
+            stages: stats::middle(&dray).and_then(|which| rounds[which].stages.clone()),
         })
     }
 

@@ -3,7 +3,7 @@
 use super::case::{Case, Way, thousands};
 use super::mood;
 use super::results::{Figures, Measured, NOISE, Results};
-use super::stats::median;
+use super::stats::{median, middle};
 use crate::peer::Kind;
 use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use crate::workers::Work;
@@ -194,7 +194,10 @@ impl Results {
         let cases: Vec<(Case, &Work, f64)> = self
             .cases
             .iter()
-            .filter_map(|c| Some((c.case, c.stages.as_ref()?, 1e3 / *c.figures.first()?.rounds.last()?)))
+            .filter_map(|c| {
+                let rounds = &c.figures.first()?.rounds;
+                Some((c.case, c.stages.as_ref()?, 1e3 / rounds[middle(rounds)?]))
+            })
             .collect();
         let has = |name: &str| cases.iter().any(|(_, work, _)| work.stages.iter().any(|s| s.stage == name));
         let names: Vec<&str> = Stage::ALL.iter().map(|s| s.name()).filter(|name| has(name)).collect();
@@ -202,12 +205,13 @@ impl Results {
             return;
         }
         section.paragraph(
-            "What the stages of Dray's worker took of a frame, in the last round that counts of each case. drayd's own counters \
-             tell, which time one burst in 31: what they said after the measurement, less what they said before it. What a \
-             stage took is divided by all frames received, so that the stages add up, also those that have to do with few \
-             frames, such as learning and flooding. \"Worker\" is what the worker took in all, with what lies between the \
-             stages; \"frame to frame\" is what passed from one frame to the next, in which a worker that waits for the \
-             generator polls in vain too. Only Dray is shown: the other switches have no counters of these stages.",
+            "What the stages of Dray's worker took of a frame, in the round of each case in which its rate was the median one \
+             (the lower of two). drayd's own counters tell, which time one burst in 31: what they said after the \
+             measurement, less what they said before it. What a stage took is divided by all frames received, so that the \
+             stages add up, also those that have to do with few frames, such as learning and flooding. \"Worker\" is what \
+             the worker took in all, with what lies between the stages; \"frame to frame\" is what passed from one frame to \
+             the next, in which a worker that waits for the generator polls in vain too. Only Dray is shown: the other \
+             switches have no counters of these stages.",
         );
         // Of a frame, one for each name; none where no frame came by.
         let of = |work: &Work, figure: fn(&StageInfo) -> f64| -> Vec<Option<f64>> {
@@ -219,7 +223,7 @@ impl Results {
         let table = |unit: &str, last: &str| {
             let mut columns = vec![Column::left("frames")];
             columns.extend(names.iter().chain(&["stages", "worker", last]).map(|name| Column::right(*name)));
-            Table::new(format!("Dray: {unit} that a frame takes, by stage, in the last round"), columns)
+            Table::new(format!("Dray: {unit} that a frame takes, by stage, in the median round"), columns)
         };
         let row = |case: Case, stages: &[Option<f64>], worker: f64, last: f64| {
             let sum = stages.iter().flatten().sum();
@@ -228,7 +232,7 @@ impl Results {
             std::iter::once(case.to_string()).chain(figures.map(text)).collect::<Vec<_>>()
         };
         let y = Axis::linear("time of a frame", "ns");
-        let mut stacks = Stacks::new("Dray: the time of a frame by stage, in the last round", y, names.clone());
+        let mut stacks = Stacks::new("Dray: the time of a frame by stage, in the median round", y, names.clone());
         let (mut in_ns, mut in_ticks) = (table("nanoseconds", "frame to frame"), table("ticks", "frames a burst"));
         for &(case, work, frame_to_frame) in &cases {
             stacks.stack(case.to_string(), of(work, ns).into_iter().map(Option::unwrap_or_default));
@@ -587,11 +591,11 @@ mod tests {
         let wanted =
             [("memif 60 B, 1 flow", vec![6.0, 0.0, 9.0, 4.0]), ("memif 512 B, 1,000 flows", vec![6.0, 1.5, 12.0, 0.0])];
         assert_eq!(values, wanted);
-        // The last of the case's rounds was 1.1 times 65 Mpps, and 1.1 times 125.
+        // The median of the case's rounds was 65 Mpps, and 125.
         let row = |table: &Table, i: usize| table.rows[i].cells[1..].join(" ");
         assert_eq!(
             (row(ns, 0), row(ns, 1)),
-            ("6.0 – 9.0 4.0 19.0 20.5 14.0".into(), "6.0 1.5 12.0 – 19.5 20.0 7.3".into())
+            ("6.0 – 9.0 4.0 19.0 20.5 15.4".into(), "6.0 1.5 12.0 – 19.5 20.0 8.0".into())
         );
         assert_eq!(
             (row(ticks, 0), row(ticks, 1)),

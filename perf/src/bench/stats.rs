@@ -65,6 +65,13 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// Which value is the middle one; of an even number, the smaller of the middle two.
+pub fn middle(values: &[f64]) -> Option<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    order.get(order.len().saturating_sub(1) / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +81,14 @@ mod tests {
         assert_eq!(median(&[]), 0.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn which_is_the_middle_one() {
+        assert_eq!(middle(&[]), None);
+        assert_eq!(middle(&[7.0]), Some(0));
+        assert_eq!(middle(&[3.0, 1.0, 2.0]), Some(2));
+        assert_eq!(middle(&[4.0, 1.0, 2.0, 3.0]), Some(2));
     }
 
     #[test]
