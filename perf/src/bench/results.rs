@@ -89,7 +89,7 @@ pub struct Measured {
     /// Measurements of all switches that do not count, because the machine changed while they went on or was not in the state
     /// that it was in in most rounds, or because a switch passed nothing on.
     pub repeated: usize,
-    /// Where the time of Dray's worker went, in the round that counts in which its rate was the [`middle`](super::stats::middle) one.
+    /// Where the time of Dray's worker went, in the round in which its rate was the median one, the lower of two.
     pub stages: Option<Work>,
 }
 
