@@ -121,7 +121,7 @@ impl Worker {
     fn poll(&self, q: &mut RxQueue, hands: &mut Hands) -> bool {
         let Hands { tx, pipeline, burst, scratch } = hands;
         burst.clear();
-        burst.head_len = q.head_len;
+        burst.set_head_len(q.head_len);
         pipeline.clock.begin();
         q.queue.rx.receive(burst);
         pipeline.clock.mark(Stage::Receive, burst.len());

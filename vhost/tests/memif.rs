@@ -64,7 +64,7 @@ fn take_burst(rx: &mut dyn Rx, burst: &mut Burst, frames: &mut Vec<Vec<u8>>) {
     rx.receive(burst);
     for i in 0..burst.len() {
         let f = burst.frame(i as u16);
-        assert!(f.head().len() >= f.len().min(burst.head_len));
+        assert!(f.head().len() >= f.len().min(burst.head_len()));
         let mut bytes = f.head().to_vec();
         for s in burst.segments(f) {
             // SAFETY: the segment is readable until release.

@@ -247,7 +247,7 @@ fn round<'a>(case: &Case, switch: &mut Switch, peers: &mut [Peer], frames: &mut 
 fn turn(switch: &mut Switch) {
     let Switch { rx, out, burst, pipeline, tables, fdb } = switch;
     burst.clear();
-    burst.head_len = if matches!(tables.ports[0], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD };
+    burst.set_head_len(if matches!(tables.ports[0], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD });
     pipeline.clock.begin();
     rx.receive(burst);
     pipeline.clock.mark(Stage::Receive, burst.len());

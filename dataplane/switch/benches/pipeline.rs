@@ -94,7 +94,7 @@ fn run(flows: u32, port: u16, encapsulate: bool) -> f64 {
             for _ in 0..bursts.unwrap_or(256) {
                 pipeline.clock.begin();
                 burst.clear();
-                burst.head_len = if port == 2 { HEAD_UNDERLAY } else { HEAD };
+                burst.set_head_len(if port == 2 { HEAD_UNDERLAY } else { HEAD });
                 for _ in 0..BURST {
                     // SAFETY: `frames` lives longer than the burst is used.
                     unsafe { burst.push(frames[at].as_ptr(), 60, 0) };

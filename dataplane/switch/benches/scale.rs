@@ -167,7 +167,7 @@ impl Subject {
         while start.elapsed() < duration {
             for _ in 0..64 {
                 burst.clear();
-                burst.head_len = if self.port == 1 { HEAD_UNDERLAY } else { HEAD };
+                burst.set_head_len(if self.port == 1 { HEAD_UNDERLAY } else { HEAD });
                 for _ in 0..BURST {
                     // SAFETY: `frames` is not touched as long as the burst is used, and each has more bytes than this.
                     unsafe { burst.push(self.frames[self.at].as_ptr(), self.len as u32, 0) };

@@ -98,6 +98,12 @@ impl Frame {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
+    /// How many they are.
+    #[inline(always)]
+    pub(crate) fn head_len(&self) -> usize {
+        usize::from(self.end) - usize::from(self.start)
+    }
+
     /// The Ethernet header of a frame as it was received, if it is long enough for one.
     #[inline(always)]
     pub(crate) fn received_ethernet(&self) -> Option<&[u8; 14]> {
@@ -157,8 +163,7 @@ pub struct Burst {
     copies: usize,
     chain: Vec<Segment>,
     owned: Vec<Vec<u8>>,
-    /// How much of each frame [`crate::Rx::receive`] copies into the head: [`HEAD`] or [`HEAD_UNDERLAY`].
-    pub head_len: usize,
+    head_len: usize,
     /// Whether any frame has something pending.
     offloads: bool,
     /// Frames of this burst given up so far, by reason: the receiving port's.
@@ -197,17 +202,32 @@ impl Burst {
     pub fn clear(&mut self) {
         self.n = 0;
         self.copies = 0;
-        self.chain.clear();
         self.owned.clear();
-        if self.offloads {
-            self.clear_offloads();
+        // What few bursts have is taken out of the frames here, and not written into each frame that doesn't have it.
+        if self.offloads | !self.chain.is_empty() {
+            self.clear_extras();
         }
     }
 
     #[cold]
-    fn clear_offloads(&mut self) {
+    fn clear_extras(&mut self) {
         self.offloads = false;
-        self.frames.0.iter_mut().for_each(|frame| frame.pending = Pending::NONE);
+        self.chain.clear();
+        for frame in &mut self.frames.0 {
+            (frame.pending, frame.more) = (Pending::NONE, (0, 0));
+        }
+    }
+
+    /// How much of each frame [`crate::Rx::receive`] copies into the head, in bytes: [`HEAD`] or [`HEAD_UNDERLAY`].
+    #[inline(always)]
+    pub fn head_len(&self) -> usize {
+        self.head_len
+    }
+
+    /// Sets it, to [`HEAD_MAX`] at most.
+    #[inline(always)]
+    pub fn set_head_len(&mut self, bytes: usize) {
+        self.head_len = bytes.min(HEAD_MAX);
     }
 
     /// Says what is left to be done to the frame pushed last, of which up to [`HEAD_MAX`] bytes should be in the head. If that
@@ -222,6 +242,8 @@ impl Burst {
                 true
             }
             None => {
+                // The next frame takes its place, and is not to have its chain.
+                frame.more = (0, 0);
                 self.n -= 1;
                 false
             }
@@ -281,18 +303,19 @@ impl Burst {
         let head_len = self.head_len;
         let frame = &mut self.frames[self.n as u16];
         let take = (len as usize).min(head_len);
-        // SAFETY: `take` bytes are readable (the caller) and fit the head (`head_len` is at most HEAD_MAX, and
-        // `min` here lets the compiler see it).
+        // SAFETY: `take` bytes are readable (the caller) and fit the head (`set_head_len` sets HEAD_MAX at most).
         unsafe {
             let head = frame.bytes.as_mut_ptr().add(HEADROOM);
-            crate::mem::copy(data, head, take.min(HEAD_MAX));
+            crate::mem::copy(data, head, take);
             frame.body = Segment::new(data.add(take), len - take as u32);
         }
         frame.start = HEADROOM as u16;
         frame.end = (HEADROOM + take) as u16;
         frame.len = len;
-        frame.more = (0, 0);
-        frame.mbuf = mbuf;
+        // Its owner takes it out again when the burst is released.
+        if mbuf != 0 {
+            frame.mbuf = mbuf;
+        }
         self.n += 1;
     }
 

@@ -201,7 +201,7 @@ impl<'a> View<'a> {
     /// Asks the cache for a home bucket.
     #[inline(always)]
     pub fn prefetch(self, home: u32) {
-        mem::prefetch_read(&self.buckets[home as usize & self.mask()]);
+        mem::prefetch_read(self.buckets.as_ptr().wrapping_add(home as usize));
     }
 
     /// Where `key`, whose home is `home`, is.

@@ -101,9 +101,20 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
                 copy_n::<64>(src, dst);
                 copy_n::<64>(src.add(len - 64), dst.add(len - 64));
             }
-            _ => ptr::copy(src, dst, len),
+            _ => copy_any(src, dst, len),
         }
     }
+}
+
+/// [`copy`] of any length. A call, for which a loop puts its registers away, so it is kept out of where that is seldom needed.
+///
+/// # Safety
+/// As [`copy`].
+#[cold]
+#[inline(never)]
+unsafe fn copy_any(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: as in `copy`.
+    unsafe { ptr::copy(src, dst, len) }
 }
 
 /// Copies `N` bytes as one block: whole vector registers, loaded before anything is stored.
@@ -123,16 +134,38 @@ pub unsafe fn copy_n<const N: usize>(src: *const u8, dst: *mut u8) {
 /// received and is not yet released.
 #[inline(always)]
 pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
-    let head = frame.head();
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        if write_head(frame, dst) {
+            write_body(burst, frame, dst);
+        }
+    }
+}
+
+/// Writes the head of `frame` to `dst`. Whether it has a body.
+///
+/// # Safety
+/// `dst` is writable for as many bytes, at most [`Frame::len`].
+#[inline(always)]
+pub unsafe fn write_head(frame: &Frame, dst: *mut u8) -> bool {
+    let len = frame.head_len();
+    // SAFETY: the head is within the frame's bytes (`Burst` keeps that).
+    unsafe { copy(frame.bytes.as_ptr().add(frame.start as usize), dst, len) };
+    frame.len() > len
+}
+
+/// Writes the body of `frame` to where it belongs in the frame that begins at `dst`.
+///
+/// # Safety
+/// As [`write_frame`].
+#[inline]
+pub unsafe fn write_body(burst: &Burst, frame: &Frame, dst: *mut u8) {
     // SAFETY: the head and the segments add up to `Frame::len` (`Burst` keeps that); the segments are readable until release.
     unsafe {
-        copy(head.as_ptr(), dst, head.len());
-        if frame.len() > head.len() {
-            let mut at = dst.add(head.len());
-            for segment in burst.segments(frame) {
-                copy(segment.ptr, at, segment.len as usize);
-                at = at.add(segment.len as usize);
-            }
+        let mut at = dst.add(frame.head_len());
+        for segment in burst.segments(frame) {
+            ptr::copy(segment.ptr, at, segment.len as usize);
+            at = at.add(segment.len as usize);
         }
     }
 }

@@ -82,12 +82,15 @@ impl Switch {
     /// The same, of frames to which something is left to be done.
     fn run_undone(&mut self, port: u16, frames: Vec<(Vec<u8>, Option<Offload>)>) -> Vec<(u16, Vec<u8>)> {
         let mut burst = Burst::default();
-        burst.head_len =
-            if matches!(self.tables.ports[port as usize], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD };
+        burst.set_head_len(if matches!(self.tables.ports[port as usize], PortTable::Underlay) {
+            HEAD_UNDERLAY
+        } else {
+            HEAD
+        });
         let received = frames.len() as u32;
-        let head_len = burst.head_len;
+        let head_len = burst.head_len();
         for (frame, undone) in frames {
-            burst.head_len = if undone.is_some() { HEAD_MAX } else { head_len };
+            burst.set_head_len(if undone.is_some() { HEAD_MAX } else { head_len });
             burst.push_owned(frame);
             assert!(undone.is_none_or(|undone| burst.set_offload(undone)));
         }

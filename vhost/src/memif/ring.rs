@@ -19,7 +19,7 @@ use crate::link::TxQueues;
 use crate::mem::{Regions, guard};
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
-use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_frame};
+use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_body, write_frame, write_head};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -323,6 +323,34 @@ pub(crate) struct Queue {
 // SAFETY: the addresses in a queue are of memory that it holds through `shared`; nothing in it is tied to a thread.
 unsafe impl Send for Queue {}
 
+/// What descriptors are read with: a copy, of which the compiler knows that writing to frames and rings doesn't change it.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    ring: Ring,
+    regions: &'a Regions,
+    own: Option<Buffers>,
+}
+
+impl Reader<'_> {
+    /// Reads and checks descriptor `index`: a piece of a received frame, or an empty buffer to fill.
+    #[inline(always)]
+    fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
+        if CLIENT {
+            let own = self.own?;
+            let ptr = own.at(index & self.ring.mask);
+            if !RX {
+                return Some(Slot { ptr, len: own.size, flags: 0, region: 0 });
+            }
+            let d = self.ring.read(index);
+            (d.len <= own.size).then_some(Slot { ptr, len: d.len, flags: d.flags, region: 0 })
+        } else {
+            let d = self.ring.read(index);
+            let ptr = self.regions.resolve(d.region, d.offset, d.len)?;
+            Some(Slot { ptr, len: d.len, flags: d.flags, region: d.region })
+        }
+    }
+}
+
 impl Queue {
     fn new(ring: Ring, shared: &Arc<Shared>, own: Option<Buffers>, event: OwnedFd, name: String) -> Queue {
         let faults = guard::faults();
@@ -361,22 +389,16 @@ impl Queue {
         self.shared.fault.get().is_none()
     }
 
-    /// Reads and checks descriptor `index`: a piece of a received frame, or an empty buffer to fill.
+    /// What descriptors are read with, and the room for what they say.
+    #[inline(always)]
+    fn reader(&mut self) -> (Reader<'_>, &mut [Slot; BURST]) {
+        (Reader { ring: self.ring, regions: &self.shared.regions, own: self.own }, &mut self.slots)
+    }
+
+    /// [`Reader::read`] of a single descriptor.
     #[inline(always)]
     fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
-        if CLIENT {
-            let own = self.own.as_ref()?;
-            let ptr = own.at(index & self.ring.mask);
-            if !RX {
-                return Some(Slot { ptr, len: own.size, flags: 0, region: 0 });
-            }
-            let d = self.ring.read(index);
-            (d.len <= own.size).then_some(Slot { ptr, len: d.len, flags: d.flags, region: 0 })
-        } else {
-            let d = self.ring.read(index);
-            let ptr = self.shared.regions.resolve(d.region, d.offset, d.len)?;
-            Some(Slot { ptr, len: d.len, flags: d.flags, region: d.region })
-        }
+        Reader { ring: self.ring, regions: &self.shared.regions, own: self.own }.read::<CLIENT, RX>(index)
     }
 
     /// Offers the buffers of a receiving client that are not with the peer.
@@ -447,17 +469,20 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         let max = q.shared.max_frame.load(Ordering::Relaxed);
 
         // First all descriptors, so that the fetching of the frames' bytes overlaps.
-        let room = (available as usize).min(burst.room());
-        let (mut n, mut bad) = (room, false);
+        let room = (available as usize).min(burst.room()).min(BURST);
+        let (mut n, mut bad) = (0, false);
         let mut flags = 0;
-        for i in 0..room {
-            let Some(slot) = q.read::<CLIENT, true>(q.next.wrapping_add(i as u16)) else {
-                (n, bad) = (i, true);
+        let next = q.next;
+        let (reader, slots) = q.reader();
+        for place in &mut slots[..room] {
+            let Some(slot) = reader.read::<CLIENT, true>(next.wrapping_add(n as u16)) else {
+                bad = true;
                 break;
             };
             prefetch_frame(slot.ptr, slot.len);
             flags |= slot.flags;
-            q.slots[i] = slot;
+            *place = slot;
+            n += 1;
         }
 
         if flags & FLAG_NEXT == 0 {
@@ -561,20 +586,81 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         if free < frames.len() {
             free = self.free()?;
         }
-        let max = self.0.shared.max_frame.load(Ordering::Relaxed) as usize;
-        let base = self.0.next;
         let q = &mut self.0;
-
-        let ready = free.min(frames.len());
-        for i in 0..ready {
-            let slot = q.read::<CLIENT, false>(base.wrapping_add(i as u16)).ok_or("a bad descriptor")?;
+        let max = q.shared.max_frame.load(Ordering::Relaxed) as usize;
+        let base = q.next;
+        let (reader, slots) = q.reader();
+        let slots = &mut slots[..free.min(frames.len()).min(BURST)];
+        for (place, i) in slots.iter_mut().zip(0..) {
+            let slot = reader.read::<CLIENT, false>(base.wrapping_add(i)).ok_or("a bad descriptor")?;
             prefetch_write(slot.ptr.as_ptr());
-            q.slots[i] = slot;
+            *place = slot;
         }
 
-        let mut used = 0;
+        // Nearly always each frame fits the buffer that was prepared for it. Bodies are a loop of their own: frames that have none are
+        // written without a call.
+        let (mut used, mut bytes, mut bodies) = (0, 0, false);
+        for (&i, &slot) in frames.iter().zip(&*slots) {
+            let frame = burst.frame(i);
+            let len = frame.len();
+            if len > max.min(slot.len as usize) {
+                break;
+            }
+            // SAFETY: `read` found `slot.len` bytes within a region that `shared` keeps mapped, and the frame has no
+            // more; its pieces are in other buffers than those the peer offered to be filled, or the peer's frame is
+            // the peer's loss.
+            bodies |= unsafe { write_head(frame, slot.ptr.as_ptr()) };
+            reader.ring.write(base.wrapping_add(used as u16), 0, slot.region, len as u32);
+            used += 1;
+            bytes += len as u64;
+        }
+        if bodies {
+            for (&i, slot) in frames[..used].iter().zip(&*slots) {
+                // SAFETY: as above.
+                unsafe { write_body(burst, burst.frame(i), slot.ptr.as_ptr()) };
+            }
+        }
+        sent.packets += used as u32;
+        sent.bytes += bytes;
+        if used < frames.len() {
+            (used, free) = self.send_rest(burst, frames, used, free, drops, sent)?;
+        }
+
+        let q = &mut self.0;
+        if used != 0 {
+            q.next = base.wrapping_add(used as u16);
+            if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
+            if q.asleep() {
+                q.interrupt.raise();
+            }
+            // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one
+            // transfer instead of one to read and one to write.
+            let ahead = free.saturating_sub(used).min(BURST);
+            for i in (0..ahead).step_by(64 / DESC) {
+                prefetch_write(q.ring.desc(q.next.wrapping_add(i as u16)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on from the frame that does not fit its buffer, or has none; the `used` before it do. How many descriptors are used
+    /// in the end, of how many that were free.
+    #[cold]
+    #[inline(never)]
+    fn send_rest(
+        &mut self,
+        burst: &Burst,
+        frames: &[u16],
+        mut used: usize,
+        mut free: usize,
+        drops: &mut Drops,
+        sent: &mut Sent,
+    ) -> Result<(usize, usize), &'static str> {
+        let ready = free.min(frames.len());
+        let max = self.0.shared.max_frame.load(Ordering::Relaxed) as usize;
+        let base = self.0.next;
         let mut asked = false;
-        for &i in frames {
+        for &i in &frames[used..] {
             let frame = burst.frame(i);
             let len = frame.len();
             if len > max {
@@ -584,9 +670,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             let q = &mut self.0;
             if used < ready && len <= q.slots[used].len as usize {
                 let slot = q.slots[used];
-                // SAFETY: `read` found `slot.len` bytes within a region that `shared` keeps mapped, and the frame has no
-                // more; its pieces are in other buffers than those the peer offered to be filled, or the peer's frame is
-                // the peer's loss.
+                // SAFETY: as in `send_some`.
                 unsafe { write_frame(burst, frame, slot.ptr.as_ptr()) };
                 q.ring.write(base.wrapping_add(used as u16), 0, slot.region, len as u32);
                 used += 1;
@@ -611,22 +695,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             sent.packets += 1;
             sent.bytes += len as u64;
         }
-
-        let q = &mut self.0;
-        if used != 0 {
-            q.next = base.wrapping_add(used as u16);
-            if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
-            if q.asleep() {
-                q.interrupt.raise();
-            }
-            // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one
-            // transfer instead of one to read and one to write.
-            let ahead = free.saturating_sub(used).min(BURST);
-            for i in (0..ahead).step_by(64 / DESC) {
-                prefetch_write(q.ring.desc(q.next.wrapping_add(i as u16)));
-            }
-        }
-        Ok(())
+        Ok((used, free))
     }
 }
 

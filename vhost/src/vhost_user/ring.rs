@@ -389,9 +389,9 @@ impl Ring {
             burst.drops.add(Reason::RxTooBig, 1);
             return Ok(());
         }
-        let head_len = burst.head_len;
+        let head_len = burst.head_len();
         if offload.is_some() {
-            burst.head_len = HEAD_MAX;
+            burst.set_head_len(HEAD_MAX);
         }
         // SAFETY: the parts are in the ring's memory, which stays mapped until the burst is released; there is room (`receive`), and
         // not more than CHAIN_MAX are chained.
@@ -401,7 +401,7 @@ impl Ring {
                 burst.chain(ptr.as_ptr(), *len);
             }
         }
-        burst.head_len = head_len;
+        burst.set_head_len(head_len);
         if let Some(mut offload) = offload {
             if offload.gso == Gso::Udp4 && is_ipv6(burst.frame(burst.len() as u16 - 1).head()) {
                 offload.gso = Gso::Udp6;

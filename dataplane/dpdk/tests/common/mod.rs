@@ -140,7 +140,7 @@ pub fn receive_one(rx: &mut dyn Rx) -> Vec<u8> {
     receive(rx, &mut burst);
     assert_eq!((burst.len(), burst.drops.total()), (1, 0));
     let head = burst.frame(0).head().len();
-    assert_eq!(head, burst.frame(0).len().min(burst.head_len));
+    assert_eq!(head, burst.frame(0).len().min(burst.head_len()));
     let bytes = bytes(&burst, burst.frame(0));
     rx.release(&mut burst);
     bytes

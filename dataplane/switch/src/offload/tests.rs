@@ -256,7 +256,7 @@ impl Tx for Port {
 /// Appends `bytes` with a head of `head` bytes, in segments as long as `lengths` says, again and again.
 #[allow(unsafe_code)]
 fn push(burst: &mut Burst, bytes: &'static [u8], head: usize, lengths: &[usize]) {
-    burst.head_len = head;
+    burst.set_head_len(head);
     let mut lengths = lengths.iter().cycle();
     let mut rest = bytes;
     for n in 0.. {
@@ -558,7 +558,7 @@ fn any_request_is_refused_or_done() {
     let (mut done, mut refused) = (0, 0);
     for _ in 0..100_000 {
         burst.clear();
-        burst.head_len = [HEAD_MAX, 64, 1 + random(HEAD_MAX)][random(3)];
+        burst.set_head_len([HEAD_MAX, 64, 1 + random(HEAD_MAX)][random(3)]);
         let (frame, mut offload, _) = CUT[random(4)];
         let mut frame = frame.to_vec();
         match random(4) {

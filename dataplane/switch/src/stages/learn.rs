@@ -41,20 +41,20 @@ impl Seen {
 
 /// The sources of a burst, as they are read.
 pub(crate) struct Sources<'a> {
-    seen: &'a Seen,
+    seen: &'a [u32; SLOTS],
     /// The frames whose sources are to be learned.
     pub(crate) unseen: Live,
 }
 
 impl<'a> Sources<'a> {
     pub(crate) fn new(seen: &'a Seen) -> Self {
-        Sources { seen, unseen: Live::NONE }
+        Sources { seen: &seen.0, unseen: Live::NONE }
     }
 
     /// Frame `i` has the source `key` and came from `ingress`.
     #[inline(always)]
     pub(crate) fn note(&mut self, i: u16, key: u64, ingress: Egress, cx: Context) {
-        if self.seen.0[Seen::slot(key)] != Seen::tag(key, ingress, cx) {
+        if self.seen[Seen::slot(key)] != Seen::tag(key, ingress, cx) {
             cx.fdb.prefetch(cx.fdb.home(key));
             self.unseen.add(i);
         }

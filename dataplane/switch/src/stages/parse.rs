@@ -92,7 +92,7 @@ impl Addresses {
         sources: &mut Sources,
     ) -> Verdict {
         let Addresses(dst, src) = self;
-        if (src & GROUP != 0) | (src == 0) {
+        if src & GROUP != 0 || src == 0 {
             return Verdict::Drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
