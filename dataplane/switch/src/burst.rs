@@ -58,16 +58,22 @@ pub struct Frame {
 pub(crate) struct Meta {
     /// FDB key: bridge and destination address.
     pub dst: u64,
-    /// FDB key: bridge and source address.
-    pub src: u64,
     /// Home bucket of `dst` in the FDB.
     pub dst_bucket: u32,
     /// Where the frame came from, as others reach it.
     pub ingress: Egress,
-    /// The bridge the frame is in.
-    pub bridge: u16,
+    /// Where it leaves, if that is a tunnel.
+    pub egress: Egress,
     /// Priority and drop eligibility of the tag that was taken out (the upper four bits of its TCI), for the next one.
     pub priority: u16,
+}
+
+impl Meta {
+    /// The bridge the frame is in.
+    #[inline(always)]
+    pub fn bridge(&self) -> u16 {
+        (self.dst >> 48) as u16
+    }
 }
 
 impl Frame {

@@ -29,7 +29,6 @@ pub struct Pipeline {
     pub clock: StageClock,
     seen: learn::Seen,
     lists: Lists,
-    tunnels: Vec<(u16, u16)>,
 }
 
 impl Pipeline {
@@ -59,11 +58,10 @@ impl Pipeline {
         tally.not_learned = learn::run(burst, unseen, cx, &mut self.seen);
         clock.mark(Stage::Learn, unseen.len());
         let frames = live.len();
-        forward::run(burst, &mut live, cx, &mut self.lists, &mut self.tunnels);
+        let tunnels = forward::run(burst, &mut live, cx, &mut self.lists);
         clock.mark(Stage::Forward, frames);
-        let frames = self.tunnels.len();
-        encap::run(burst, cx, &mut self.lists, &mut self.tunnels);
-        clock.mark(Stage::Encap, frames);
+        encap::run(burst, tunnels, cx, &mut self.lists);
+        clock.mark(Stage::Encap, tunnels.len());
         tally.copies = flood::run(burst, live, cx, &mut self.lists, out);
         clock.mark(Stage::Flood, live.len());
         self.lists.flush(burst, out);

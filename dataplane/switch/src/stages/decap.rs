@@ -19,6 +19,7 @@ const VXLAN: usize = 8;
 
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
+#[inline(never)]
 pub(crate) fn run(
     burst: &mut Burst,
     live: &mut Live,

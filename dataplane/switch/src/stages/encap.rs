@@ -2,24 +2,24 @@
 //!
 //! Drops: `vxlan.too_big`, `vxlan.no_neighbour`.
 
-use super::{Context, egress::Lists};
+use super::{Context, Live, egress::Lists};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::offload;
 use crate::tables::OUTER;
 use crate::wire::{self, ETH};
 
-/// Encapsulates the frames of `tunnels` (frame, tunnel) and puts them into the underlay port's list.
-pub(crate) fn run(burst: &mut Burst, cx: Context, lists: &mut Lists, tunnels: &mut Vec<(u16, u16)>) {
-    for (i, tunnel) in tunnels.drain(..) {
-        one(burst, cx, lists, i, tunnel);
+/// Encapsulates `frames`, each for the tunnel that its metadata say, and puts them into the underlay port's list.
+pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut Lists) {
+    for i in frames.iter() {
+        one(burst, cx, lists, i, burst.meta[i].egress.index());
     }
 }
 
 /// Encapsulates frame `i` for `tunnel`.
 #[inline]
 pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tunnel: u16) {
-    let vni = cx.tables.bridges[burst.meta[i].bridge as usize].vni;
+    let vni = cx.tables.bridges[burst.meta[i].bridge() as usize].vni;
     let frame = &mut burst.frames[i];
     // An FDB entry may name a tunnel that the newest tables don't have any more.
     let Some(overlay) = &cx.tables.overlay else {

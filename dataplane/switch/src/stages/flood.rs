@@ -22,7 +22,7 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
             continue;
         }
         let mut targets = 0;
-        for &to in &cx.tables.bridges[meta.bridge as usize].flood {
+        for &to in &cx.tables.bridges[meta.bridge() as usize].flood {
             if to == meta.ingress || to.is_tunnel() && meta.ingress.is_tunnel() {
                 continue;
             }

@@ -2,33 +2,47 @@
 //!
 //! Drops: `forward.same_port`, `forward.split_horizon`.
 
-use super::{Context, Live, Verdict, egress::Lists, parse::GROUP, vlan};
+use super::{Context, Live, egress::Lists, parse::GROUP, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
+use crate::fdb::Egress;
 
-/// Puts frames for ports into `lists`, frames for tunnels into `tunnels`; what must be flooded stays in `live`.
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut Lists, tunnels: &mut Vec<(u16, u16)>) {
-    live.each(burst, |burst, i| {
-        let meta = &burst.meta[i];
+/// Puts frames for ports into `lists`. Returns those for tunnels, whose numbers are in their metadata; what must be flooded stays in
+/// `live`.
+#[inline(never)]
+pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut Lists) -> Live {
+    let (mut tunnels, mut flooded) = (Live::NONE, Live::NONE);
+    // Frames of a burst often leave through one port, one after the other.
+    let (mut last, mut run) = (Egress::NOWHERE, Live::NONE);
+    for i in live.iter() {
+        let meta = &mut burst.meta[i];
         if meta.dst & GROUP != 0 {
-            return Verdict::Go;
+            flooded.add(i);
+            continue;
         }
         let Some(egress) = cx.fdb.lookup(meta.dst, meta.dst_bucket) else {
-            return Verdict::Go;
+            flooded.add(i);
+            continue;
         };
         if egress == meta.ingress {
-            return Verdict::Drop(Drop::ForwardSamePort);
-        }
-        if egress.is_untagged_port() {
-            lists.push(egress.index(), i);
+            burst.drops.add(Drop::ForwardSamePort, 1);
+        } else if egress == last {
+            run.add(i);
+        } else if egress.is_untagged_port() {
+            lists.push_all(last, run);
+            (last, run) = (egress, Live::NONE);
+            run.add(i);
         } else if !egress.is_tunnel() {
             vlan::push(&mut burst.frames[i], egress.vlan() | meta.priority);
             lists.push(egress.index(), i);
         } else if meta.ingress.is_tunnel() {
-            return Verdict::Drop(Drop::ForwardSplitHorizon);
+            burst.drops.add(Drop::ForwardSplitHorizon, 1);
         } else {
-            tunnels.push((i, egress.index()));
+            meta.egress = egress;
+            tunnels.add(i);
         }
-        Verdict::Taken
-    })
+    }
+    lists.push_all(last, run);
+    *live = flooded;
+    tunnels
 }

@@ -3,7 +3,7 @@
 //! An entry is written at most once a second, so nearly every frame's source needs no look at the FDB: that it is there, and fresh, is
 //! known from a table of the worker's own, of four bytes for each address, in which addresses that count up are neighbours.
 
-use super::{Context, Live};
+use super::{Context, Live, parse};
 use crate::burst::Burst;
 use crate::fdb::{Egress, Learned};
 
@@ -65,11 +65,11 @@ impl<'a> Sources<'a> {
 pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> u32 {
     let mut full = 0;
     for i in unseen.iter() {
-        let meta = &burst.meta[i];
-        match cx.fdb.learn(meta.src, cx.fdb.home(meta.src), meta.ingress, cx.now) {
+        let (key, ingress) = (parse::source(burst, i), burst.meta[i].ingress);
+        match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
             Learned::Full => full += 1,
-            _ if meta.ingress == Egress::NOWHERE => {}
-            _ => seen.0[Seen::slot(meta.src)] = Seen::tag(meta.src, meta.ingress, cx),
+            _ if ingress == Egress::NOWHERE => {}
+            _ => seen.0[Seen::slot(key)] = Seen::tag(key, ingress, cx),
         }
     }
     full

@@ -44,6 +44,12 @@ impl Live {
         self.0.count_ones() as usize
     }
 
+    /// One bit for each.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
     /// No frames.
     pub(crate) const NONE: Live = Live(0);
 
@@ -66,18 +72,17 @@ impl Live {
         })
     }
 
-    /// Goes on with the frames for which `stage` says so; those it gives a reason for are dropped.
+    /// Goes on with the frames for which `stage` says so, which are nearly all; those it gives a reason for are dropped.
     #[inline(always)]
     pub(crate) fn each(&mut self, burst: &mut Burst, mut stage: impl FnMut(&mut Burst, u16) -> Verdict) {
-        let mut kept = 0;
         for i in self.iter() {
             match stage(burst, i) {
-                Verdict::Go => kept |= 1 << i,
+                Verdict::Go => continue,
                 Verdict::Drop(reason) => burst.drops.add(reason, 1),
                 Verdict::Taken => {}
             }
+            self.0 &= !(1 << i);
         }
-        self.0 = kept;
     }
 }
 

@@ -4,7 +4,7 @@
 //! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`.
 
 use super::{Context, Live, Verdict, learn::Sources, vlan};
-use crate::burst::{Burst, Meta};
+use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::tables::NO_BRIDGE;
@@ -13,7 +13,7 @@ use crate::wire::{self, be16};
 /// The group bit of an address in the lower 48 bits of a key.
 pub(crate) const GROUP: u64 = 1 << 40;
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn run(
     burst: &mut Burst,
     live: &mut Live,
@@ -69,6 +69,12 @@ pub(crate) fn addresses(
     }
 }
 
+/// The FDB key of frame `i`'s source, whose addresses were read.
+pub(crate) fn source(burst: &Burst, i: u16) -> u64 {
+    let ethernet = burst.frames[i].head().first_chunk().expect("read before");
+    u64::from(burst.meta[i].bridge()) << 48 | Addresses::read(ethernet).1
+}
+
 /// Destination and source in the lower 48 bits.
 #[derive(Clone, Copy)]
 struct Addresses(u64, u64);
@@ -92,7 +98,8 @@ impl Addresses {
         sources: &mut Sources,
     ) -> Verdict {
         let Addresses(dst, src) = self;
-        if src & GROUP != 0 || src == 0 {
+        // The highest bit is the group bit, or what is borrowed to take one from nothing.
+        if (src << (63 - GROUP.trailing_zeros()) | src.wrapping_sub(1)) >> 63 != 0 {
             return Verdict::Drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
@@ -100,7 +107,9 @@ impl Addresses {
         let dst_bucket = cx.fdb.home(dst);
         cx.fdb.prefetch(dst_bucket);
         sources.note(i, src, ingress, cx);
-        burst.meta[i] = Meta { dst, src, dst_bucket, ingress, bridge, priority: 0 };
+        // Not as a whole: `egress` is another stage's.
+        let meta = &mut burst.meta[i];
+        (meta.dst, meta.dst_bucket, meta.ingress, meta.priority) = (dst, dst_bucket, ingress, 0);
         Verdict::Go
     }
 }

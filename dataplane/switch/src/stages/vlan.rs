@@ -21,7 +21,7 @@ pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
 }
 
 /// Puts a tag in: the addresses move down into the headroom.
-#[inline]
+#[inline(never)]
 pub(crate) fn push(frame: &mut Frame, tci: u16) {
     frame.push_front::<TAG>();
     let head = frame.head_mut();
