@@ -110,11 +110,11 @@ impl Frame {
         usize::from(self.end) - usize::from(self.start)
     }
 
-    /// The Ethernet header of a frame as it was received, if it is long enough for one.
+    /// The first bytes of a frame as it was received, if it has so many.
     #[inline(always)]
-    pub(crate) fn received_ethernet(&self) -> Option<&[u8; 14]> {
+    pub(crate) fn received<const N: usize>(&self) -> Option<&[u8; N]> {
         debug_assert!(self.start == HEADROOM as u16);
-        (self.end >= HEADROOM as u16 + 14).then(|| self.bytes[HEADROOM..].first_chunk().expect("longer than 14"))
+        (self.end >= (HEADROOM + N) as u16).then(|| self.bytes[HEADROOM..].first_chunk().expect("longer than N"))
     }
 
     /// The private first bytes, to be rewritten.

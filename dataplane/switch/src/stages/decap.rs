@@ -4,7 +4,7 @@
 //! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
 
-use super::{Context, Live, Verdict, learn::Sources, parse};
+use super::{Context, Live, Verdict, learn::Sources, parse, parse::Addresses};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -13,6 +13,7 @@ use crate::offload::{self, Gso};
 use crate::port::{Output, Punt};
 use crate::tables::{OUTER, Overlay};
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
+use dray_config::Mac;
 use std::net::Ipv4Addr;
 
 const VXLAN: usize = 8;
@@ -37,53 +38,78 @@ pub(crate) fn run(
             _ => Verdict::Drop(Drop::UnderlayGso),
         });
     }
+    let offloads = burst.has_offloads();
     let mut punted = 0;
+    let usual = Usual::of(overlay);
     // Frames of a burst often come from one tunnel, one after the other.
     let mut last = None;
     live.each(burst, |burst, i| {
-        let frame = &burst.frames[i];
-        let found = match usual(frame.head(), frame.len(), overlay) {
-            Some(found) => Ok(found),
-            None => outer(frame.head(), frame.len(), overlay),
+        let frame = &mut burst.frames[i];
+        let Some((origin, addresses)) = frame.received().and_then(|head| usual.read(head, frame.len())) else {
+            return unusual(burst, i, cx, overlay, sources, out, &mut punted);
         };
-        match found {
-            Ok(Outer::Vxlan { at, len, vni, from }) => {
-                let (bridge, ingress) = match last {
-                    Some((tunnel, places)) if tunnel == (vni, from) => places,
-                    _ => match places(vni, from, overlay, cx, out) {
-                        Ok(places) => {
-                            last = Some(((vni, from), places));
-                            places
-                        }
-                        Err(reason) => return Verdict::Drop(reason),
-                    },
-                };
-                // What follows the outer packet is padding of a short Ethernet frame.
-                if burst.frames[i].len() != at + len {
-                    burst.truncate(i, at + len);
+        let (bridge, ingress) = match last {
+            Some((known, places)) if known == origin => places,
+            _ => match places(origin.vni(), origin.vtep(), overlay, cx, out) {
+                Ok(places) => {
+                    last = Some((origin, places));
+                    places
                 }
-                burst.frames[i].pull_front(at);
-                if burst.has_offloads() {
-                    offload::forget_outer(&mut burst.frames[i]);
-                }
-                if be16(burst.frames[i].head(), 12) == wire::VLAN {
-                    return Verdict::Drop(Drop::VxlanInnerTag);
-                }
-                parse::addresses(burst, i, cx, bridge, ingress, sources)
-            }
-            Ok(Outer::Host) => {
-                offload::complete(burst, i);
-                if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i]))) {
-                    punted += 1;
-                    Verdict::Taken
-                } else {
-                    Verdict::Drop(Drop::UnderlayPuntFull)
-                }
-            }
-            Err(reason) => Verdict::Drop(reason),
+                Err(reason) => return Verdict::Drop(reason),
+            },
+        };
+        frame.pull_front(OUTER);
+        if offloads {
+            offload::forget_outer(frame);
         }
+        addresses.note(burst, i, cx, bridge, ingress, sources)
     });
     punted
+}
+
+/// The same for a frame whose outer headers are not as nearly all are.
+#[cold]
+#[inline(never)]
+fn unusual(
+    burst: &mut Burst,
+    i: u16,
+    cx: Context,
+    overlay: &Overlay,
+    sources: &mut Sources,
+    out: &mut impl Output,
+    punted: &mut u32,
+) -> Verdict {
+    let frame = &burst.frames[i];
+    match outer(frame.head(), frame.len(), overlay) {
+        Ok(Outer::Vxlan { at, len, vni, from }) => {
+            let (bridge, ingress) = match places(vni, from, overlay, cx, out) {
+                Ok(places) => places,
+                Err(reason) => return Verdict::Drop(reason),
+            };
+            // What follows the outer packet is padding of a short Ethernet frame.
+            if burst.frames[i].len() != at + len {
+                burst.truncate(i, at + len);
+            }
+            burst.frames[i].pull_front(at);
+            if burst.has_offloads() {
+                offload::forget_outer(&mut burst.frames[i]);
+            }
+            if be16(burst.frames[i].head(), 12) == wire::VLAN {
+                return Verdict::Drop(Drop::VxlanInnerTag);
+            }
+            parse::addresses(burst, i, cx, bridge, ingress, sources)
+        }
+        Ok(Outer::Host) => {
+            offload::complete(burst, i);
+            if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i]))) {
+                *punted += 1;
+                Verdict::Taken
+            } else {
+                Verdict::Drop(Drop::UnderlayPuntFull)
+            }
+        }
+        Err(reason) => Verdict::Drop(reason),
+    }
 }
 
 /// The bridge of `vni`, and where frames of the VTEP `from` are from.
@@ -110,35 +136,82 @@ enum Outer {
     Host,
 }
 
-/// Reads outer headers as nearly all VXLAN frames have them, without IP options and with nothing wrong: with few instructions. `None`
-/// of any other, which [`outer`] is to read.
-#[inline(always)]
-fn usual(head: &[u8], len: usize, overlay: &Overlay) -> Option<Outer> {
-    const IP: usize = 20;
-    const LEAST: usize = IP + UDP + VXLAN + ETH;
-    let h: &[u8; OUTER + ETH] = head.first_chunk()?;
-    let word = |at: usize| u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let total = be16(h, 16) as usize;
-    let udp_len = be16(h, 38) as usize;
-    // Words of 32 bits have the sum of their halves, in either byte order.
-    let sum: u64 = [14, 18, 22, 26, 30].map(|at| u64::from(word(at))).iter().sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let ours = h[..6] == overlay.mac.0
-        && be16(h, 12) == wire::IPV4
-        && h[14] == 0x45
-        && be16(h, 20) & 0x3fff == 0
-        && h[23] == wire::UDP
-        && be32(h, 30) == u32::from(overlay.local)
-        && be16(h, 36) == overlay.udp_port
-        && h[42] & 0x08 != 0;
-    let whole = (LEAST..=len - ETH).contains(&total) && (LEAST - IP..=total - IP).contains(&udp_len);
-    (ours && whole && wire::fold(sum as u32) == 0xffff).then(|| Outer::Vxlan {
-        at: OUTER,
-        len: udp_len - UDP - VXLAN,
-        vni: be32(h, 46) >> 8,
-        from: be32(h, 26),
-    })
+/// How nearly all VXLAN frames begin: without IP options or an inner tag, with nothing wrong and nothing behind them. They are told with
+/// few instructions; whatever begins otherwise [`outer`] is to read.
+struct Usual([u64; WORDS.len()]);
+
+/// Where the words are that are always the same, and which of their bits are.
+const WORDS: [(usize, u64); 5] = [
+    // Destination.
+    (0, word([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0])),
+    // EtherType, version and length of the IP header.
+    (12, word([0xff, 0xff, 0xff, 0, 0, 0, 0, 0])),
+    // Fragment, protocol.
+    (20, word([0x3f, 0xff, 0, 0xff, 0, 0, 0, 0])),
+    // IP destination, UDP destination port.
+    (30, word([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff])),
+    // VXLAN flags.
+    (42, word([0x08, 0, 0, 0, 0, 0, 0, 0])),
+];
+
+const fn word(bytes: [u8; 8]) -> u64 {
+    u64::from_ne_bytes(bytes)
+}
+
+impl Usual {
+    fn of(overlay: &Overlay) -> Usual {
+        let Mac([a, b, c, d, e, f]) = overlay.mac;
+        let [w, x, y, z] = overlay.local.octets();
+        let [h, l] = overlay.udp_port.to_be_bytes();
+        let ([high, low], udp) = (wire::IPV4.to_be_bytes(), wire::UDP);
+        Usual([
+            word([a, b, c, d, e, f, 0, 0]),
+            word([high, low, 0x45, 0, 0, 0, 0, 0]),
+            word([0, 0, 0, udp, 0, 0, 0, 0]),
+            word([w, x, y, z, 0, 0, h, l]),
+            word([0x08, 0, 0, 0, 0, 0, 0, 0]),
+        ])
+    }
+
+    /// If a frame of `len` bytes that begins with `h` is a usual one: which bytes say what tunnel and network it is from, and its inner
+    /// addresses.
+    #[inline(always)]
+    fn read(&self, h: &[u8; OUTER + ETH], len: usize) -> Option<(Origin, Addresses)> {
+        let mut differs = 0;
+        for ((at, same), usual) in WORDS.into_iter().zip(self.0) {
+            differs |= (word(h[at..at + 8].try_into().expect("8 bytes")) ^ usual) & same;
+        }
+        let (ip, udp) = (be16(h, 16) as usize, be16(h, 38) as usize);
+        differs |= ((ip + ETH) ^ len | (udp + OUTER - UDP - VXLAN) ^ len) as u64;
+        let four = |at: usize| u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+        // Words of 32 bits have the sum of their halves, in either byte order. A sum and itself with the halves exchanged add up to
+        // both, with what is carried, in the upper half.
+        let sum: u64 = [14, 18, 22, 26, 30].map(|at| u64::from(four(at))).iter().sum();
+        let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+        let sum = sum.wrapping_add(sum.rotate_left(16)) >> 16;
+        if differs != 0 || sum != 0xffff || be16(h, OUTER + 12) == wire::VLAN {
+            return None;
+        }
+        Some((Origin { vni: four(46), vtep: four(26) }, Addresses::read(h.last_chunk().expect("longer"))))
+    }
+}
+
+/// Where a frame is from, as its bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    /// The VNI, and a byte that is reserved and ignored.
+    vni: u32,
+    vtep: u32,
+}
+
+impl Origin {
+    fn vni(self) -> u32 {
+        u32::from_be(self.vni) >> 8
+    }
+
+    fn vtep(self) -> u32 {
+        u32::from_be(self.vtep)
+    }
 }
 
 /// Reads the outer headers of a frame of `len` bytes from its `head`.
@@ -203,7 +276,6 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
 mod tests {
     use super::*;
     use crate::tables::Tunnel;
-    use dray_config::Mac;
 
     /// What is read with few instructions is what is read with all checks, whatever the bytes are.
     #[test]
@@ -233,7 +305,7 @@ mod tests {
             frame[24..26].copy_from_slice(&sum.to_be_bytes());
             frame
         };
-        let expected = Outer::Vxlan { at: OUTER, len: 60, vni: 42, from: peer.into() };
+        let usual = Usual::of(&overlay);
         let mut x = 88172645463325252u64;
         let mut usual_ones = 0;
         for round in 0..200_000 {
@@ -249,13 +321,18 @@ mod tests {
             let frame = if round % 5 == 4 { frame } else { sealed(frame) };
             let len = frame.len() - if round % 7 == 6 { (x >> 40) as usize % frame.len() } else { 0 };
             let head = &frame[..len.min(128)];
-            if let Some(found) = usual(head, len, &overlay) {
+            if let Some((origin, addresses)) = head.first_chunk().and_then(|head| usual.read(head, len)) {
+                let (vni, from) = (origin.vni(), origin.vtep());
+                let found = Outer::Vxlan { at: OUTER, len: len - OUTER, vni, from };
                 assert_eq!(Ok(found), outer(head, len, &overlay), "{frame:02x?}");
+                assert_eq!(addresses, Addresses::read(head[OUTER..].first_chunk().unwrap()));
+                assert_ne!(be16(head, OUTER + 12), wire::VLAN);
                 usual_ones += 1;
             }
         }
         let frame = sealed(good);
-        assert_eq!(usual(&frame, frame.len(), &overlay), Some(expected));
+        let (origin, _) = usual.read(frame.first_chunk().unwrap(), frame.len()).unwrap();
+        assert_eq!((origin.vni(), origin.vtep()), (42, peer.into()));
         assert!(usual_ones > 50_000, "{usual_ones}");
     }
 }

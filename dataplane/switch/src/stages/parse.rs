@@ -23,7 +23,7 @@ pub(crate) fn run(
 ) {
     let untagged = bridge_of(0);
     live.each(burst, |burst, i| {
-        let Some(ethernet) = burst.frames[i].received_ethernet() else {
+        let Some(ethernet) = burst.frames[i].received() else {
             return Verdict::Drop(Drop::ParseTruncated);
         };
         if be16(ethernet, 12) == wire::VLAN {
@@ -76,19 +76,19 @@ pub(crate) fn source(burst: &Burst, i: u16) -> u64 {
 }
 
 /// Destination and source in the lower 48 bits.
-#[derive(Clone, Copy)]
-struct Addresses(u64, u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses(u64, u64);
 
 impl Addresses {
     #[inline(always)]
-    fn read(ethernet: &[u8; 14]) -> Self {
+    pub(crate) fn read(ethernet: &[u8; 14]) -> Self {
         let word = |at: usize| u64::from_be_bytes(ethernet[at..at + 8].try_into().expect("8 bytes"));
         Addresses(word(0) >> 16, word(6) >> 16)
     }
 
     /// Makes them FDB keys and asks for their buckets.
     #[inline(always)]
-    fn note(
+    pub(crate) fn note(
         self,
         burst: &mut Burst,
         i: u16,
