@@ -15,7 +15,7 @@ use super::queue::Fault;
 use crate::mem::guard;
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
-use dray_switch::mem::{prefetch_read, prefetch_write, write_frame};
+use dray_switch::mem::{prefetch_read, prefetch_write, write_body, write_frame, write_head};
 use dray_switch::offload::Gso;
 use dray_switch::{Burst, Drop as Reason, Drops, Sent};
 use packed::Packed;
@@ -302,9 +302,35 @@ impl Ring {
         let room = burst.room();
         let Heads { n, walk } =
             each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, room))?;
+        self.received = n;
+        // Nearly always each frame is one buffer, of which nothing is left to be done.
         let header = self.header;
-        let mut place = 0;
-        for i in 0..n {
+        let mut plain = 0;
+        for &Head { ptr, len, .. } in self.heads.iter().take(n) {
+            if walk >> plain & 1 != 0 || len <= header || len - header > max {
+                break;
+            }
+            // SAFETY: `gather` found `len` bytes, which are more than the header, in the ring's memory; a packed array of one
+            // word needs no alignment.
+            if header::asks(unsafe { ptr.cast::<Unaligned>().read_volatile().0 }) {
+                break;
+            }
+            // SAFETY: as above; the memory stays mapped until the burst is released, for nobody changes it while a worker
+            // is behind the gate; there is room, as `n` is at most `burst.room()`.
+            unsafe { burst.push(ptr.as_ptr().add(header as usize), len - header, 0) };
+            plain += 1;
+        }
+        if plain < n { self.receive_rest(burst, max, plain, Heads { n, walk }) } else { Ok(()) }
+    }
+
+    /// Goes on from the frame of chain number `from`, for which that doesn't do.
+    #[cold]
+    #[inline(never)]
+    fn receive_rest(&mut self, burst: &mut Burst, max: u32, from: usize, Heads { n, walk }: Heads) -> Result<(), Bad> {
+        self.received = from;
+        let header = self.header;
+        let mut place = self.heads[..from].iter().map(|head| head.slots).sum();
+        for i in from..n {
             let Head { ptr, len, slots, .. } = self.heads[i];
             if walk >> i & 1 != 0 {
                 self.parts.clear();
@@ -470,6 +496,59 @@ impl Ring {
         max: u32,
     ) -> Result<bool, Bad> {
         self.check_memory()?;
+        let header = self.header as usize;
+        // Nearly always each frame fits the buffer of a chain, and nothing is left to be done to it. Bodies are a loop of their own: frames
+        // that have none are written without a call.
+        let mut used = 0;
+        if !burst.has_offloads() && self.log.is_none() {
+            let want = frames.len().min(BURST);
+            let ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
+            let mut lens = [0; BURST];
+            let (mut bytes, mut bodies) = (0, false);
+            for ((&i, head), written) in frames.iter().zip(&self.heads[..ready.n]).zip(&mut lens) {
+                let frame = burst.frame(i);
+                let len = frame.len();
+                if ready.walk >> used & 1 != 0 || len > max as usize || len + header > head.len as usize {
+                    break;
+                }
+                // SAFETY: `gather` found `head.len` bytes in the ring's memory, and header and frame are not more. A packed word needs
+                // no alignment. The frame is in other buffers than the driver offers to be filled, or its sender's loss.
+                bodies |= unsafe {
+                    write_header(head.ptr, PLAIN, header);
+                    write_head(frame, head.ptr.as_ptr().add(header))
+                };
+                *written = (len + header) as u32;
+                bytes += len as u64;
+                used += 1;
+            }
+            if bodies {
+                for (&i, head) in frames.iter().zip(&self.heads[..used]) {
+                    // SAFETY: as above.
+                    unsafe { write_body(burst, burst.frame(i), head.ptr.as_ptr().add(header)) };
+                }
+            }
+            each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
+            sent.packets += used as u32;
+            sent.bytes += bytes;
+        }
+        let mut any = used != 0;
+        if used < frames.len() {
+            any |= self.send_rest(burst, &frames[used..], drops, sent, max)?;
+        }
+        Ok(any && self.publish())
+    }
+
+    /// Goes on from the frame for which that doesn't do. Whether any was sent.
+    #[cold]
+    #[inline(never)]
+    fn send_rest(
+        &mut self,
+        burst: &Burst,
+        frames: &[u16],
+        drops: &mut Drops,
+        sent: &mut Sent,
+        max: u32,
+    ) -> Result<bool, Bad> {
         let accepts = burst.has_offloads().then(|| header::accepts(self.config.features));
         let header = self.header as usize;
         let mut ready = Heads::default();
@@ -546,7 +625,7 @@ impl Ring {
         if used != 0 {
             each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
         }
-        Ok(any && self.publish())
+        Ok(any)
     }
 
     /// Writes frame `i` with `header` to chains of several descriptors, or (mergeable) to several chains. Why it was dropped, if it

@@ -230,30 +230,34 @@ impl Packed {
     /// is held back until then.
     #[inline(always)]
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
+        let mut next = self.next;
+        let mut hold = self.held.is_none();
         for (head, len) in heads.iter().zip(lens) {
-            let flags = if self.next.wrap { AVAIL | USED } else { 0 };
+            let flags = if next.wrap { AVAIL | USED } else { 0 };
             let written = if *len != 0 { WRITE } else { 0 };
             let word = u64::from(*len) | u64::from(head.id) << 32 | u64::from(flags | written) << 48;
             if head.slots > 1 {
-                self.mark(head.slots, flags);
+                self.mark(next, head.slots, flags);
             }
-            if self.held.is_none() {
-                self.held = Some((self.next.index, word));
+            if hold {
+                hold = false;
+                self.held = Some((next.index, word));
             } else {
-                self.word(self.next.index).store(word, Ordering::Release);
+                self.word(next.index).store(word, Ordering::Release);
             }
-            self.next = self.next.advance(head.slots, self.size);
+            next = next.advance(head.slots, self.size);
         }
+        self.next = next;
     }
 
-    /// Marks the other places of a chain as used, too, for [`Packed::find`]. The driver does not look at them: it skips as many as it
+    /// Marks the other places of the chain at `first` as used, too, for [`Packed::find`]. The driver does not look at them: it skips as many as it
     /// has put there.
     #[cold]
-    fn mark(&self, slots: u16, flags: u16) {
+    fn mark(&self, first: Position, slots: u16, flags: u16) {
         for n in 1..slots {
-            let at = self.next.advance(n, self.size);
+            let at = first.advance(n, self.size);
             // In the next lap the wrap counter is another.
-            let flags = if at.wrap == self.next.wrap { flags } else { flags ^ (AVAIL | USED) };
+            let flags = if at.wrap == first.wrap { flags } else { flags ^ (AVAIL | USED) };
             self.word(at.index).store(u64::from(flags) << 48, Ordering::Release);
         }
     }

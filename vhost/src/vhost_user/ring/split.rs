@@ -132,22 +132,25 @@ impl Split {
         if n == 0 {
             return Ok(Heads::default());
         }
+        // Copies, of which the compiler knows that writing to `heads` doesn't change them.
+        let Split { desc, avail, mask, next, .. } = *self;
+        let heads = &mut heads[..n];
         let mut bad = false;
-        for (i, head) in heads.iter_mut().enumerate().take(n) {
-            let at = self.next.wrapping_add(i as u16) & self.mask;
+        for (head, i) in heads.iter_mut().zip(0..) {
+            let at = next.wrapping_add(i) & mask;
             // SAFETY: a masked index is within the available ring (`new`).
-            head.id = unsafe { self.avail.as_ptr().add(4 + 2 * usize::from(at)).cast::<u16>().read_volatile() };
-            bad |= head.id > self.mask;
+            head.id = unsafe { avail.as_ptr().add(4 + 2 * usize::from(at)).cast::<u16>().read_volatile() };
+            bad |= head.id > mask;
             // All descriptors at once, rather than as many as the CPU looks ahead.
-            prefetch_read(self.desc.as_ptr().wrapping_add(usize::from(head.id) * DESC as usize).cast_const());
+            prefetch_read(desc.as_ptr().wrapping_add(usize::from(head.id) * DESC as usize).cast_const());
         }
         if bad {
             return Err((Fault::Index, "an available entry beyond the ring"));
         }
         let mut walk = 0;
-        for (i, head) in heads.iter_mut().enumerate().take(n) {
+        for (i, head) in heads.iter_mut().enumerate() {
             // SAFETY: the id was found below the ring's size.
-            let (addr, rest) = unsafe { read_desc(self.desc, head.id.into()) };
+            let (addr, rest) = unsafe { read_desc(desc, head.id.into()) };
             let (len, flags) = (rest as u32, (rest >> 32) as u16);
             if flags != if WRITABLE { WRITE } else { 0 } {
                 walk |= 1 << i;
@@ -200,14 +203,16 @@ impl Split {
     /// Gives `heads` back, with so many bytes written to each. The driver sees it with [`Split::publish`].
     #[inline(always)]
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
+        let mut next = self.next;
         for (head, len) in heads.iter().zip(lens) {
-            let at = usize::from(self.next & self.mask);
+            let at = usize::from(next & self.mask);
             let entry = u64::from(head.id) | u64::from(*len) << 32;
             // SAFETY: a masked index is within the used ring (`new`). Its entries are aligned to 4 only; that the driver sees all
             // of one is for the index to say.
             unsafe { self.used.as_ptr().add(4 + 8 * at).cast::<u64>().write_unaligned(entry) };
-            self.next = self.next.wrapping_add(1);
+            next = next.wrapping_add(1);
         }
+        self.next = next;
     }
 
     #[inline(always)]
