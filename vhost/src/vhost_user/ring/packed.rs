@@ -42,6 +42,16 @@ impl Position {
     }
 }
 
+/// The word of descriptor `index` that has length, id and flags.
+///
+/// # Safety
+/// `desc` is a ring of more descriptors, aligned to 16, and outlives the reference.
+#[inline(always)]
+unsafe fn word_at<'a>(desc: NonNull<u8>, index: u16) -> &'a AtomicU64 {
+    // SAFETY: the caller vouches for it.
+    unsafe { AtomicU64::from_ptr(desc.as_ptr().add(usize::from(index) * DESC as usize + 8).cast()) }
+}
+
 pub(super) struct Packed {
     desc: NonNull<u8>,
     driver: NonNull<u8>,
@@ -92,8 +102,8 @@ impl Packed {
     /// The word of a descriptor that has length, id and flags.
     #[inline(always)]
     fn word(&self, index: u16) -> &AtomicU64 {
-        // SAFETY: `index` is below the ring's size wherever this is called; the ring is aligned to 16 (`new`).
-        unsafe { AtomicU64::from_ptr(self.desc.as_ptr().add(usize::from(index) * 16 + 8).cast()) }
+        // SAFETY: `index` is below the ring's size wherever this is called.
+        unsafe { word_at(self.desc, index) }
     }
 
     /// Begins at `base`. If that is a new ring's beginning and the ring has been used, it goes on where everything before was given
@@ -139,26 +149,30 @@ impl Packed {
         heads: &mut [Head; BURST],
         most: usize,
     ) -> Result<Heads, Bad> {
-        let mut at = self.next;
+        // Copies, of which the compiler knows that reading what the driver wrote doesn't change them.
+        let Packed { desc, size, next: mut at, .. } = *self;
         let mut walk = 0;
         let mut n = 0;
         // Not beyond one lap.
-        let mut left = self.size;
-        while n < most && left != 0 {
+        let mut left = size;
+        for head in heads.iter_mut().take(most) {
+            if left == 0 {
+                break;
+            }
             // Flags, id and length in one read, and only then the address: the driver writes the flags last.
-            let word = self.word(at.index).load(Ordering::Acquire);
+            // SAFETY: `advance` gives a place in the ring.
+            let word = unsafe { word_at(desc, at.index) }.load(Ordering::Acquire);
             let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
             if (flags & AVAIL != 0) != at.wrap || (flags & USED != 0) == at.wrap {
                 break;
             }
-            let head = &mut heads[n];
             (head.id, head.slots, head.len) = (id, 1, len);
             if flags & (NEXT | INDIRECT | WRITE) == if WRITABLE { WRITE } else { 0 } {
                 if len == 0 {
                     return Err((Fault::Descriptor, "a descriptor of no length"));
                 }
                 // SAFETY: as in `word`: the descriptor's other half.
-                let addr = unsafe { read_desc(self.desc, at.index.into()).0 };
+                let addr = unsafe { read_desc(desc, at.index.into()).0 };
                 head.ptr = space.at(addr, len)?;
                 prefetch_buffer::<WRITABLE>(head.ptr);
             } else {
@@ -167,7 +181,7 @@ impl Packed {
                     (head.slots, head.id) = self.last(at, left)?;
                 }
             }
-            at = at.advance(head.slots, self.size);
+            at = at.advance(head.slots, size);
             left -= head.slots;
             n += 1;
         }
@@ -230,7 +244,7 @@ impl Packed {
     /// is held back until then.
     #[inline(always)]
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
-        let mut next = self.next;
+        let Packed { desc, size, mut next, .. } = *self;
         let mut hold = self.held.is_none();
         for (head, len) in heads.iter().zip(lens) {
             let flags = if next.wrap { AVAIL | USED } else { 0 };
@@ -243,9 +257,10 @@ impl Packed {
                 hold = false;
                 self.held = Some((next.index, word));
             } else {
-                self.word(next.index).store(word, Ordering::Release);
+                // SAFETY: `advance` gives a place in the ring.
+                unsafe { word_at(desc, next.index) }.store(word, Ordering::Release);
             }
-            next = next.advance(head.slots, self.size);
+            next = next.advance(head.slots, size);
         }
         self.next = next;
     }
