@@ -188,6 +188,27 @@ impl Drop for Region {
     }
 }
 
+/// Where a region is, if it is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    base: NonNull<u8>,
+    /// What the end of a piece is below: its length and one, or nothing.
+    limit: u64,
+}
+
+impl Extent {
+    /// The address of `len` bytes at `offset`, or `None` if that is not all within the region.
+    #[inline(always)]
+    pub fn at(&self, offset: u32, len: u32) -> Option<NonNull<u8>> {
+        if u64::from(offset) + u64::from(len) >= self.limit {
+            return None;
+        }
+        // SAFETY: `offset` is at most the region's length (64-bit sum above, which can't overflow), so the address is in
+        // or one past the same mapping.
+        Some(unsafe { self.base.add(offset as usize) })
+    }
+}
+
 /// The regions of one link, by index.
 #[derive(Debug, Default)]
 pub struct Regions {
@@ -209,13 +230,16 @@ impl Regions {
     /// long as `self`.
     #[inline(always)]
     pub fn resolve(&self, region: u16, offset: u32, len: u32) -> Option<NonNull<u8>> {
-        let region = self.list.get(region as usize)?;
-        if u64::from(offset) + u64::from(len) > region.len as u64 {
-            return None;
+        self.extent(region).at(offset, len)
+    }
+
+    /// Where `region` is. It is valid as long as `self`.
+    #[inline(always)]
+    pub fn extent(&self, region: u16) -> Extent {
+        match self.list.get(region as usize) {
+            Some(region) => Extent { base: region.base, limit: region.len as u64 + 1 },
+            None => Extent { base: NonNull::dangling(), limit: 0 },
         }
-        // SAFETY: `offset` is at most the region's length (64-bit sum above, which can't overflow), so the address is in
-        // or one past the same mapping.
-        Some(unsafe { region.base.add(offset as usize) })
     }
 
     /// Whether a part of any region was found gone.

@@ -104,7 +104,13 @@ impl Frame {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
-    /// How many they are.
+    /// Whether its body has more than one segment.
+    #[inline(always)]
+    pub(crate) fn is_chained(&self) -> bool {
+        self.more.1 != 0
+    }
+
+    /// How many bytes are private.
     #[inline(always)]
     pub(crate) fn head_len(&self) -> usize {
         usize::from(self.end) - usize::from(self.start)
@@ -123,13 +129,13 @@ impl Frame {
         &mut self.bytes[self.start as usize..self.end as usize]
     }
 
-    /// Puts `N` bytes of headroom before the frame and returns them. The headroom is fixed; what the stages push
-    /// at most (a tag, VXLAN) is less.
+    /// Puts `N` bytes of headroom before the frame and returns the first `M` bytes, which are these and what follows them. The headroom
+    /// is fixed; what the stages push at most (a tag, VXLAN) is less.
     #[inline(always)]
-    pub(crate) fn push_front<const N: usize>(&mut self) -> &mut [u8; N] {
+    pub(crate) fn push_front<const N: usize, const M: usize>(&mut self) -> &mut [u8; M] {
         self.start -= N as u16;
         self.len += N as u32;
-        self.bytes[self.start as usize..].first_chunk_mut().expect("a head has N bytes")
+        self.bytes[self.start as usize..].first_chunk_mut().expect("a frame's bytes are more")
     }
 
     /// Cuts `n` bytes of the head off.
@@ -394,8 +400,13 @@ impl Burst {
     /// The body of `frame`: what follows its head.
     #[inline(always)]
     pub fn segments(&self, frame: &Frame) -> impl Iterator<Item = Segment> {
-        let more = &self.chain[frame.more.0 as usize..][..frame.more.1 as usize];
-        std::iter::once(frame.body).filter(|s| !s.is_empty()).chain(more.iter().copied())
+        std::iter::once(frame.body).filter(|s| !s.is_empty()).chain(self.chained(frame).iter().copied())
+    }
+
+    /// Those beyond the first.
+    #[inline(always)]
+    pub(crate) fn chained(&self, frame: &Frame) -> &[Segment] {
+        &self.chain[frame.more.0 as usize..][..frame.more.1 as usize]
     }
 
     /// Shortens frame `i` to `len` bytes, cutting at its end.

@@ -16,7 +16,7 @@ pub use raw::NullSwitch;
 use super::kick::{Interrupt, Kicker};
 use super::proto::COOKIE;
 use crate::link::TxQueues;
-use crate::mem::{Regions, guard};
+use crate::mem::{Extent, Regions, guard};
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
 use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_body, write_frame, write_head};
@@ -79,13 +79,30 @@ impl Shared {
     }
 }
 
-/// A descriptor, read once.
+/// A descriptor's flags, region and length, in one word as they are in the ring.
 #[derive(Clone, Copy)]
-struct Desc {
-    flags: u16,
-    region: u16,
-    len: u32,
-    offset: u32,
+struct Word(u64);
+
+impl Word {
+    #[inline(always)]
+    fn new(flags: u16, region: u16, len: u32) -> Word {
+        Word(u64::from(flags) | u64::from(region) << 16 | u64::from(len) << 32)
+    }
+
+    #[inline(always)]
+    fn flags(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    fn region(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline(always)]
+    fn len(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A ring in shared memory. All its fields are within one region of the [`Shared`] that its queue or [`Interrupt`] holds.
@@ -178,20 +195,20 @@ impl Ring {
         unsafe { self.base.as_ptr().add(HEADER + (index & self.mask) as usize * DESC).cast() }
     }
 
+    /// Reads a descriptor, once: its first word, and its offset.
     #[inline(always)]
-    fn read(&self, index: u16) -> Desc {
+    fn read(&self, index: u16) -> (Word, u32) {
         let p = self.desc(index);
         // SAFETY: `desc` is within the ring and aligned to 16 bytes.
-        let (a, b) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
-        Desc { flags: a as u16, region: (a >> 16) as u16, len: (a >> 32) as u32, offset: b as u32 }
+        let (word, offset) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
+        (Word(word), offset as u32)
     }
 
     /// Writes a descriptor's flags, region and length.
     #[inline(always)]
     fn write(&self, index: u16, flags: u16, region: u16, len: u32) {
-        let word = u64::from(flags) | u64::from(region) << 16 | u64::from(len) << 32;
         // SAFETY: as in `read`.
-        unsafe { self.desc(index).write_volatile(word) }
+        unsafe { self.desc(index).write_volatile(Word::new(flags, region, len).0) }
     }
 
     /// Writes a descriptor's offset, and 0 to its metadata.
@@ -289,13 +306,17 @@ impl Layout {
 #[derive(Clone, Copy)]
 struct Slot {
     ptr: NonNull<u8>,
-    len: u32,
-    flags: u16,
-    region: u16,
+    word: Word,
 }
 
 impl Slot {
-    const EMPTY: Slot = Slot { ptr: NonNull::dangling(), len: 0, flags: 0, region: 0 };
+    const EMPTY: Slot = Slot { ptr: NonNull::dangling(), word: Word(0) };
+
+    /// Bytes of it.
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.word.len()
+    }
 }
 
 /// What receive and transmit queues have in common.
@@ -329,24 +350,34 @@ struct Reader<'a> {
     ring: Ring,
     regions: &'a Regions,
     own: Option<Buffers>,
+    /// The region that was last read of, and where it is: descriptors nearly always name the same one.
+    region: u16,
+    extent: Extent,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(ring: Ring, regions: &'a Regions, own: Option<Buffers>) -> Self {
+        Reader { ring, regions, own, region: 0, extent: regions.extent(0) }
+    }
+
     /// Reads and checks descriptor `index`: a piece of a received frame, or an empty buffer to fill.
     #[inline(always)]
-    fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
+    fn read<const CLIENT: bool, const RX: bool>(&mut self, index: u16) -> Option<Slot> {
         if CLIENT {
             let own = self.own?;
             let ptr = own.at(index & self.ring.mask);
             if !RX {
-                return Some(Slot { ptr, len: own.size, flags: 0, region: 0 });
+                return Some(Slot { ptr, word: Word::new(0, 0, own.size) });
             }
-            let d = self.ring.read(index);
-            (d.len <= own.size).then_some(Slot { ptr, len: d.len, flags: d.flags, region: 0 })
+            let (word, _) = self.ring.read(index);
+            (word.len() <= own.size).then_some(Slot { ptr, word })
         } else {
-            let d = self.ring.read(index);
-            let ptr = self.regions.resolve(d.region, d.offset, d.len)?;
-            Some(Slot { ptr, len: d.len, flags: d.flags, region: d.region })
+            let (word, offset) = self.ring.read(index);
+            if word.region() != self.region {
+                (self.region, self.extent) = (word.region(), self.regions.extent(word.region()));
+            }
+            let ptr = self.extent.at(offset, word.len())?;
+            Some(Slot { ptr, word })
         }
     }
 }
@@ -392,13 +423,13 @@ impl Queue {
     /// What descriptors are read with, and the room for what they say.
     #[inline(always)]
     fn reader(&mut self) -> (Reader<'_>, &mut [Slot; BURST]) {
-        (Reader { ring: self.ring, regions: &self.shared.regions, own: self.own }, &mut self.slots)
+        (Reader::new(self.ring, &self.shared.regions, self.own), &mut self.slots)
     }
 
     /// [`Reader::read`] of a single descriptor.
     #[inline(always)]
     fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
-        Reader { ring: self.ring, regions: &self.shared.regions, own: self.own }.read::<CLIENT, RX>(index)
+        Reader::new(self.ring, &self.shared.regions, self.own).read::<CLIENT, RX>(index)
     }
 
     /// Offers the buffers of a receiving client that are not with the peer.
@@ -471,30 +502,30 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         // First all descriptors, so that the fetching of the frames' bytes overlaps.
         let room = (available as usize).min(burst.room()).min(BURST);
         let (mut n, mut bad) = (0, false);
-        let mut flags = 0;
+        let mut words = 0;
         let next = q.next;
-        let (reader, slots) = q.reader();
+        let (mut reader, slots) = q.reader();
         for place in &mut slots[..room] {
             let Some(slot) = reader.read::<CLIENT, true>(next.wrapping_add(n as u16)) else {
                 bad = true;
                 break;
             };
-            prefetch_frame(slot.ptr, slot.len);
-            flags |= slot.flags;
+            prefetch_frame(slot.ptr, slot.len());
+            words |= slot.word.0;
             *place = slot;
             n += 1;
         }
 
-        if flags & FLAG_NEXT == 0 {
+        if Word(words).flags() & FLAG_NEXT == 0 {
             for slot in &q.slots[..n] {
-                if slot.len == 0 {
+                if slot.len() == 0 {
                     burst.drops.add(Reason::RxBadDescriptor, 1);
-                } else if slot.len > max {
+                } else if slot.len() > max {
                     burst.drops.add(Reason::RxTooBig, 1);
                 } else {
                     // SAFETY: `read` found the piece within a region that `shared` keeps mapped; there is room, as `n` is
                     // at most `burst.room()`.
-                    unsafe { burst.push(slot.ptr.as_ptr(), slot.len, 0) };
+                    unsafe { burst.push(slot.ptr.as_ptr(), slot.len(), 0) };
                 }
             }
             q.next = q.next.wrapping_add(n as u16);
@@ -530,8 +561,8 @@ fn receive_chains<const CLIENT: bool>(q: &mut Queue, burst: &mut Burst, n: usize
             parts[count] = slot;
             count += 1;
             i += 1;
-            len += u64::from(slot.len);
-            if slot.flags & FLAG_NEXT == 0 {
+            len += u64::from(slot.len());
+            if slot.word.flags() & FLAG_NEXT == 0 {
                 break;
             }
         }
@@ -543,9 +574,9 @@ fn receive_chains<const CLIENT: bool>(q: &mut Queue, burst: &mut Burst, n: usize
         } else {
             // SAFETY: as in `receive`: the parts are within regions; frames are at most `n`.
             unsafe {
-                burst.push(parts[0].ptr.as_ptr(), parts[0].len, 0);
+                burst.push(parts[0].ptr.as_ptr(), parts[0].len(), 0);
                 for part in &parts[1..count] {
-                    burst.chain(part.ptr.as_ptr(), part.len);
+                    burst.chain(part.ptr.as_ptr(), part.len());
                 }
             }
         }
@@ -589,7 +620,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         let q = &mut self.0;
         let max = q.shared.max_frame.load(Ordering::Relaxed) as usize;
         let base = q.next;
-        let (reader, slots) = q.reader();
+        let (mut reader, slots) = q.reader();
         let slots = &mut slots[..free.min(frames.len()).min(BURST)];
         for (place, i) in slots.iter_mut().zip(0..) {
             let slot = reader.read::<CLIENT, false>(base.wrapping_add(i)).ok_or("a bad descriptor")?;
@@ -603,14 +634,14 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         for (&i, &slot) in frames.iter().zip(&*slots) {
             let frame = burst.frame(i);
             let len = frame.len();
-            if len > max.min(slot.len as usize) {
+            if len > max.min(slot.len() as usize) {
                 break;
             }
             // SAFETY: `read` found `slot.len` bytes within a region that `shared` keeps mapped, and the frame has no
             // more; its pieces are in other buffers than those the peer offered to be filled, or the peer's frame is
             // the peer's loss.
             bodies |= unsafe { write_head(frame, slot.ptr.as_ptr()) };
-            reader.ring.write(base.wrapping_add(used as u16), 0, slot.region, len as u32);
+            reader.ring.write(base.wrapping_add(used as u16), 0, slot.word.region(), len as u32);
             used += 1;
             bytes += len as u64;
         }
@@ -668,11 +699,11 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                 continue;
             }
             let q = &mut self.0;
-            if used < ready && len <= q.slots[used].len as usize {
+            if used < ready && len <= q.slots[used].len() as usize {
                 let slot = q.slots[used];
                 // SAFETY: as in `send_some`.
                 unsafe { write_frame(burst, frame, slot.ptr.as_ptr()) };
-                q.ring.write(base.wrapping_add(used as u16), 0, slot.region, len as u32);
+                q.ring.write(base.wrapping_add(used as u16), 0, slot.word.region(), len as u32);
                 used += 1;
             } else {
                 // The room may not do after all, for there are frames that need several buffers: looks again, once a burst.
@@ -727,19 +758,19 @@ impl Queue {
             } else {
                 self.read::<CLIENT, false>(base.wrapping_add(i as u16)).ok_or("a bad descriptor")?
             };
-            if slot.len == 0 {
+            if slot.len() == 0 {
                 return Err("a buffer of no length");
             }
             parts[n] = slot;
             n += 1;
-            room += slot.len as usize;
+            room += slot.len() as usize;
         }
-        let mut filled = parts.map(|part| (part.ptr, part.len));
+        let mut filled = parts.map(|part| (part.ptr, part.len()));
         // SAFETY: the parts are within regions (`read`) and have room for the whole frame; else as in `send_some`.
         unsafe { scatter(&[], burst, frame, &mut filled[..n]) };
         for (i, (part, (_, len))) in parts.iter().zip(filled).take(n).enumerate() {
             let flags = if i + 1 < n { FLAG_NEXT } else { 0 };
-            self.ring.write(base.wrapping_add((used + i) as u16), flags, part.region, len);
+            self.ring.write(base.wrapping_add((used + i) as u16), flags, part.word.region(), len);
         }
         Ok(Ok(n))
     }
@@ -983,18 +1014,18 @@ impl Peek<'_> {
     /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.slot.len as usize
+        self.slot.len() as usize
     }
 
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
-        self.slot.len == 0
+        self.slot.len() == 0
     }
 
     /// Whether the frame goes on in the next slot.
     #[inline]
     pub fn more(&self) -> bool {
-        self.slot.flags & FLAG_NEXT != 0
+        self.slot.word.flags() & FLAG_NEXT != 0
     }
 
     /// Copies the bytes from `at` on to `to`; how many there were.

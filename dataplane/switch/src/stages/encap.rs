@@ -77,7 +77,7 @@ fn wrap(frame: &mut Frame, outer: Option<&Outer>) -> Result<(), Drop> {
         return Err(Drop::VxlanTooBig);
     }
     let source_port = 0xc000 | wire::flow_hash(frame.head()) as u16 & 0x3fff;
-    let bytes = frame.push_front::<OUTER>();
+    let bytes = frame.push_front::<OUTER, OUTER>();
     *bytes = *outer.template;
     let sum = outer.sum + ip_len as u32;
     bytes[16..18].copy_from_slice(&(ip_len as u16).to_be_bytes());

@@ -11,11 +11,10 @@ use crate::wire::{self, ETH, TAG, be16};
 /// Takes the tag out, over which the addresses move up, and returns its TCI: priority in the upper four bits, VLAN in the
 /// lower twelve.
 pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
-    if frame.head().len() < ETH + TAG {
-        return Err(Drop::ParseTruncated);
-    }
-    let tci = be16(frame.head(), 14);
-    frame.head_mut().copy_within(0..12, TAG);
+    let head: &mut [u8; ETH + TAG] = frame.head_mut().first_chunk_mut().ok_or(Drop::ParseTruncated)?;
+    let tci = be16(head, 14);
+    let addresses: [u8; 12] = *head.first_chunk().expect("two addresses");
+    head[TAG..][..12].copy_from_slice(&addresses);
     frame.pull_front(TAG);
     Ok(tci)
 }
@@ -23,9 +22,9 @@ pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
 /// Puts a tag in: the addresses move down into the headroom.
 #[inline(never)]
 pub(crate) fn push(frame: &mut Frame, tci: u16) {
-    frame.push_front::<TAG>();
-    let head = frame.head_mut();
-    head.copy_within(TAG..TAG + 12, 0);
+    let head = frame.push_front::<TAG, { TAG + 12 }>();
+    let addresses: [u8; 12] = *head.last_chunk().expect("two addresses");
+    head[..12].copy_from_slice(&addresses);
     head[12..14].copy_from_slice(&wire::VLAN.to_be_bytes());
     head[14..16].copy_from_slice(&tci.to_be_bytes());
 }

@@ -85,7 +85,7 @@ impl RawRx {
         for i in 0..n {
             let index = first.wrapping_add(i);
             // Flags, region and length share a word.
-            bytes += u64::from(ring.read(index).len.min(own.size));
+            bytes += u64::from(ring.read(index).0.len().min(own.size));
             ring.write(index, 0, 0, own.size);
         }
         q.next = first.wrapping_add(n);
@@ -140,7 +140,7 @@ impl NullSwitch {
             }
             prefetch(&p.to, p.filled, n);
             for i in 0..n {
-                let len = p.from.read(p.next.wrapping_add(i)).len;
+                let len = p.from.read(p.next.wrapping_add(i)).0.len();
                 p.to.write(p.filled.wrapping_add(i), 0, 0, len);
             }
             p.next = p.next.wrapping_add(n);
