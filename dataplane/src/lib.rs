@@ -214,8 +214,12 @@ pub struct Dataplane {
     retired: PortCounts,
 }
 
-/// In how many steps, one a [`Dataplane::tick`], the whole FDB is searched for old entries.
-const AGEING_PARTS: usize = 16;
+/// In how many steps, one a [`Dataplane::tick`], the whole FDB is searched for old entries that are forgotten after `ageing` seconds: so
+/// that it takes an eighth of that time, but no more than a minute. A worker that has to share its CPU waits for as long as a step takes.
+fn ageing_parts(ageing: u16) -> usize {
+    let seconds = (usize::from(ageing) / 8).clamp(2, 60);
+    seconds * 1000 / Dataplane::TICK.as_millis() as usize
+}
 
 impl Dataplane {
     /// Starts a worker pinned to each CPU of `config`. The receiver gets what workers leave to the control thread: the port's
@@ -532,8 +536,10 @@ impl Dataplane {
     /// Housekeeping, to be called about ten times a second: the workers' clock, and a part of the ageing.
     pub fn tick(&mut self) {
         self.clock.store(self.now(), Relaxed);
-        self.fdb.age(self.part, AGEING_PARTS, self.now(), self.ageing);
-        self.part = (self.part + 1) % AGEING_PARTS;
+        let parts = ageing_parts(self.ageing);
+        self.part %= parts;
+        self.fdb.age(self.part, parts, self.now(), self.ageing);
+        self.part += 1;
     }
 
     /// How often [`Dataplane::tick`] wants to be called.
