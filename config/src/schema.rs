@@ -171,7 +171,7 @@ pub static FDB: Section = Section {
             "ageing",
             Value::Integer(1, 32767),
             "300",
-            "Seconds after which an address that was not seen is forgotten; it may take an eighth longer, or a minute.",
+            "Seconds after which an address that was not seen is forgotten; it may take an eighth longer, at least 2 seconds and at most 60.",
         ),
     ],
 };
