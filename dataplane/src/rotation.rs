@@ -5,9 +5,9 @@
 /// Rounds without anything after which a queue rests.
 const REST: u32 = 64;
 
-/// While there is work, every resting queue is polled once in this many rounds. A round of a full burst takes some two
-/// microseconds: that is what the first frame on a quiet port may wait longer beside a saturated one.
-const SHARE: usize = 16;
+/// While there is work, every resting queue is polled once in this many rounds. A round of a full burst takes a microsecond or
+/// two: so many times that is what the first frame on a quiet port may wait longer beside a saturated one.
+const SHARE: usize = 32;
 
 /// Queues, those that are awake first.
 pub(crate) struct Rotation<Q> {

@@ -178,9 +178,11 @@ impl Case {
         text
     }
 
-    /// The MAC of flow `i`'s sender (0xa0) or receiver (0xb0).
-    fn mac(side: u8, i: u32) -> [u8; 6] {
-        let n = i.to_be_bytes();
+    /// The MAC of flow `i`'s sender (0xa0) or receiver (0xb0). MACs that count up share cache lines in one bridge and don't in many:
+    /// where the number of bridges grows, they are too far from each other for that in any number.
+    fn mac(self, side: u8, i: u32) -> [u8; 6] {
+        const FAR: u32 = 65;
+        let n = if self.axis == Axis::Macs { i } else { i * FAR }.to_be_bytes();
         [2, side, n[0], n[1], n[2], n[3]]
     }
 
@@ -192,7 +194,7 @@ impl Case {
     }
 
     fn frame(self, i: u32) -> Frame {
-        let (from, to) = (Case::mac(0xa0, i), Case::mac(0xb0, i));
+        let (from, to) = (self.mac(0xa0, i), self.mac(0xb0, i));
         match self.axis {
             Axis::Flood => Frame::ethernet([0xff; 6], from, None, i),
             Axis::Decap => {
@@ -209,7 +211,7 @@ impl Case {
         if self.has_overlay() || self.axis == Axis::Flood {
             return Vec::new();
         }
-        (0..self.flows()).map(|i| Frame::ethernet(Case::mac(0xa0, i), Case::mac(0xb0, i), self.vlan(i), i)).collect()
+        (0..self.flows()).map(|i| Frame::ethernet(self.mac(0xa0, i), self.mac(0xb0, i), self.vlan(i), i)).collect()
     }
 
     /// Static entries: with an overlay, where frames go to, and which VTEPs they come from.
@@ -220,7 +222,7 @@ impl Case {
         let mut entries = Vec::new();
         for i in 0..self.flows() {
             let entry =
-                |side| FdbStatic { bridge: self.bridge(i), mac: Mac(Case::mac(side, i)), ..FdbStatic::default() };
+                |side| FdbStatic { bridge: self.bridge(i), mac: Mac(self.mac(side, i)), ..FdbStatic::default() };
             let (here, there) = if self.is_reverse() { (0xb0, 0xa0) } else { (0xa0, 0xb0) };
             entries.push(FdbStatic { vtep: Some(self.vtep(i)), ..entry(there) });
             entries.push(FdbStatic { port: Some(Member { port: "p0".into(), vlan: self.vlan(i) }), ..entry(here) });
