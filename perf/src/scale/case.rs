@@ -178,11 +178,10 @@ impl Case {
         text
     }
 
-    /// The MAC of flow `i`'s sender (0xa0) or receiver (0xb0). MACs that count up share cache lines in one bridge and don't in many:
-    /// where the number of bridges grows, they are too far from each other for that in any number.
+    /// The MAC of flow `i`'s sender (0xa0) or receiver (0xb0). MACs that count up share cache lines in one bridge, and are read
+    /// one line after the other, and in many they aren't: but where MACs themselves grow in number they are in no order.
     fn mac(self, side: u8, i: u32) -> [u8; 6] {
-        const FAR: u32 = 65;
-        let n = if self.axis == Axis::Macs { i } else { i * FAR }.to_be_bytes();
+        let n = if self.axis == Axis::Macs { i } else { i.wrapping_mul(0x9e37_79b1) }.to_be_bytes();
         [2, side, n[0], n[1], n[2], n[3]]
     }
 
