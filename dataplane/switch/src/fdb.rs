@@ -9,7 +9,7 @@
 //! Order of writes: a slot is claimed by exchanging its key for `RESERVED`, then the value is written, then the key.
 //! A reader compares the key before and after it reads the value, so it never takes one bridge's value for another's.
 
-use crate::mem::{self, Line as Bucket};
+use crate::mem::{self, Line as Bucket, Lines};
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Where a frame leaves, or how others reach the place it came from: a port with the VLAN tag to push (0: none), or a
@@ -153,7 +153,7 @@ impl Bucket {
 
 /// The forwarding database.
 pub struct Fdb {
-    buckets: Box<[Bucket]>,
+    buckets: Lines,
     seed: [u64; 2],
     used: AtomicUsize,
     limit: usize,
@@ -263,7 +263,7 @@ impl Fdb {
     pub fn new(size: usize, seed: [u64; 2]) -> Self {
         // Half full at most, so that a key is nearly always in its home bucket.
         let buckets = (size * 2 / SLOTS).next_power_of_two().max(WINDOW);
-        let buckets = mem::lines(buckets);
+        let buckets = Lines::zeroed(buckets);
         Fdb { buckets, seed: [seed[0], seed[1] | 1], used: AtomicUsize::new(0), limit: size, epoch: AtomicU16::new(0) }
     }
 

@@ -295,20 +295,51 @@ pub fn ticks() -> u64 {
 #[repr(align(64))]
 pub(crate) struct Line(pub [AtomicU64; 8]);
 
-/// `n` lines of zeros, in huge pages if the kernel has any: a table that is read at random takes fewer TLB misses then. All of it is
-/// there when this returns, so that no worker has to wait for the kernel to find a page.
-pub(crate) fn lines(n: usize) -> Box<[Line]> {
-    const HUGE: usize = 2 << 20;
-    const PAGE: usize = 4096;
-    // SAFETY: words of zeros are what a line is made of.
-    let lines = unsafe { Box::<[Line]>::new_zeroed_slice(n).assume_init() };
-    let range = lines.as_ptr_range();
+/// Lines, that begin as zeros.
+pub(crate) struct Lines {
+    /// And those before the first, up to where a page begins.
+    words: Box<[AtomicU64]>,
+    first: usize,
+    n: usize,
+}
+
+impl Lines {
+    /// `n` lines, in huge pages if the kernel has any: a table that is read at random takes fewer TLB misses then. All of it is
+    /// there when this returns, so that no worker has to wait for the kernel to find a page.
+    pub(crate) fn zeroed(n: usize) -> Lines {
+        const PAGE: usize = 4096;
+        let bytes = n * size_of::<Line>();
+        let align = if bytes < HUGE { align_of::<Line>() } else { HUGE };
+        // As words, for memory that is to be aligned the allocator clears by writing to it, when it is too late for advice.
+        // SAFETY: words of zeros are words.
+        let words = unsafe { Box::<[AtomicU64]>::new_zeroed_slice((bytes + align) / size_of::<u64>()).assume_init() };
+        let at = words.as_ptr() as usize;
+        let lines = Lines { first: (at.next_multiple_of(align) - at) / size_of::<u64>(), n, words };
+        advise_huge(&lines);
+        lines.iter().step_by(PAGE / size_of::<Line>()).for_each(|line| line.0[0].store(0, Relaxed));
+        lines
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        // SAFETY: `zeroed` made `n` lines of words from the first on, which is aligned; a line is nothing but its words.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().add(self.first).cast(), self.n) }
+    }
+}
+
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Asks the kernel for huge pages for the part of `table` that fills them. To be done before anything is written there, for the kernel
+/// decides when it first gives a page.
+pub(crate) fn advise_huge<T>(table: &[T]) {
+    let range = table.as_ptr_range();
     let (start, end) = ((range.start as usize).next_multiple_of(HUGE), range.end as usize & !(HUGE - 1));
     if end > start {
-        // Before anything is written, for the kernel decides when it first gives a page.
         // SAFETY: advice about pages that are wholly the table's changes none of their bytes.
         unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
     }
-    lines.iter().step_by(PAGE / size_of::<Line>()).for_each(|line| line.0[0].store(0, Relaxed));
-    lines
 }

@@ -6,6 +6,7 @@
 use super::{Context, Live, parse};
 use crate::burst::Burst;
 use crate::fdb::{Egress, Learned};
+use crate::mem;
 
 /// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
 /// memory is the kernel's to give when it is used: 4 MiB at most.
@@ -17,7 +18,9 @@ pub(crate) struct Seen(Box<[u32; SLOTS]>);
 impl Default for Seen {
     fn default() -> Self {
         // Not by way of an array on the stack.
-        Seen(vec![0; SLOTS].try_into().expect("as many"))
+        let seen: Box<[u32]> = vec![0; SLOTS].into();
+        mem::advise_huge(&seen);
+        Seen(seen.try_into().expect("as many"))
     }
 }
 
