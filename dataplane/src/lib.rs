@@ -627,6 +627,12 @@ mod tests {
     }
 
     #[test]
+    fn the_fdb_is_searched_in_an_eighth_of_the_ageing_time() {
+        let seconds = [1, 16, 300, 480, 32_767].map(|ageing| ageing_parts(ageing) as f64 / 10.0);
+        assert_eq!(seconds, [2.0, 2.0, 37.0, 60.0, 60.0]);
+    }
+
+    #[test]
     fn a_queue_that_is_moved_again_and_again_keeps_order_and_loses_nothing() {
         let Some(mut dataplane) = start() else { return };
         let (sink, next) = (Sink::default(), Arc::new(AtomicU64::new(0)));

@@ -3,9 +3,9 @@
 //! An entry is written at most once a second, so nearly every frame's source needs no look at the FDB: that it is there, and fresh, is
 //! known from a table of the worker's own, of four bytes for each address, in which addresses that count up are neighbours.
 
-use super::{Context, Live, parse};
+use super::{Context, Live};
 use crate::burst::Burst;
-use crate::fdb::{Egress, Learned};
+use crate::fdb::{Egress, Learned, key};
 use crate::mem;
 
 /// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
@@ -68,7 +68,9 @@ impl<'a> Sources<'a> {
 pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> u32 {
     let mut full = 0;
     for i in unseen.iter() {
-        let (key, ingress) = (parse::source(burst, i), burst.meta[i].ingress);
+        let meta = &burst.meta[i];
+        let mac = burst.frames[i].head()[6..].first_chunk().expect("parse has read both addresses");
+        let (key, ingress) = (key(meta.bridge(), *mac), meta.ingress);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
             Learned::Full => full += 1,
             _ if ingress == Egress::NOWHERE => {}

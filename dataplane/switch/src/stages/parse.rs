@@ -69,12 +69,6 @@ pub(crate) fn addresses(
     }
 }
 
-/// The FDB key of frame `i`'s source, whose addresses were read.
-pub(crate) fn source(burst: &Burst, i: u16) -> u64 {
-    let ethernet = burst.frames[i].head().first_chunk().expect("read before");
-    u64::from(burst.meta[i].bridge()) << 48 | Addresses::read(ethernet).1
-}
-
 /// Destination and source in the lower 48 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(u64, u64);
