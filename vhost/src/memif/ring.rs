@@ -345,7 +345,6 @@ pub(crate) struct Queue {
 unsafe impl Send for Queue {}
 
 /// What descriptors are read with: a copy, of which the compiler knows that writing to frames and rings doesn't change it.
-#[derive(Clone, Copy)]
 struct Reader<'a> {
     ring: Ring,
     regions: &'a Regions,

@@ -32,13 +32,13 @@ pub(crate) fn run(
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
         return 0;
     };
-    if burst.has_offloads() {
+    let offloads = burst.has_offloads();
+    if offloads {
         live.each(burst, |burst, i| match burst.frames[i].pending.gso {
             Gso::None => Verdict::Go,
             _ => Verdict::Drop(Drop::UnderlayGso),
         });
     }
-    let offloads = burst.has_offloads();
     let mut punted = 0;
     let usual = Usual::of(overlay);
     // Frames of a burst often come from one tunnel, one after the other.

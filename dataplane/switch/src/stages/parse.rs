@@ -12,6 +12,7 @@ use crate::wire::{self, be16};
 
 /// The group bit of an address in the lower 48 bits of a key.
 pub(crate) const GROUP: u64 = 1 << 40;
+
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(never)]
 pub(crate) fn run(
