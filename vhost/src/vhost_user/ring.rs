@@ -65,6 +65,9 @@ pub(super) struct RingConfig {
     pub base: u32,
 }
 
+/// Chains that are looked at together after one did not do for a frame: those behind it were looked at in vain.
+const FEW: usize = 8;
+
 /// Guest-physical memory, with the piece of it that was last used.
 struct Space {
     memory: Arc<Memory>,
@@ -500,7 +503,8 @@ impl Ring {
         // Nearly always each frame fits the buffer of a chain, and nothing is left to be done to it. Bodies are a loop of their own: frames
         // that have none are written without a call.
         let mut used = 0;
-        if !burst.has_offloads() && self.log.is_none() {
+        let plain = !burst.has_offloads() && self.log.is_none();
+        if plain {
             let want = frames.len().min(BURST);
             let ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
             let mut lens = [0; BURST];
@@ -533,12 +537,13 @@ impl Ring {
         }
         let mut any = used != 0;
         if used < frames.len() {
-            any |= self.send_rest(burst, &frames[used..], drops, sent, max)?;
+            let look = if plain { FEW } else { frames.len() };
+            any |= self.send_rest(burst, &frames[used..], drops, sent, max, look)?;
         }
         Ok(any && self.publish())
     }
 
-    /// Goes on from the frame for which that doesn't do. Whether any was sent.
+    /// Goes on from the frame for which that doesn't do, looking at so many chains first. Whether any was sent.
     #[cold]
     #[inline(never)]
     fn send_rest(
@@ -548,6 +553,7 @@ impl Ring {
         drops: &mut Drops,
         sent: &mut Sent,
         max: u32,
+        mut look: usize,
     ) -> Result<bool, Bad> {
         let accepts = burst.has_offloads().then(|| header::accepts(self.config.features));
         let header = self.header as usize;
@@ -555,8 +561,6 @@ impl Ring {
         let mut used = 0;
         let mut lens = [0u32; BURST];
         let mut any = false;
-        // How many chains to look at next.
-        let mut look = frames.len();
         let mut full = false;
         for (nth, &i) in frames.iter().enumerate() {
             let frame = burst.frame(i);
@@ -608,7 +612,7 @@ impl Ring {
                     each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
                     any = true;
                 }
-                (used, ready, look) = (0, Heads::default(), 8);
+                (used, ready, look) = (0, Heads::default(), FEW);
                 match self.send_parts(burst, i, plain)? {
                     Ok(()) => {}
                     Err(reason) => {
