@@ -253,7 +253,49 @@ pub struct Report {
     pub b_to_a: Option<Direction>,
 }
 
+impl Direction {
+    /// What this run and another gave together, of whose time the first has the share `own`.
+    fn and(self, other: Direction, own: f64) -> Direction {
+        let mean = |a: f64, b: f64| own * a + (1.0 - own) * b;
+        Direction {
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            sampled: self.sampled + other.sampled,
+            reordered: self.reordered + other.reordered,
+            duplicated: self.duplicated + other.duplicated,
+            foreign: self.foreign + other.foreign,
+            mpps: mean(self.mpps, other.mpps),
+            gbps: mean(self.gbps, other.gbps),
+            held_up: mean(self.held_up, other.held_up),
+            // Percentiles can't be added.
+            latency: None,
+        }
+    }
+}
+
 impl Report {
+    /// What this run and another of the same frames gave together, but for how long they were under way.
+    pub fn and(self, other: Report) -> Report {
+        let seconds = self.seconds + other.seconds;
+        let own = self.seconds / seconds;
+        let both = |a: Option<Direction>, b: Option<Direction>| a.zip(b).map(|(a, b)| a.and(b, own));
+        let mut report = Report {
+            seconds,
+            a_to_b: both(self.a_to_b, other.a_to_b),
+            b_to_a: both(self.b_to_a, other.b_to_a),
+            ..self
+        };
+        report.sum();
+        report
+    }
+
+    /// Adds up the directions' rates.
+    fn sum(&mut self) {
+        self.mpps = self.directions().map(|d| d.mpps).sum();
+        self.gbps = self.directions().map(|d| d.gbps).sum();
+    }
+
     /// The directions that there were.
     pub fn directions(&self) -> impl Iterator<Item = &Direction> {
         self.a_to_b.iter().chain(&self.b_to_a)
@@ -862,8 +904,7 @@ impl<L: Link> Generator<L> {
             b_to_a: self.sides[1].sends.then(|| direction(1)),
             ..Report::default()
         };
-        report.mpps = report.directions().map(|d| d.mpps).sum();
-        report.gbps = report.directions().map(|d| d.gbps).sum();
+        report.sum();
         Ok(report)
     }
 
@@ -878,6 +919,20 @@ impl<L: Link> Generator<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_are_added_up() {
+        let run = |seconds, received, mpps, held_up| Report {
+            seconds,
+            a_to_b: Some(Direction { sent: 100, received, lost: 100 - received, mpps, held_up, ..Direction::default() }),
+            mpps,
+            ..Report::default()
+        };
+        let both = run(0.1, 98, 40.0, 80.0).and(run(0.3, 99, 20.0, 60.0));
+        let d = both.a_to_b.unwrap();
+        assert_eq!((d.sent, d.received, d.lost, d.held_up), (200, 197, 3, 65.0));
+        assert_eq!((both.seconds, both.mpps, d.mpps, both.b_to_a), (0.4, 25.0, 25.0, None));
+    }
 
     #[test]
     fn a_rate_is_kept() {

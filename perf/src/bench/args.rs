@@ -15,6 +15,9 @@ pub struct BenchArgs {
     /// The daemon [default: drayd beside this program]
     #[arg(long, value_name = "FILE")]
     drayd: Option<PathBuf>,
+    /// Another daemon, of an earlier build, say, to be measured beside it
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
     /// The command [default: dray beside the daemon]
     #[arg(long, value_name = "FILE")]
     dray: Option<PathBuf>,
@@ -33,7 +36,7 @@ pub struct BenchArgs {
     /// Rounds; each measures all switches once
     #[arg(long, default_value_t = 6, value_parser = rounds)]
     rounds: usize,
-    /// Seconds of one measurement
+    /// Seconds for which a switch is measured in a round
     #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     duration: f64,
     /// What to send; may be given several times [default: the whole table]
@@ -89,7 +92,8 @@ pub fn run(args: &BenchArgs) -> Result<(), String> {
     let command = args.dray.clone().unwrap_or_else(|| beside(&drayd, "dray"));
     let whole = CASES.iter().map(|(case, _)| *case);
     let mut bench = Bench {
-        dray: Dray { drayd },
+        dray: Dray::new(drayd),
+        before: args.before.clone().map(|drayd| Dray { drayd, name: "Dray before" }),
         command,
         testpmd: Testpmd { program: args.testpmd.clone() },
         peers: args.peers,

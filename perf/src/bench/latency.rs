@@ -84,14 +84,15 @@ impl Run<'_> {
         let peers: [&dyn Peer; 2] = [&bench.dray, &bench.testpmd];
         let mut seats = [self.timed_seat(case, peers[0])?, self.timed_seat(case, peers[1])?];
         self.passes(|run| {
-            let full = bench.measure(&mut seats[1], 0, run.stop)?.mpps * 1e6;
+            let full = bench.measure(&mut seats[1], 0, bench.duration, run.stop)?.mpps * 1e6;
             let mut probes = vec![run.probe()?];
             let mut reports = Vec::new();
             for load in LOADS {
                 let mut pair = [Report::default(), Report::default()];
                 for which in if reversed { [1, 0] } else { [0, 1] } {
                     // Not 0, which would be without limit.
-                    pair[which] = bench.measure(&mut seats[which], ((full * load) as u64).max(1), run.stop)?;
+                    let rate = ((full * load) as u64).max(1);
+                    pair[which] = bench.measure(&mut seats[which], rate, bench.duration, run.stop)?;
                 }
                 reports.extend(pair);
                 probes.push(run.probe()?);

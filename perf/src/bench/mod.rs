@@ -1,10 +1,10 @@
 //! The comparison with other switches, side by side: every figure of Dray's stands beside theirs from the same seconds.
 //!
-//! A round has one measurement of each switch. All of them are started anew, connected and sent every frame once; then they
-//! are stopped where they are, and one after the other runs while it is measured, so that the measurements of a round are
-//! half a second apart and nothing else runs. Each second round goes the other way. Between any two measurements it is
-//! looked how fast the two CPUs talk to each other; if that changes in a round, they are measured again, and the rounds of a case
-//! that count are those of the mood in which most were.
+//! A round measures each switch. All of them are started anew, connected and sent every frame once; then they are stopped
+//! where they are, and one after the other runs while it is measured, and nothing else. They take turns, each second time
+//! in the other order: what slows a machine down for a while, such as its neighbours on the same host, hits all alike, and
+//! a ratio is less uncertain than a rate. Between turns it is looked how fast the two CPUs talk to each other; if that changes in
+//! a round, all are measured again, and the rounds of a case that count are those of the mood in which most were.
 
 mod args;
 mod case;
@@ -39,6 +39,11 @@ use std::time::Duration;
 const PAGES: u64 = 640;
 /// The tunnel of cases with VXLAN.
 const OVERLAY: Overlay = Overlay { vni: 42, local: Ipv4Addr::new(10, 9, 0, 1), remote: Ipv4Addr::new(10, 9, 0, 2) };
+/// Turns that each switch has in a round.
+const TURNS: u32 = 8;
+/// Flows from which on a switch has one turn. What it does once a second for each of them, such as to note their ages, it does after
+/// each pause: with many flows and short turns it would do little else.
+const MANY_FLOWS: u32 = 100_000;
 /// How often the switches of a round are measured at most, until the machine does not change meanwhile.
 const PASSES: usize = 4;
 /// Rounds that may not count, for each that does.
@@ -49,6 +54,8 @@ const REPEATS: usize = 2;
 pub struct Bench {
     /// The daemon.
     pub dray: Dray,
+    /// Another one to be measured beside it.
+    pub before: Option<Dray>,
     /// The command.
     pub command: PathBuf,
     /// The yardstick.
@@ -63,7 +70,7 @@ pub struct Bench {
     pub rounds: usize,
     /// Rounds in which testpmd and Dray are measured against themselves.
     pub same_rounds: usize,
-    /// How long one measurement takes.
+    /// For how long a switch is measured in a round.
     pub duration: Duration,
     /// Descriptors a ring.
     pub ring_size: u32,
@@ -99,9 +106,9 @@ struct Seat {
     switch: Switch,
     /// Its private memory when its links had come up, and now.
     memory: [u64; 2],
-    /// Dray: what its workers had done before it was paused.
+    /// Dray: what its workers had done when it had been taught.
     done: Option<Vec<rpc::WorkerInfo>>,
-    /// Dray: what its worker did in the last measurement.
+    /// Dray: what its worker has done since.
     work: Option<Work>,
 }
 
@@ -118,7 +125,7 @@ struct Run<'a> {
 struct Round {
     /// One of each switch.
     reports: Vec<Report>,
-    /// One more than switches.
+    /// Before, between and after turns.
     probes: Vec<f64>,
     /// How often it was measured until the machine did not change meanwhile.
     passes: usize,
@@ -135,6 +142,7 @@ impl Bench {
         let pages = if self.huge_pages { HugePages::get(PAGES) } else { HugePages::none() };
         let (ovs, vpp) = (Ovs::default(), Vpp::default());
         let mut peers: Vec<&dyn Peer> = vec![&self.dray, &self.testpmd];
+        peers.extend(self.before.as_ref().map(|dray| dray as &dyn Peer));
         let mut switches = Vec::new();
         for peer in &peers {
             switches.push(contestant(*peer, peer.version()?));
@@ -253,9 +261,9 @@ impl Bench {
     }
 
     /// Lets a switch run, and measures it, with so many frames a second; 0: as many as it takes.
-    fn measure(&self, seat: &mut Seat, rate: u64, stop: &AtomicBool) -> Result<Report, String> {
+    fn measure(&self, seat: &mut Seat, rate: u64, time: Duration, stop: &AtomicBool) -> Result<Report, String> {
         seat.switch.resume();
-        let report = cpu::on(self.generator_cpu, || seat.source.run(rate, self.duration, stop));
+        let report = cpu::on(self.generator_cpu, || seat.source.run(rate, time, stop));
         if stop.load(Ordering::Relaxed) {
             return Err("interrupted".into());
         }
@@ -264,9 +272,8 @@ impl Bench {
         seat.switch.pause()?;
         let failed = |e| format!("{e}\nits last words:\n{}", seat.switch.log());
         let report = report.map_err(failed)?;
-        if let (Some(before), Some(now)) = (&mut seat.done, now.transpose().map_err(failed)?) {
+        if let (Some(before), Some(now)) = (&seat.done, now.transpose().map_err(failed)?) {
             seat.work = workers::since(before, &now).into_iter().next();
-            *before = now;
         }
         Ok(report)
     }
@@ -525,16 +532,27 @@ impl Run<'_> {
                 self.started.push(how(case, switch, &seat.switch));
             }
         }
+        let turns = if case.flows < MANY_FLOWS { TURNS } else { 1 };
         let round = self.passes(|run| {
-            let mut reports = vec![Report::default(); peers.len()];
+            let mut reports: Vec<Option<Report>> = vec![None; peers.len()];
             let mut probes = vec![run.probe()?];
-            for (which, seat) in &mut seats {
-                reports[*which] = bench.measure(seat, 0, run.stop)?;
+            for turn in 0..turns {
+                for (which, seat) in &mut seats {
+                    let report = bench.measure(seat, 0, bench.duration / turns, run.stop)?;
+                    let all = &mut reports[*which];
+                    *all = Some(all.take().map_or(report.clone(), |sum| sum.and(report)));
+                }
+                // So that all have all places, and each comes as often before each other as after it: A B C, C B A, B C A, A C B, ...
+                seats.reverse();
+                if turn % 2 == 1 {
+                    seats.rotate_left(1);
+                }
                 probes.push(run.probe()?);
             }
-            Ok((reports, probes))
+            Ok((reports.into_iter().flatten().collect(), probes))
         })?;
-        Ok(Round { stages: seats.into_iter().find_map(|(_, seat)| seat.work), ..round })
+        let dray = seats.into_iter().find(|(which, _)| peers[*which].name() == bench.dray.name());
+        Ok(Round { stages: dray.and_then(|(_, seat)| seat.work), ..round })
     }
 }
 
@@ -569,7 +587,7 @@ fn void(same: &[Same]) -> Option<String> {
 
 /// How long all measurements will take, about: a switch takes a second to start and learn.
 pub fn expected(bench: &Bench) -> Duration {
-    let switches = if bench.peers { 3 } else { 2 };
+    let switches = 2 + usize::from(bench.peers) + usize::from(bench.before.is_some());
     let one = bench.duration + Duration::from_secs(1);
     one * (4 * bench.same_rounds + bench.rounds * switches * bench.cases.len()) as u32
 }
@@ -582,7 +600,8 @@ mod tests {
     fn the_least_switch_loses_nothing() {
         let cpus = dray_config::allowed_cpus();
         let bench = Bench {
-            dray: Dray { drayd: PathBuf::new() },
+            dray: Dray::new(PathBuf::new()),
+            before: None,
             command: PathBuf::new(),
             testpmd: Testpmd::default(),
             peers: false,

@@ -96,8 +96,8 @@ impl Results {
 
     fn throughput(&self, section: &mut Section) {
         section.paragraph(format!(
-            "Million frames a second, the median of {} rounds, in each of which all switches were measured for {} s, one after \
-             the other. A ratio is the median of the rounds' ratios, with the interval that it lies in with a probability of \
+            "Million frames a second, the median of {} rounds, in each of which all switches were measured for {} s, taking turns. \
+             A ratio is the median of the rounds' ratios, with the interval that it lies in with a probability of \
              {:.0} % whatever the distribution. \"To reach\" is the least that Dray is to have, as a multiple of testpmd io. \"CPUs ns\" is what a number \
              took between the two CPUs and back while it was measured, which on a virtual machine depends on where its host \
              has put them, and which figures and ratios depend on.",
@@ -370,8 +370,8 @@ impl Results {
         ));
         section.paragraph(format!(
             "Each switch has CPU {switch} for all its threads unless said. In each round all are started anew, connected and \
-             taught, and then paused (SIGSTOP); one after the other goes on while it is measured, and nothing else runs. Each \
-             second round goes in the other order."
+             taught, and then paused (SIGSTOP); one after the other goes on while it is measured, and nothing else runs. They \
+             take several turns (one, with very many flows), each second time in the other order, as each second round begins."
         ));
         for s in &self.switches {
             section.paragraph(format!("{}, {}. {}", s.switch, s.version, s.about));
@@ -381,7 +381,7 @@ impl Results {
         }
         let columns = ["frames", "round", "ns between the CPUs", "Mpps"].map(Column::left);
         let mut table =
-            Table::new("Round by round: the probes between measurements, and the rates in the order above", columns);
+            Table::new("Round by round: the probes between turns, and the rates in the order above", columns);
         for c in &self.cases {
             for (i, probes) in c.probes.iter().enumerate() {
                 let list = |values: Vec<f64>, digits: usize| {

@@ -84,7 +84,7 @@ pub struct Measured {
     pub figures: Vec<Figures>,
     /// Switches that were not, and why.
     pub absent: Vec<(&'static str, &'static str)>,
-    /// Nanoseconds that a number took between the CPUs and back, before, between and after the measurements of each round.
+    /// Nanoseconds that a number took between the CPUs and back, before, between and after the turns of each round.
     pub probes: Vec<Vec<f64>>,
     /// Measurements of all switches that do not count, because the machine changed while they went on or was not in the state
     /// that it was in in most rounds, or because a switch passed nothing on.
@@ -196,7 +196,7 @@ pub struct Method {
     pub ring_size: u32,
     /// Bytes a buffer.
     pub buffer_size: u32,
-    /// Seconds of each measurement.
+    /// Seconds for which each switch is measured in a round.
     pub seconds: f64,
     /// Rounds of each case.
     pub rounds: usize,

@@ -14,9 +14,16 @@ pub(super) const FILE: &str = "dray.toml";
 pub struct Dray {
     /// The daemon.
     pub drayd: PathBuf,
+    /// What it is called in tables: another one than [`Dray::new`]'s where there are two.
+    pub name: &'static str,
 }
 
 impl Dray {
+    /// This daemon.
+    pub fn new(drayd: PathBuf) -> Dray {
+        Dray { drayd, name: "Dray" }
+    }
+
     /// Starts it with all its threads on `cpu` and with a configuration of one's own, made from the folder that it is in. Its
     /// memif ports are on `memif.sock` there, its control socket is `dray.sock`.
     ///
@@ -33,7 +40,7 @@ impl Dray {
 
 impl Peer for Dray {
     fn name(&self) -> &'static str {
-        "Dray"
+        self.name
     }
 
     fn version(&self) -> Result<String, String> {

@@ -349,7 +349,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
     let stop = stop_flag()?;
     let begin = Instant::now();
     let say = |line: &str| eprintln!("[{:6.1} s] {line}", begin.elapsed().as_secs_f64());
-    let dray = Dray { drayd };
+    let dray = Dray::new(drayd);
     let mut results = Results { dray: env!("CARGO_PKG_VERSION").into(), l2: l2(args.switch_cpu), ..Results::default() };
     cpu::on(args.cpu, || {
         for &axis in &args.axes {
