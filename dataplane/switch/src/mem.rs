@@ -118,7 +118,7 @@ unsafe fn copy_any(src: *const u8, dst: *mut u8, len: usize) {
 }
 
 /// From so many bytes on, registers of 64 bytes were measured to be faster than the C library's copy.
-const LONG: usize = 1024;
+const LONG: usize = 256;
 
 /// [`copy`] of what is likely to be long.
 ///

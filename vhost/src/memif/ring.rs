@@ -207,8 +207,14 @@ impl Ring {
     /// Writes a descriptor's flags, region and length.
     #[inline(always)]
     fn write(&self, index: u16, flags: u16, region: u16, len: u32) {
+        self.write_word(index, Word::new(flags, region, len));
+    }
+
+    /// Writes a descriptor's first word.
+    #[inline(always)]
+    fn write_word(&self, index: u16, word: Word) {
         // SAFETY: as in `read`.
-        unsafe { self.desc(index).write_volatile(Word::new(flags, region, len).0) }
+        unsafe { self.desc(index).write_volatile(word.0) }
     }
 
     /// Writes a descriptor's offset, and 0 to its metadata.
@@ -331,6 +337,8 @@ pub(crate) struct Queue {
     next: u16,
     /// The peer's index as last read.
     peer: u16,
+    /// Whether the peer did not want to be woken when that was read.
+    masked: bool,
     /// A receiving client's own index: buffers up to here were offered.
     offered: u16,
     /// Whether the peer was ever seen with interrupts unmasked on a ring that we produce on.
@@ -393,6 +401,7 @@ impl Queue {
             interrupt,
             next: 0,
             peer: 0,
+            masked: false,
             offered: 0,
             sleeps: false,
             faults,
@@ -445,9 +454,9 @@ impl Queue {
         self.ring.head().store(head, Ordering::Release);
     }
 
-    /// Whether the peer sleeps and is to be woken, after the index was moved.
+    /// Whether the peer sleeps and is to be woken, after the index was moved by so many descriptors.
     #[inline(always)]
-    fn asleep(&mut self) -> bool {
+    fn asleep(&mut self, moved: usize) -> bool {
         // The order of "index written, flags read" against the peer's "flags written, index read" needs a full fence, or both
         // could miss each other and the peer sleep on. It costs a wait for all stores of the burst, so peers that
         // were never seen to sleep are spared it: rings begin unmasked, so one that sleeps is seen at the first burst. One
@@ -455,7 +464,12 @@ impl Queue {
         if self.sleeps {
             fence(Ordering::SeqCst);
         }
-        if self.ring.masked() {
+        // A client writes its index beside the flags all the time, so to read them is to wait for the cache line. Among full bursts
+        // they are asked for as they were when the index was read.
+        if self.sleeps || self.own.is_some() || moved < BURST {
+            self.masked = self.ring.masked();
+        }
+        if self.masked {
             return false;
         }
         self.sleeps = true;
@@ -487,14 +501,18 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             return;
         }
         let ring = q.ring;
-        q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
-        let available = q.peer.wrapping_sub(q.next);
-        if available == 0 {
-            return;
-        }
-        if available > ring.size() {
-            burst.drops.add(Reason::RxBadDescriptor, 1);
-            return q.fault("the ring's index jumped");
+        // What was available when last asked still is.
+        let mut available = q.peer.wrapping_sub(q.next);
+        if usize::from(available) < burst.room() {
+            q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
+            available = q.peer.wrapping_sub(q.next);
+            if available == 0 {
+                return;
+            }
+            if available > ring.size() {
+                burst.drops.add(Reason::RxBadDescriptor, 1);
+                return q.fault("the ring's index jumped");
+            }
         }
         let max = q.shared.max_frame.load(Ordering::Relaxed);
 
@@ -598,6 +616,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
     fn free(&mut self) -> Result<usize, &'static str> {
         let q = &mut self.0;
         q.peer = if CLIENT { q.ring.tail() } else { q.ring.head() }.load(Ordering::Acquire);
+        q.masked = q.ring.masked();
         let free = self.seen();
         if free > self.0.ring.size().into() { Err("the ring's index jumped") } else { Ok(free) }
     }
@@ -630,7 +649,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         // Nearly always each frame fits the buffer that was prepared for it. Bodies are a loop of their own: frames that have none are
         // written without a call.
         let (mut used, mut bytes, mut bodies) = (0, 0, false);
-        for (&i, &slot) in frames.iter().zip(&*slots) {
+        for (&i, slot) in frames.iter().zip(&mut *slots) {
             let frame = burst.frame(i);
             let len = frame.len();
             if len > max.min(slot.len() as usize) {
@@ -640,7 +659,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             // more; its pieces are in other buffers than those the peer offered to be filled, or the peer's frame is
             // the peer's loss.
             bodies |= unsafe { write_head(frame, slot.ptr.as_ptr()) };
-            reader.ring.write(base.wrapping_add(used as u16), 0, slot.word.region(), len as u32);
+            slot.word = Word::new(0, slot.word.region(), len as u32);
             used += 1;
             bytes += len as u64;
         }
@@ -649,6 +668,10 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                 // SAFETY: as above.
                 unsafe { write_body(burst, burst.frame(i), slot.ptr.as_ptr()) };
             }
+        }
+        // The descriptors at last, all at once: the peer is at work on those before them, and has their cache lines again and again.
+        for (slot, i) in slots[..used].iter().zip(0..) {
+            reader.ring.write_word(base.wrapping_add(i), slot.word);
         }
         sent.packets += used as u32;
         sent.bytes += bytes;
@@ -660,7 +683,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         if used != 0 {
             q.next = base.wrapping_add(used as u16);
             if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
-            if q.asleep() {
+            if q.asleep(used) {
                 q.interrupt.raise();
             }
             // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one
