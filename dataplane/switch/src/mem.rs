@@ -120,16 +120,22 @@ unsafe fn copy_any(src: *const u8, dst: *mut u8, len: usize) {
 /// From so many bytes on, registers of 64 bytes were measured to be faster than the C library's copy.
 const LONG: usize = 256;
 
-/// [`copy`] of what is likely to be long.
+/// Whether such registers are there and do no harm: the first CPUs that had them, without this extension, slowed down their clock
+/// for them.
+#[inline(always)]
+fn has_wide() -> bool {
+    is_x86_feature_detected!("avx512vbmi2")
+}
+
+/// [`copy`] of what is likely to be long, on a CPU of which [`has_wide`] said `WIDE`.
 ///
 /// # Safety
 /// As [`copy`].
 #[inline(always)]
-unsafe fn copy_long(src: *const u8, dst: *mut u8, len: usize) {
+unsafe fn copy_long<const WIDE: bool>(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: as in `copy`; the CPU was asked for the registers.
     unsafe {
-        // The first CPUs that had them, without this extension, slowed down their clock for them.
-        if len >= LONG && is_x86_feature_detected!("avx512vbmi2") {
+        if WIDE && len >= LONG {
             copy_wide(src, dst, len);
         } else {
             ptr::copy(src, dst, len);
@@ -141,17 +147,18 @@ unsafe fn copy_long(src: *const u8, dst: *mut u8, len: usize) {
 ///
 /// # Safety
 /// As [`copy`], on a CPU that has them.
+#[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
     const AT_ONCE: usize = 256;
     let mut at = 0;
     // SAFETY: every access below lies within the first `len` bytes, which are 64 or more; the caller vouches for those.
     unsafe {
-        while at + AT_ONCE <= len {
+        while at + AT_ONCE < len {
             copy_n::<AT_ONCE>(src.add(at), dst.add(at));
             at += AT_ONCE;
         }
-        while at + 64 <= len {
+        while at + 64 < len {
             copy_n::<64>(src.add(at), dst.add(at));
             at += 64;
         }
@@ -179,7 +186,7 @@ pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
     // SAFETY: the caller vouches for both.
     unsafe {
         if write_head(frame, dst) {
-            write_body(burst, frame, dst);
+            write_body::<false>(burst, frame, dst);
         }
     }
 }
@@ -200,14 +207,38 @@ pub unsafe fn write_head(frame: &Frame, dst: *mut u8) -> bool {
 ///
 /// # Safety
 /// As [`write_frame`].
-#[inline]
-pub unsafe fn write_body(burst: &Burst, frame: &Frame, dst: *mut u8) {
+#[inline(always)]
+unsafe fn write_body<const WIDE: bool>(burst: &Burst, frame: &Frame, dst: *mut u8) {
     // SAFETY: the head and the segments add up to `Frame::len` (`Burst` keeps that); the segments are readable until release.
     unsafe {
         let at = dst.add(frame.head_len());
-        copy_long(frame.body.ptr, at, frame.body.len as usize);
+        copy_long::<WIDE>(frame.body.ptr, at, frame.body.len as usize);
         if frame.is_chained() {
             write_chain(burst, frame, at.add(frame.body.len as usize));
+        }
+    }
+}
+
+/// Writes the bodies of frames of `burst`, given by number, each to where it belongs in the frame that begins at its address.
+///
+/// # Safety
+/// As [`write_frame`], for each.
+#[inline(always)]
+pub unsafe fn write_bodies(burst: &Burst, frames: impl Iterator<Item = (u16, *mut u8)>) {
+    #[target_feature(enable = "avx512f")]
+    unsafe fn wide(burst: &Burst, frames: impl Iterator<Item = (u16, *mut u8)>) {
+        for (i, dst) in frames {
+            // SAFETY: as below.
+            unsafe { write_body::<true>(burst, burst.frame(i), dst) };
+        }
+    }
+    // SAFETY: the caller vouches for frames and addresses; the CPU was asked for the registers.
+    unsafe {
+        if has_wide() {
+            return wide(burst, frames);
+        }
+        for (i, dst) in frames {
+            write_body::<false>(burst, burst.frame(i), dst);
         }
     }
 }
@@ -222,7 +253,7 @@ unsafe fn write_chain(burst: &Burst, frame: &Frame, mut dst: *mut u8) {
     for segment in burst.chained(frame) {
         // SAFETY: as in `write_body`.
         unsafe {
-            copy_long(segment.ptr, dst, segment.len as usize);
+            ptr::copy(segment.ptr, dst, segment.len as usize);
             dst = dst.add(segment.len as usize);
         }
     }

@@ -19,7 +19,7 @@ use crate::link::TxQueues;
 use crate::mem::{Extent, Regions, guard};
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
-use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_body, write_frame, write_head};
+use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_bodies, write_frame, write_head};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -664,10 +664,8 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             bytes += len as u64;
         }
         if bodies {
-            for (&i, slot) in frames[..used].iter().zip(&*slots) {
-                // SAFETY: as above.
-                unsafe { write_body(burst, burst.frame(i), slot.ptr.as_ptr()) };
-            }
+            // SAFETY: as above.
+            unsafe { write_bodies(burst, frames[..used].iter().zip(&*slots).map(|(&i, slot)| (i, slot.ptr.as_ptr()))) };
         }
         // The descriptors at last, all at once: the peer is at work on those before them, and has their cache lines again and again.
         for (slot, i) in slots[..used].iter().zip(0..) {

@@ -15,7 +15,7 @@ use super::queue::Fault;
 use crate::mem::guard;
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
-use dray_switch::mem::{prefetch_read, prefetch_write, write_body, write_frame, write_head};
+use dray_switch::mem::{prefetch_read, prefetch_write, write_bodies, write_frame, write_head};
 use dray_switch::offload::Gso;
 use dray_switch::{Burst, Drop as Reason, Drops, Sent};
 use packed::Packed;
@@ -526,10 +526,9 @@ impl Ring {
                 used += 1;
             }
             if bodies {
-                for (&i, head) in frames.iter().zip(&self.heads[..used]) {
-                    // SAFETY: as above.
-                    unsafe { write_body(burst, burst.frame(i), head.ptr.as_ptr().add(header)) };
-                }
+                let filled = frames.iter().zip(&self.heads[..used]);
+                // SAFETY: as above.
+                unsafe { write_bodies(burst, filled.map(|(&i, head)| (i, head.ptr.as_ptr().add(header)))) };
             }
             each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
             sent.packets += used as u32;
