@@ -924,7 +924,14 @@ mod tests {
     fn runs_are_added_up() {
         let run = |seconds, received, mpps, held_up| Report {
             seconds,
-            a_to_b: Some(Direction { sent: 100, received, lost: 100 - received, mpps, held_up, ..Direction::default() }),
+            a_to_b: Some(Direction {
+                sent: 100,
+                received,
+                lost: 100 - received,
+                mpps,
+                held_up,
+                ..Direction::default()
+            }),
             mpps,
             ..Report::default()
         };

@@ -40,7 +40,7 @@ const PAGES: u64 = 640;
 /// The tunnel of cases with VXLAN.
 const OVERLAY: Overlay = Overlay { vni: 42, local: Ipv4Addr::new(10, 9, 0, 1), remote: Ipv4Addr::new(10, 9, 0, 2) };
 /// Turns that each switch has in a round.
-const TURNS: u32 = 8;
+const TURNS: u32 = 4;
 /// Flows from which on a switch has one turn. What it does once a second for each of them, such as to note their ages, it does after
 /// each pause: with many flows and short turns it would do little else.
 const MANY_FLOWS: u32 = 100_000;

@@ -308,6 +308,11 @@ impl Frontend {
         if self.protocol_features & protocol::STATUS != 0 {
             connection.set_status(DRIVER_OK)?;
         }
+        // A ring is started by its first kick (`vhost-user.rst`, "Ring states"). Back ends that poll, such as Dray and DPDK's, need none; VPP
+        // waits for it.
+        for ring in rings {
+            let _ = rustix::io::write(&ring.kick, &1u64.to_ne_bytes());
+        }
         Ok(())
     }
 
