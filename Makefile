@@ -34,7 +34,7 @@ bench: ## Compare with testpmd, side by side (ten minutes)
 	$(RELEASE)/dray-perf bench
 
 .PHONY: bench-peers
-bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about it (a quarter of an hour)
+bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about it (half an hour)
 	@.ci/deps build peers
 	$(CARGO) build --release --locked
 	$(RELEASE)/dray-perf bench --peers --report $(TARGET)/bench-peers.html --save $(TARGET)/bench-peers.json

@@ -35,6 +35,8 @@ fn all_switches_are_measured() {
         .arg(&page)
         .arg("--save")
         .arg(&saved)
+        .arg("--before")
+        .arg(drayd())
         // Whoever looks for what is left looks here.
         .env("TMPDIR", dir.path())
         .output()
@@ -51,7 +53,7 @@ fn all_switches_are_measured() {
         // Without huge pages there is no OVS-DPDK, which is said.
         let ovs =
             names.contains(&"OVS-DPDK") || absent.iter().any(|a| a[0] == "OVS-DPDK") || log.contains("without OVS");
-        assert!(names.starts_with(&["Dray", "testpmd io"]) && ovs, "{names:?} {absent:?}\n{log}");
+        assert!(names.starts_with(&["Dray", "testpmd io", "Dray before"]) && ovs, "{names:?} {absent:?}\n{log}");
         let stages = case["stages"]["stages"].as_array().unwrap_or_else(|| panic!("{case}\n{log}"));
         let names: Vec<&str> = stages.iter().map(|s| s["stage"].as_str().unwrap()).collect();
         let first_and_last = names.starts_with(&["receive", "parse"]) && names.ends_with(&["send", "release"]);

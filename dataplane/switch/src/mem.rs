@@ -374,3 +374,41 @@ pub(crate) fn advise_huge<T>(table: &[T]) {
         unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::HEAD;
+
+    /// Around every limit of a copy, and at every alignment, a body is where it belongs, and nothing else is written.
+    #[test]
+    fn bodies_are_written_to_the_byte() {
+        let around = |n: usize| n - 3..=n + 3;
+        let lengths = (HEAD..=HEAD + 4).chain([128, 256, 320, 512, 576, 1024, 1514, 9000].into_iter().flat_map(around));
+        for len in lengths {
+            let frame: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
+            let mut burst = Burst::default();
+            burst.push_owned(frame.clone());
+            burst.push_owned(frame.iter().map(|b| !b).collect());
+            for shift in [0, 1, 12, 52, 63] {
+                const GUARD: u8 = 0xa5;
+                let room = len + 64;
+                let mut memory = vec![GUARD; 64 + 2 * room];
+                let places = [shift, shift + room];
+                // SAFETY: there is room for a frame at each place, and both frames are the burst's.
+                unsafe {
+                    let base = memory.as_mut_ptr();
+                    write_bodies(&burst, (0..).zip(places).map(|(i, at)| (i, base.add(at))));
+                }
+                for (at, flip) in places.into_iter().zip([0, 0xff]) {
+                    for (i, &byte) in memory[at..at + room - 63].iter().enumerate() {
+                        let wanted = if (HEAD..len).contains(&i) { frame[i] ^ flip } else { GUARD };
+                        assert_eq!(byte, wanted, "byte {i} of {len} at {at}");
+                    }
+                }
+                assert!(memory[..shift].iter().all(|&b| b == GUARD));
+            }
+            assert_eq!(to_vec(&burst, burst.frame(0)), frame);
+        }
+    }
+}

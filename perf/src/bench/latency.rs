@@ -71,7 +71,8 @@ impl Run<'_> {
             return Ok(None);
         }
         (self.say)(&format!("{case}: latency"));
-        let (rounds, _) = self.collect(case, self.bench.rounds, |run, reversed| run.latency_round(case, reversed))?;
+        let (rounds, _) =
+            self.collect(case, self.bench.rounds, true, |run, reversed| run.latency_round(case, reversed))?;
         let loads = LOADS.iter().enumerate().map(|(i, &load)| at_load(load, i, &rounds));
         let loads =
             loads.collect::<Option<_>>().ok_or_else(|| format!("{case}: no frame came whose time was taken"))?;

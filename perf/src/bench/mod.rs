@@ -46,6 +46,8 @@ const TURNS: u32 = 4;
 const MANY_FLOWS: u32 = 100_000;
 /// How often the switches of a round are measured at most, until the machine does not change meanwhile.
 const PASSES: usize = 4;
+/// How often a peer that does not come up is started once more.
+const RESTARTS: usize = 2;
 /// Rounds that may not count, for each that does.
 const REPEATS: usize = 2;
 
@@ -413,7 +415,8 @@ impl Run<'_> {
         let (case, bench) = (Case::memif(60, 1_000), self.bench);
         (self.say)(&format!("{case}: testpmd io and Dray, each against itself"));
         let peers: [&dyn Peer; 4] = [&bench.testpmd, &bench.dray, &bench.testpmd, &bench.dray];
-        let (rounds, _) = self.rounds(case, &peers, bench.same_rounds)?;
+        // What is one and the same switch is equal in any mood.
+        let (rounds, _) = self.rounds(case, &peers, bench.same_rounds, false)?;
         let rate = |which: usize| -> Vec<f64> { rounds.iter().map(|r| r.reports[which].mpps).collect() };
         Ok([0, 1]
             .map(|which| Same { switch: peers[which].name(), ratio: results::ratios(&rate(which), &rate(which + 2)) })
@@ -433,7 +436,7 @@ impl Run<'_> {
                 None => able.push(peer),
             }
         }
-        let (rounds, repeated) = self.rounds(case, &able, bench.rounds)?;
+        let (rounds, repeated) = self.rounds(case, &able, bench.rounds, true)?;
         let of = |which: usize| -> Vec<Report> { rounds.iter().map(|r| r.reports[which].clone()).collect() };
         let rate = |name: &str| -> Vec<f64> {
             let which = able.iter().position(|p| p.name() == name);
@@ -454,8 +457,14 @@ impl Run<'_> {
     }
 
     /// That many rounds, and how many more there were.
-    fn rounds(&mut self, case: Case, peers: &[&dyn Peer], wanted: usize) -> Result<(Vec<Round>, usize), String> {
-        self.collect(case, wanted, |run, reversed| {
+    fn rounds(
+        &mut self,
+        case: Case,
+        peers: &[&dyn Peer],
+        wanted: usize,
+        of_one_mood: bool,
+    ) -> Result<(Vec<Round>, usize), String> {
+        self.collect(case, wanted, of_one_mood, |run, reversed| {
             let round = run.round(case, peers, reversed)?;
             let rates = peers.iter().zip(&round.reports).map(|(p, r)| format!("{} {:.2}", p.name(), r.mpps));
             let rates = rates.collect::<Vec<_>>().join(", ");
@@ -464,12 +473,13 @@ impl Run<'_> {
         })
     }
 
-    /// Rounds of one mood, and how many rounds and passes there were that don't count. There are fewer than wanted if the
-    /// machine changes too often.
+    /// Rounds, of one mood if that is asked for, and how many rounds and passes there were that don't count. There are fewer than
+    /// wanted if the machine changes too often.
     fn collect(
         &mut self,
         case: Case,
         wanted: usize,
+        of_one_mood: bool,
         mut round: impl FnMut(&mut Self, bool) -> Result<Round, String>,
     ) -> Result<(Vec<Round>, usize), String> {
         let (mut rounds, mut which, mut passes) = (Vec::<Round>::new(), Vec::new(), 0);
@@ -483,7 +493,11 @@ impl Run<'_> {
                 (self.say)("  does not count: it changed meanwhile, again and again");
             } else {
                 rounds.push(round);
-                which = mood::most_of_one(&rounds.iter().map(|r| median(&r.probes)).collect::<Vec<_>>());
+                which = if of_one_mood {
+                    mood::most_of_one(&rounds.iter().map(|r| median(&r.probes)).collect::<Vec<_>>())
+                } else {
+                    (0..rounds.len()).collect()
+                };
                 if which.len() == wanted {
                     break;
                 }
@@ -515,6 +529,21 @@ impl Run<'_> {
         }
     }
 
+    /// [`Bench::seat`]; a peer that does not come up is started once more. VPP 26.10 sometimes never answers its second memif link.
+    fn seat(&mut self, case: Case, peer: &dyn Peer) -> Result<Seat, String> {
+        let bench = self.bench;
+        let again = if peer.name() == bench.dray.name() { 0 } else { RESTARTS };
+        for _ in 0..again {
+            match bench.seat(case, peer, self.memory, false, self.stop) {
+                Err(e) if !self.stop.load(Ordering::Relaxed) => {
+                    (self.say)(&format!("  once more: {}", e.lines().next().unwrap_or_default()));
+                }
+                result => return result,
+            }
+        }
+        bench.seat(case, peer, self.memory, false, self.stop)
+    }
+
     /// One round, of fresh processes.
     fn round(&mut self, case: Case, peers: &[&dyn Peer], reversed: bool) -> Result<Round, String> {
         let bench = self.bench;
@@ -524,7 +553,7 @@ impl Run<'_> {
         }
         let mut seats: Vec<(usize, Seat)> = Vec::new();
         for &which in &order {
-            seats.push((which, bench.seat(case, peers[which], self.memory, false, self.stop)?));
+            seats.push((which, self.seat(case, peers[which])?));
         }
         for (which, seat) in &seats {
             let (path, switch) = (case.path(), peers[*which].name());
