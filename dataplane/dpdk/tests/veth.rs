@@ -201,6 +201,7 @@ fn af_packet_carries_frames_both_ways() {
     assert!(!port.link().up);
     for _ in 0..50 {
         send(&mut *tx, &vec![frame(60, 12); 64]);
+        burst.clear();
         rx.receive(&mut burst);
         assert!(burst.is_empty());
         rx.release(&mut burst);

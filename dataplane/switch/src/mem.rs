@@ -186,7 +186,7 @@ pub unsafe fn write_frame(burst: &Burst, frame: &Frame, dst: *mut u8) {
     // SAFETY: the caller vouches for both.
     unsafe {
         if write_head(frame, dst) {
-            write_body::<false>(burst, frame, dst);
+            if has_wide() { write_body::<true>(burst, frame, dst) } else { write_body::<false>(burst, frame, dst) }
         }
     }
 }
@@ -214,7 +214,7 @@ unsafe fn write_body<const WIDE: bool>(burst: &Burst, frame: &Frame, dst: *mut u
         let at = dst.add(frame.head_len());
         copy_long::<WIDE>(frame.body.ptr, at, frame.body.len as usize);
         if frame.is_chained() {
-            write_chain(burst, frame, at.add(frame.body.len as usize));
+            write_chain::<WIDE>(burst, frame, at.add(frame.body.len as usize));
         }
     }
 }
@@ -249,11 +249,11 @@ pub unsafe fn write_bodies(burst: &Burst, frames: impl Iterator<Item = (u16, *mu
 /// As [`write_frame`].
 #[cold]
 #[inline(never)]
-unsafe fn write_chain(burst: &Burst, frame: &Frame, mut dst: *mut u8) {
+unsafe fn write_chain<const WIDE: bool>(burst: &Burst, frame: &Frame, mut dst: *mut u8) {
     for segment in burst.chained(frame) {
         // SAFETY: as in `write_body`.
         unsafe {
-            ptr::copy(segment.ptr, dst, segment.len as usize);
+            copy_long::<WIDE>(segment.ptr, dst, segment.len as usize);
             dst = dst.add(segment.len as usize);
         }
     }
