@@ -569,7 +569,10 @@ impl Run<'_> {
                 for (which, seat) in &mut seats {
                     let report = bench.measure(seat, 0, bench.duration / turns, run.stop)?;
                     let all = &mut reports[*which];
-                    *all = Some(all.take().map_or(report.clone(), |sum| sum.and(report)));
+                    *all = Some(match all.take() {
+                        Some(sum) => sum.and(report),
+                        None => report,
+                    });
                 }
                 // So that all have all places, and each comes as often before each other as after it: A B C, C B A, B C A, A C B, ...
                 seats.reverse();

@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(20);
-/// How long an attempt to connect may take: a server that has lost a message answers the next one.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -164,8 +162,7 @@ impl Client {
         let deadline = Instant::now() + options.timeout;
         let mut last = None;
         loop {
-            let attempt = deadline.min(Instant::now() + ANSWER);
-            match Self::try_connect(socket, id, options, attempt) {
+            match Self::try_connect(socket, id, options, deadline) {
                 Ok(client) => return Ok(client),
                 // Out of time in the middle of an attempt: the reason of the one before says more.
                 Err(e) if Instant::now() + RETRY > deadline => return Err(last.unwrap_or(e)),
