@@ -197,6 +197,18 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Where it begins.
+    #[inline(always)]
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Its length in bytes; -1 if it isn't there.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> i64 {
+        self.limit as i64 - 1
+    }
+
     /// The address of `len` bytes at `offset`, or `None` if that is not all within the region.
     #[inline(always)]
     pub fn at(&self, offset: u32, len: u32) -> Option<NonNull<u8>> {

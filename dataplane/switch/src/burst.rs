@@ -312,23 +312,38 @@ impl Burst {
     #[inline(always)]
     #[allow(unsafe_code)]
     pub unsafe fn push(&mut self, data: *const u8, len: u32, mbuf: usize) {
-        let head_len = self.head_len;
-        let frame = &mut self.frames[self.n as u16];
-        let take = (len as usize).min(head_len);
-        // SAFETY: `take` bytes are readable (the caller) and fit the head (`set_head_len` sets HEAD_MAX at most).
-        unsafe {
-            let head = frame.bytes.as_mut_ptr().add(HEADROOM);
-            crate::mem::copy(data, head, take);
-            frame.body = Segment::new(data.add(take), len - take as u32);
-        }
-        frame.start = HEADROOM as u16;
-        frame.end = (HEADROOM + take) as u16;
-        frame.len = len;
+        // SAFETY: the caller vouches for the piece.
+        unsafe { self.push_all(std::iter::once((data, len))) };
         // Its owner takes it out again when the burst is released.
         if mbuf != 0 {
-            frame.mbuf = mbuf;
+            self.frames[self.n as u16 - 1].mbuf = mbuf;
         }
-        self.n += 1;
+    }
+
+    /// Appends frames that are each in one piece without an owner, given as address and length in bytes, as [`Burst::push`] does.
+    ///
+    /// # Safety
+    /// As [`Burst::push`], for each.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub unsafe fn push_all(&mut self, pieces: impl Iterator<Item = (*const u8, u32)>) {
+        // Copies, of which the compiler knows that writing to frames doesn't change them.
+        let (mut n, head_len) = (self.n, self.head_len);
+        for (data, len) in pieces {
+            let frame = &mut self.frames[n as u16];
+            let take = (len as usize).min(head_len);
+            // SAFETY: `take` bytes are readable (the caller) and fit the head (`set_head_len` sets HEAD_MAX at most).
+            unsafe {
+                let head = frame.bytes.as_mut_ptr().add(HEADROOM);
+                crate::mem::copy(data, head, take);
+                frame.body = Segment::new(data.add(take), len - take as u32);
+            }
+            frame.start = HEADROOM as u16;
+            frame.end = (HEADROOM + take) as u16;
+            frame.len = len;
+            n += 1;
+        }
+        self.n = n;
     }
 
     /// Appends a segment to the body of the frame pushed last. Where the pieces so far are shorter than the head

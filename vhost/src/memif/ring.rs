@@ -9,6 +9,7 @@
 //! used from the private copy; a client does not read back what only it has to say (where its buffers are).
 #![allow(unsafe_code)]
 
+mod plain;
 mod raw;
 
 pub use raw::NullSwitch;
@@ -81,6 +82,7 @@ impl Shared {
 
 /// A descriptor's flags, region and length, in one word as they are in the ring.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 struct Word(u64);
 
 impl Word {
@@ -308,11 +310,12 @@ impl Layout {
     }
 }
 
-/// A piece of a frame or an empty buffer: a descriptor that was checked.
+/// A piece of a frame or an empty buffer: a descriptor that was checked, in the same order.
 #[derive(Clone, Copy)]
+#[repr(C)]
 struct Slot {
-    ptr: NonNull<u8>,
     word: Word,
+    ptr: NonNull<u8>,
 }
 
 impl Slot {
@@ -345,6 +348,8 @@ pub(crate) struct Queue {
     sleeps: bool,
     /// [`guard::faults`] as last seen.
     faults: usize,
+    /// The region that descriptors were last found in.
+    region: u16,
     slots: [Slot; BURST],
     name: String,
 }
@@ -405,6 +410,7 @@ impl Queue {
             offered: 0,
             sleeps: false,
             faults,
+            region: 0,
             slots,
             name,
         }
@@ -518,6 +524,17 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
 
         // First all descriptors, so that the fetching of the frames' bytes overlaps.
         let room = (available as usize).min(burst.room()).min(BURST);
+        if !CLIENT {
+            let place = (q.region, q.shared.regions.extent(q.region));
+            // SAFETY: AVX2 is in the baseline.
+            if unsafe { plain::read::<true>(ring, q.next, place, max, &mut q.slots[..room]) } {
+                let frames = q.slots[..room].iter().map(|slot| (slot.ptr.as_ptr().cast_const(), slot.len()));
+                // SAFETY: the frames are within a region that `shared` keeps mapped; there is room.
+                unsafe { burst.push_all(frames) };
+                q.next = q.next.wrapping_add(room as u16);
+                return;
+            }
+        }
         let (mut n, mut bad) = (0, false);
         let mut words = 0;
         let next = q.next;
@@ -532,6 +549,7 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             *place = slot;
             n += 1;
         }
+        q.region = Word(words).region();
 
         if Word(words).flags() & FLAG_NEXT == 0 {
             for slot in &q.slots[..n] {
@@ -638,13 +656,20 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         let q = &mut self.0;
         let max = q.shared.max_frame.load(Ordering::Relaxed) as usize;
         let base = q.next;
-        let (mut reader, slots) = q.reader();
-        let slots = &mut slots[..free.min(frames.len()).min(BURST)];
-        for (place, i) in slots.iter_mut().zip(0..) {
-            let slot = reader.read::<CLIENT, false>(base.wrapping_add(i)).ok_or("a bad descriptor")?;
-            prefetch_write(slot.ptr.as_ptr());
-            *place = slot;
+        let ready = free.min(frames.len()).min(BURST);
+        let place = (q.region, q.shared.regions.extent(q.region));
+        // SAFETY: AVX2 is in the baseline.
+        if CLIENT || !unsafe { plain::read::<false>(q.ring, base, place, 0, &mut q.slots[..ready]) } {
+            let (mut reader, slots) = q.reader();
+            for (place, i) in slots[..ready].iter_mut().zip(0..) {
+                let slot = reader.read::<CLIENT, false>(base.wrapping_add(i)).ok_or("a bad descriptor")?;
+                prefetch_write(slot.ptr.as_ptr());
+                *place = slot;
+            }
+            q.region = slots[..ready].first().map_or(0, |slot| slot.word.region());
         }
+        let ring = q.ring;
+        let slots = &mut q.slots[..ready];
 
         // Nearly always each frame fits the buffer that was prepared for it. Bodies are a loop of their own: frames that have none are
         // written without a call.
@@ -669,7 +694,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         }
         // The descriptors at last, all at once: the peer is at work on those before them, and has their cache lines again and again.
         for (slot, i) in slots[..used].iter().zip(0..) {
-            reader.ring.write_word(base.wrapping_add(i), slot.word);
+            ring.write_word(base.wrapping_add(i), slot.word);
         }
         sent.packets += used as u32;
         sent.bytes += bytes;

@@ -117,6 +117,14 @@ struct Heads {
     walk: u64,
 }
 
+impl Heads {
+    /// How many there are before the first that has to be walked.
+    #[inline(always)]
+    fn straight(self) -> usize {
+        self.n.min(self.walk.trailing_zeros() as usize)
+    }
+}
+
 /// The buffers of chains that were walked.
 #[derive(Default)]
 struct Parts {
@@ -303,14 +311,13 @@ impl Ring {
     pub fn receive(&mut self, burst: &mut Burst, max: u32) -> Result<(), Bad> {
         self.check_memory()?;
         let room = burst.room();
-        let Heads { n, walk } =
-            each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, room))?;
-        self.received = n;
+        let ready = each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, room))?;
+        self.received = ready.n;
         // Nearly always each frame is one buffer, of which nothing is left to be done.
         let header = self.header;
         let mut plain = 0;
-        for &Head { ptr, len, .. } in self.heads.iter().take(n) {
-            if walk >> plain & 1 != 0 || len <= header || len - header > max {
+        for &Head { ptr, len, .. } in &self.heads[..ready.straight()] {
+            if len <= header || len - header > max {
                 break;
             }
             // SAFETY: `gather` found `len` bytes, which are more than the header, in the ring's memory; a packed array of one
@@ -323,7 +330,7 @@ impl Ring {
             unsafe { burst.push(ptr.as_ptr().add(header as usize), len - header, 0) };
             plain += 1;
         }
-        if plain < n { self.receive_rest(burst, max, plain, Heads { n, walk }) } else { Ok(()) }
+        if plain < ready.n { self.receive_rest(burst, max, plain, ready) } else { Ok(()) }
     }
 
     /// Goes on from the frame of chain number `from`, for which that doesn't do.
@@ -509,10 +516,10 @@ impl Ring {
             let ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
             let mut lens = [0; BURST];
             let (mut bytes, mut bodies) = (0, false);
-            for ((&i, head), written) in frames.iter().zip(&self.heads[..ready.n]).zip(&mut lens) {
+            for ((&i, head), written) in frames.iter().zip(&self.heads[..ready.straight()]).zip(&mut lens) {
                 let frame = burst.frame(i);
                 let len = frame.len();
-                if ready.walk >> used & 1 != 0 || len > max as usize || len + header > head.len as usize {
+                if len > max as usize || len + header > head.len as usize {
                     break;
                 }
                 // SAFETY: `gather` found `head.len` bytes in the ring's memory, and header and frame are not more. A packed word needs
