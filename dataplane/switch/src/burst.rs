@@ -53,26 +53,47 @@ pub struct Frame {
     pub mbuf: usize,
 }
 
-/// What the stages have found out about a frame.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the stages have found out about the frames: an array for each, so that it can be worked on for several frames at a time.
 pub(crate) struct Meta {
-    /// FDB key: bridge and destination address.
-    pub dst: u64,
-    /// Home bucket of `dst` in the FDB.
-    pub dst_bucket: u32,
-    /// Where the frame came from, as others reach it.
-    pub ingress: Egress,
-    /// Where it leaves, if that is a tunnel.
-    pub egress: Egress,
-    /// Priority and drop eligibility of the tag that was taken out (the upper four bits of its TCI), for the next one.
-    pub priority: u16,
+    /// FDB keys: bridge and destination address.
+    pub dst: Lanes<u64>,
+    /// FDB keys: bridge and source address. Copies have none.
+    pub src: Lanes<u64>,
+    /// Home buckets of `dst` in the FDB.
+    pub dst_bucket: Lanes<u32>,
+    /// Where the frames came from, as others reach it.
+    pub ingress: Lanes<Egress>,
+    /// Where they leave, if that is a tunnel.
+    pub egress: Lanes<Egress>,
+    /// Priority and drop eligibility of the tags that were taken out (the upper four bits of their TCI), for the next one.
+    pub priority: Lanes<u16>,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Meta {
+            dst: Lanes([0; FRAMES]),
+            src: Lanes([0; FRAMES]),
+            dst_bucket: Lanes([0; FRAMES]),
+            ingress: Lanes([Egress::NOWHERE; FRAMES]),
+            egress: Lanes([Egress::NOWHERE; FRAMES]),
+            priority: Lanes([0; FRAMES]),
+        }
+    }
 }
 
 impl Meta {
-    /// The bridge the frame is in.
+    /// The bridge that frame `i` is in.
     #[inline(always)]
-    pub fn bridge(&self) -> u16 {
-        (self.dst >> 48) as u16
+    pub fn bridge(&self, i: u16) -> u16 {
+        (self.dst[i] >> 48) as u16
+    }
+
+    /// Says of the copy `to` what is known of frame `from`.
+    fn copy(&mut self, from: u16, to: u16) {
+        self.dst[to] = self.dst[from];
+        self.ingress[to] = self.ingress[from];
+        self.priority[to] = self.priority[from];
     }
 }
 
@@ -148,7 +169,7 @@ impl Frame {
 }
 
 /// One of something for each frame and copy of a burst. Indices are masked, so that the stages' loops need no checks.
-pub(crate) struct Lanes<T>([T; FRAMES]);
+pub(crate) struct Lanes<T>(pub(crate) [T; FRAMES]);
 
 impl<T> std::ops::Index<u16> for Lanes<T> {
     type Output = T;
@@ -170,7 +191,7 @@ impl<T> std::ops::IndexMut<u16> for Lanes<T> {
 /// KiB, made once a worker.
 pub struct Burst {
     pub(crate) frames: Lanes<Frame>,
-    pub(crate) meta: Lanes<Meta>,
+    pub(crate) meta: Meta,
     n: usize,
     copies: usize,
     chain: Vec<Segment>,
@@ -196,7 +217,7 @@ impl Default for Burst {
         };
         Burst {
             frames: Lanes(std::array::from_fn(|_| frame.clone())),
-            meta: Lanes([Meta::default(); FRAMES]),
+            meta: Meta::default(),
             n: 0,
             copies: 0,
             chain: Vec::new(),
@@ -454,7 +475,7 @@ impl Burst {
         to.bytes[head.clone()].copy_from_slice(&from.bytes[head]);
         (to.start, to.end, to.len) = (from.start, from.end, from.len);
         (to.body, to.more, to.pending, to.mbuf) = (from.body, from.more, from.pending, 0);
-        self.meta[at as u16] = self.meta[i];
+        self.meta.copy(i, at as u16);
         Some(at as u16)
     }
 

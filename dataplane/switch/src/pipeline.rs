@@ -40,21 +40,20 @@ impl Pipeline {
         self.lists.reach(cx.tables.ports.len());
 
         let from = cx.tables.ports.get(cx.port as usize);
-        let mut sources = learn::Sources::new(&self.seen);
         match from {
             Some(&PortTable::Access(bridge)) => {
                 let bridge_of = |vlan| if vlan == 0 { bridge } else { NO_BRIDGE };
-                parse::run(burst, &mut live, cx, &mut sources, bridge_of);
+                parse::run(burst, &mut live, cx, bridge_of);
             }
             Some(PortTable::Trunk(bridges)) => {
-                parse::run(burst, &mut live, cx, &mut sources, |vlan| bridges[vlan as usize % bridges.len()]);
+                parse::run(burst, &mut live, cx, |vlan| bridges[vlan as usize % bridges.len()]);
             }
-            Some(PortTable::Underlay) => tally.punted = decap::run(burst, &mut live, cx, &mut sources, out),
+            Some(PortTable::Underlay) => tally.punted = decap::run(burst, &mut live, cx, out),
             Some(PortTable::Unused) | None => live.each(burst, |_, _| Verdict::Drop(Drop::VlanNoBridge)),
         }
+        let unseen = parse::hash(burst, live, cx, &self.seen);
         let first = if let Some(PortTable::Underlay) = from { Stage::Decap } else { Stage::Parse };
         clock.mark(first, burst.len());
-        let unseen = sources.unseen;
         tally.not_learned = learn::run(burst, unseen, cx, &mut self.seen);
         clock.mark(Stage::Learn, unseen.len());
         let frames = live.len();

@@ -4,8 +4,8 @@
 //! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
 
-use super::{Context, Live, Verdict, learn::Sources, parse, parse::Addresses};
-use crate::burst::Burst;
+use super::{Context, Live, Verdict, parse, parse::Addresses};
+use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::mem;
@@ -21,13 +21,7 @@ const VXLAN: usize = 8;
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
 #[inline(never)]
-pub(crate) fn run(
-    burst: &mut Burst,
-    live: &mut Live,
-    cx: Context,
-    sources: &mut Sources,
-    out: &mut impl Output,
-) -> u32 {
+pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut impl Output) -> u32 {
     let Some(overlay) = &cx.tables.overlay else {
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
         return 0;
@@ -39,6 +33,7 @@ pub(crate) fn run(
             _ => Verdict::Drop(Drop::UnderlayGso),
         });
     }
+    burst.meta.priority.0[..BURST].fill(0);
     let mut punted = 0;
     let usual = Usual::of(overlay);
     // Frames of a burst often come from one tunnel, one after the other.
@@ -46,7 +41,7 @@ pub(crate) fn run(
     live.each(burst, |burst, i| {
         let frame = &mut burst.frames[i];
         let Some((origin, addresses)) = frame.received().and_then(|head| usual.read(head, frame.len())) else {
-            return unusual(burst, i, cx, overlay, sources, out, &mut punted);
+            return unusual(burst, i, cx, overlay, out, &mut punted);
         };
         let (bridge, ingress) = match last {
             Some((known, places)) if known == origin => places,
@@ -62,7 +57,7 @@ pub(crate) fn run(
         if offloads {
             offload::forget_outer(frame);
         }
-        addresses.note(burst, i, cx, bridge, ingress, sources)
+        addresses.note(burst, i, bridge, ingress)
     });
     punted
 }
@@ -75,7 +70,6 @@ fn unusual(
     i: u16,
     cx: Context,
     overlay: &Overlay,
-    sources: &mut Sources,
     out: &mut impl Output,
     punted: &mut u32,
 ) -> Verdict {
@@ -97,7 +91,7 @@ fn unusual(
             if be16(burst.frames[i].head(), 12) == wire::VLAN {
                 return Verdict::Drop(Drop::VxlanInnerTag);
             }
-            parse::addresses(burst, i, cx, bridge, ingress, sources)
+            parse::addresses(burst, i, bridge, ingress)
         }
         Ok(Outer::Host) => {
             offload::complete(burst, i);

@@ -16,10 +16,10 @@ pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut List
     let (mut last, mut outer) = ((NO_BRIDGE, Egress::NOWHERE), None);
     let mut done = Live::NONE;
     for i in frames.iter() {
-        let meta = &burst.meta[i];
-        if last != (meta.bridge(), meta.egress) {
-            last = (meta.bridge(), meta.egress);
-            outer = Outer::find(cx.tables, meta.bridge(), meta.egress.index());
+        let (bridge, egress) = (burst.meta.bridge(i), burst.meta.egress[i]);
+        if last != (bridge, egress) {
+            last = (bridge, egress);
+            outer = Outer::find(cx.tables, bridge, egress.index());
         }
         match wrap(&mut burst.frames[i], outer.as_ref()) {
             Ok(()) => done.add(i),
@@ -33,7 +33,7 @@ pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut List
 
 /// Encapsulates frame `i` for `tunnel`.
 pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tunnel: u16) {
-    let outer = Outer::find(cx.tables, burst.meta[i].bridge(), tunnel);
+    let outer = Outer::find(cx.tables, burst.meta.bridge(i), tunnel);
     match (wrap(&mut burst.frames[i], outer.as_ref()), outer) {
         (Ok(()), Some(outer)) => lists.push(outer.port, i),
         (Err(reason), _) => burst.drops.add(reason, 1),

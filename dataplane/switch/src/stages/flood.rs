@@ -16,14 +16,14 @@ const LINK_LOCAL: u64 = 0x0180_c200_0000;
 pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
     let mut copies = 0;
     for i in live.iter() {
-        let meta = burst.meta[i];
-        if meta.dst & MAC & !0xf == LINK_LOCAL {
+        let (ingress, priority) = (burst.meta.ingress[i], burst.meta.priority[i]);
+        if burst.meta.dst[i] & MAC & !0xf == LINK_LOCAL {
             burst.drops.add(Drop::FloodLinkLocal, 1);
             continue;
         }
         let mut targets = 0;
-        for &to in &cx.tables.bridges[meta.bridge() as usize].flood {
-            if to == meta.ingress || to.is_tunnel() && meta.ingress.is_tunnel() {
+        for &to in &cx.tables.bridges[burst.meta.bridge(i) as usize].flood {
+            if to == ingress || to.is_tunnel() && ingress.is_tunnel() {
                 continue;
             }
             targets += 1;
@@ -40,7 +40,7 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
             if to.is_tunnel() {
                 encap::one(burst, cx, lists, copy, to.index());
             } else {
-                vlan::push(&mut burst.frames[copy], to.vlan() | meta.priority);
+                vlan::push(&mut burst.frames[copy], to.vlan() | priority);
                 lists.push(to.index(), copy);
             }
         }

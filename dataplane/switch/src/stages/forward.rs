@@ -15,16 +15,16 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
     // Frames of a burst often leave through one port, one after the other.
     let (mut last, mut run) = (Egress::NOWHERE, Live::NONE);
     for i in live.iter() {
-        let meta = &mut burst.meta[i];
-        if meta.dst & GROUP != 0 {
+        let (dst, ingress) = (burst.meta.dst[i], burst.meta.ingress[i]);
+        if dst & GROUP != 0 {
             flooded.add(i);
             continue;
         }
-        let Some(egress) = cx.fdb.lookup(meta.dst, meta.dst_bucket) else {
+        let Some(egress) = cx.fdb.lookup(dst, burst.meta.dst_bucket[i]) else {
             flooded.add(i);
             continue;
         };
-        if egress == meta.ingress {
+        if egress == ingress {
             burst.drops.add(Drop::ForwardSamePort, 1);
         } else if egress == last {
             run.add(i);
@@ -33,12 +33,12 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
             (last, run) = (egress, Live::NONE);
             run.add(i);
         } else if !egress.is_tunnel() {
-            vlan::push(&mut burst.frames[i], egress.vlan() | meta.priority);
+            vlan::push(&mut burst.frames[i], egress.vlan() | burst.meta.priority[i]);
             lists.push(egress.index(), i);
-        } else if meta.ingress.is_tunnel() {
+        } else if ingress.is_tunnel() {
             burst.drops.add(Drop::ForwardSplitHorizon, 1);
         } else {
-            meta.egress = egress;
+            burst.meta.egress[i] = egress;
             tunnels.add(i);
         }
     }

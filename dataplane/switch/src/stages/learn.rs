@@ -5,7 +5,7 @@
 
 use super::{Context, Live};
 use crate::burst::Burst;
-use crate::fdb::{Egress, Learned, key};
+use crate::fdb::{Egress, Learned};
 use crate::mem;
 
 /// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
@@ -27,54 +27,52 @@ impl Default for Seen {
 impl Seen {
     /// The place of a source. Who chooses addresses that meet only makes his own frames slower.
     #[inline(always)]
-    fn slot(key: u64) -> usize {
-        (key ^ key >> 24 ^ key >> 37) as usize % SLOTS
+    pub(crate) fn place(key: u64) -> u32 {
+        (key ^ key >> 24 ^ key >> 37) as u32 % SLOTS as u32
     }
 
-    /// What is in its place if the source was learned at `ingress` in this second, and not taken out of the FDB since. That it is there
-    /// for another reason has a chance of one in 2^31, whatever addresses a peer chooses (multiply-shift hashing with secret factors
-    /// is universal), and then the next second helps.
+    /// Whether that mark is there.
     #[inline(always)]
-    fn tag(key: u64, ingress: Egress, cx: Context) -> u32 {
-        let state = u64::from(ingress.bits()) | u64::from(cx.now) << 32 | u64::from(cx.fdb.epoch()) << 48;
-        let [a, b] = cx.fdb.factors();
-        (key.wrapping_mul(a).wrapping_add(state.wrapping_mul(b)) >> 32) as u32
+    pub(crate) fn has(&self, place: u32, mark: u32) -> bool {
+        self.0[place as usize % SLOTS] == mark
     }
 }
 
-/// The sources of a burst, as they are read.
-pub(crate) struct Sources<'a> {
-    seen: &'a [u32; SLOTS],
-    /// The frames whose sources are to be learned.
-    pub(crate) unseen: Live,
+/// Makes what is in a source's place if it was learned where it is now, in this second, and was not taken out of the FDB since. That it is
+/// there for another reason has a chance of one in 2^32, whatever addresses a peer chooses, and then the next second helps: sums of
+/// 32-bit words times secret factors are strongly universal in their upper halves (multilinear hashing).
+#[derive(Clone, Copy)]
+pub(crate) struct Marker {
+    factors: [u64; 3],
+    time: u64,
 }
 
-impl<'a> Sources<'a> {
-    pub(crate) fn new(seen: &'a Seen) -> Self {
-        Sources { seen: &seen.0, unseen: Live::NONE }
+impl Marker {
+    pub(crate) fn new(cx: Context) -> Self {
+        let [low, high, ingress, time] = cx.fdb.factors();
+        let now = u64::from(cx.now) | u64::from(cx.fdb.epoch()) << 16;
+        Marker { factors: [low, high, ingress], time: now.wrapping_mul(time) }
     }
 
-    /// Frame `i` has the source `key` and came from `ingress`.
+    /// Of the source `key` at `ingress`.
     #[inline(always)]
-    pub(crate) fn note(&mut self, i: u16, key: u64, ingress: Egress, cx: Context) {
-        if self.seen[Seen::slot(key)] != Seen::tag(key, ingress, cx) {
-            cx.fdb.prefetch(cx.fdb.home(key));
-            self.unseen.add(i);
-        }
+    pub(crate) fn mark(self, key: u64, ingress: Egress) -> u32 {
+        let words = [key & u64::from(u32::MAX), key >> 32, ingress.bits().into()];
+        let products = words.into_iter().zip(self.factors).map(|(word, factor)| word.wrapping_mul(factor));
+        (products.fold(self.time, u64::wrapping_add) >> 32) as u32
     }
 }
 
 /// Learns the sources of `unseen` frames. How many did not fit the FDB.
 pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> u32 {
     let mut full = 0;
+    let marker = Marker::new(cx);
     for i in unseen.iter() {
-        let meta = &burst.meta[i];
-        let mac = burst.frames[i].head()[6..].first_chunk().expect("parse has read both addresses");
-        let (key, ingress) = (key(meta.bridge(), *mac), meta.ingress);
+        let (key, ingress) = (burst.meta.src[i], burst.meta.ingress[i]);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
             Learned::Full => full += 1,
             _ if ingress == Egress::NOWHERE => {}
-            _ => seen.0[Seen::slot(key)] = Seen::tag(key, ingress, cx),
+            _ => seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress),
         }
     }
     full

@@ -59,6 +59,18 @@ impl Live {
         self.0 |= 1 << i;
     }
 
+    /// Adds frame `i`, or doesn't, without a branch.
+    #[inline(always)]
+    pub(crate) fn add_if(&mut self, yes: bool, i: u16) {
+        self.0 |= u64::from(yes) << i;
+    }
+
+    /// Those that are also among `others`.
+    #[inline(always)]
+    pub(crate) fn of(self, others: Live) -> Live {
+        Live(self.0 & others.0)
+    }
+
     /// Their numbers, in order.
     #[inline(always)]
     pub(crate) fn iter(self) -> impl Iterator<Item = u16> {

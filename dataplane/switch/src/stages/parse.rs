@@ -1,12 +1,12 @@
-//! Addresses: the FDB keys of source and destination, hashed, and the buckets that will be looked into asked for, for the whole burst at
-//! once.
+//! Addresses: the FDB keys of source and destination, and, when they are read, [`hash`]: the buckets that will be looked into are asked for.
 //!
 //! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`.
 
-use super::{Context, Live, Verdict, learn::Sources, vlan};
-use crate::burst::Burst;
+use super::{Context, Live, Verdict, vlan};
+use crate::burst::{BURST, Burst, Meta};
 use crate::drops::Drop;
 use crate::fdb::Egress;
+use crate::stages::learn::{Marker, Seen};
 use crate::tables::NO_BRIDGE;
 use crate::wire::{self, be16};
 
@@ -15,32 +15,27 @@ pub(crate) const GROUP: u64 = 1 << 40;
 
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(never)]
-pub(crate) fn run(
-    burst: &mut Burst,
-    live: &mut Live,
-    cx: Context,
-    sources: &mut Sources,
-    bridge_of: impl Fn(u16) -> u16,
-) {
+pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: impl Fn(u16) -> u16) {
     let untagged = bridge_of(0);
+    burst.meta.priority.0[..BURST].fill(0);
     live.each(burst, |burst, i| {
         let Some(ethernet) = burst.frames[i].received() else {
             return Verdict::Drop(Drop::ParseTruncated);
         };
         if be16(ethernet, 12) == wire::VLAN {
-            return tagged(burst, i, cx, sources, &bridge_of);
+            return tagged(burst, i, cx, &bridge_of);
         }
         if untagged == NO_BRIDGE {
             return Verdict::Drop(Drop::VlanUnknown);
         }
         let addresses = Addresses::read(ethernet);
-        addresses.note(burst, i, cx, untagged, Egress::port(cx.port, 0), sources)
+        addresses.note(burst, i, untagged, Egress::port(cx.port, 0))
     });
 }
 
 #[cold]
 #[inline(never)]
-fn tagged(burst: &mut Burst, i: u16, cx: Context, sources: &mut Sources, bridge_of: impl Fn(u16) -> u16) -> Verdict {
+fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
     let (vlan, priority) = match vlan::pop(&mut burst.frames[i]) {
         Ok(tci) => (tci & 0xfff, tci & 0xf000),
         Err(reason) => return Verdict::Drop(reason),
@@ -48,26 +43,53 @@ fn tagged(burst: &mut Burst, i: u16, cx: Context, sources: &mut Sources, bridge_
     match bridge_of(vlan) {
         NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
         bridge => {
-            let verdict = addresses(burst, i, cx, bridge, Egress::port(cx.port, vlan), sources);
-            burst.meta[i].priority = priority;
+            let verdict = addresses(burst, i, bridge, Egress::port(cx.port, vlan));
+            burst.meta.priority[i] = priority;
             verdict
         }
     }
 }
 
 /// Reads the addresses of frame `i`, which came from `ingress` into `bridge`.
-pub(crate) fn addresses(
-    burst: &mut Burst,
-    i: u16,
-    cx: Context,
-    bridge: u16,
-    ingress: Egress,
-    sources: &mut Sources,
-) -> Verdict {
+pub(crate) fn addresses(burst: &mut Burst, i: u16, bridge: u16, ingress: Egress) -> Verdict {
     match burst.frames[i].head().first_chunk() {
-        Some(ethernet) => Addresses::read(ethernet).note(burst, i, cx, bridge, ingress, sources),
+        Some(ethernet) => Addresses::read(ethernet).note(burst, i, bridge, ingress),
         None => Verdict::Drop(Drop::ParseTruncated),
     }
+}
+
+/// Frames that are hashed together: as many as make whole registers.
+const LANES: usize = 8;
+
+/// Hashes the keys of the burst's frames and asks for what will be looked into for those under way. Returns those whose sources are to be
+/// learned.
+#[inline(never)]
+pub(crate) fn hash(burst: &mut Burst, live: Live, cx: Context, seen: &Seen) -> Live {
+    let (mut places, mut marks) = ([0; BURST], [0; BURST]);
+    // Short loops over all frames, which the compiler makes loops over four at a time. What is there of frames that were dropped, or of
+    // none, does no harm.
+    let n = burst.len().next_multiple_of(LANES).min(BURST);
+    let Meta { dst, src, dst_bucket, ingress, .. } = &mut burst.meta;
+    for (bucket, key) in dst_bucket.0[..n].iter_mut().zip(&dst.0[..n]) {
+        *bucket = cx.fdb.home(*key);
+    }
+    let marker = Marker::new(cx);
+    for ((place, mark), (key, ingress)) in
+        places[..n].iter_mut().zip(&mut marks[..n]).zip(src.0[..n].iter().zip(&ingress.0[..n]))
+    {
+        *place = Seen::place(*key);
+        *mark = marker.mark(*key, *ingress);
+    }
+    let mut unseen = Live::NONE;
+    for (i, (bucket, (place, mark))) in (0..).zip(dst_bucket.0[..n].iter().zip(places[..n].iter().zip(&marks[..n]))) {
+        cx.fdb.prefetch(*bucket);
+        unseen.add_if(!seen.has(*place, *mark), i);
+    }
+    let unseen = unseen.of(live);
+    for i in unseen.iter() {
+        cx.fdb.prefetch(cx.fdb.home(src[i]));
+    }
+    unseen
 }
 
 /// Destination and source in the lower 48 bits.
@@ -81,30 +103,17 @@ impl Addresses {
         Addresses(word(0) >> 16, word(6) >> 16)
     }
 
-    /// Makes them FDB keys and asks for their buckets.
+    /// Makes them FDB keys of frame `i`, which came from `ingress` into `bridge`.
     #[inline(always)]
-    pub(crate) fn note(
-        self,
-        burst: &mut Burst,
-        i: u16,
-        cx: Context,
-        bridge: u16,
-        ingress: Egress,
-        sources: &mut Sources,
-    ) -> Verdict {
+    pub(crate) fn note(self, burst: &mut Burst, i: u16, bridge: u16, ingress: Egress) -> Verdict {
         let Addresses(dst, src) = self;
         // The highest bit is the group bit, or what is borrowed to take one from nothing.
         if (src << (63 - GROUP.trailing_zeros()) | src.wrapping_sub(1)) >> 63 != 0 {
             return Verdict::Drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
-        let (dst, src) = (key | dst, key | src);
-        let dst_bucket = cx.fdb.home(dst);
-        cx.fdb.prefetch(dst_bucket);
-        sources.note(i, src, ingress, cx);
-        // Not as a whole: `egress` is another stage's.
-        let meta = &mut burst.meta[i];
-        (meta.dst, meta.dst_bucket, meta.ingress, meta.priority) = (dst, dst_bucket, ingress, 0);
+        let meta = &mut burst.meta;
+        (meta.dst[i], meta.src[i], meta.ingress[i]) = (key | dst, key | src, ingress);
         Verdict::Go
     }
 }
