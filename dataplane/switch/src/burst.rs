@@ -144,6 +144,13 @@ impl Frame {
         (self.end >= (HEADROOM + N) as u16).then(|| self.bytes[HEADROOM..].first_chunk().expect("longer than N"))
     }
 
+    /// Where its Ethernet header is if it has one as it was received, and whether it has.
+    #[inline(always)]
+    pub(crate) fn ethernet(&self) -> (&[u8; ETH], bool) {
+        let bytes = self.bytes[HEADROOM..].first_chunk().expect("a frame's bytes are more");
+        (bytes, self.end >= (HEADROOM + ETH) as u16)
+    }
+
     /// The private first bytes, to be rewritten.
     #[inline(always)]
     pub(crate) fn head_mut(&mut self) -> &mut [u8] {

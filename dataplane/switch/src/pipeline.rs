@@ -5,7 +5,7 @@ use crate::clock::{Stage, StageClock};
 use crate::drops::Drop;
 use crate::port::Output;
 use crate::stages::{Live, Verdict, decap, egress::Lists, encap, flood, forward, learn, parse};
-use crate::tables::{NO_BRIDGE, PortTable};
+use crate::tables::PortTable;
 
 pub use crate::stages::Context;
 
@@ -41,10 +41,7 @@ impl Pipeline {
 
         let from = cx.tables.ports.get(cx.port as usize);
         match from {
-            Some(&PortTable::Access(bridge)) => {
-                let bridge_of = |vlan| if vlan == 0 { bridge } else { NO_BRIDGE };
-                parse::run(burst, &mut live, cx, bridge_of);
-            }
+            Some(&PortTable::Access(bridge)) => parse::access(burst, &mut live, cx, bridge),
             Some(PortTable::Trunk(bridges)) => {
                 parse::run(burst, &mut live, cx, |vlan| bridges[vlan as usize % bridges.len()]);
             }

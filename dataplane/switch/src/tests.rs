@@ -212,6 +212,45 @@ fn bad_addresses_are_dropped_by_name() {
     );
 }
 
+/// One frame that is not as the others are, at every place of bursts of every size: it goes its way, and they go theirs.
+#[test]
+fn one_frame_of_a_burst_is_another() {
+    let odd: [(Vec<u8>, Option<Drop>); 8] = [
+        (tagged(B, A, 7, 64), Some(Drop::VlanUnknown)),
+        (tagged(B, A, 0, 64), None),
+        (frame(B, [0; 6], 60), Some(Drop::ParseBadSource)),
+        (frame(B, [3, 0, 0, 0, 0, 9], 60), Some(Drop::ParseBadSource)),
+        (frame(B, ALL, 60), Some(Drop::ParseBadSource)),
+        (frame(B, A, 60)[..13].to_vec(), Some(Drop::ParseTruncated)),
+        (frame(B, A, 14), None),
+        (frame(B, [0, 0, 0, 0, 0, 1], 60), None),
+    ];
+    let mut s = three_ports();
+    s.run(1, vec![frame(A, B, 60)]);
+    for (other, reason) in &odd {
+        for n in (1..10).chain([63, 64]) {
+            for place in 0..n {
+                // Each of its own, so that their order can be seen.
+                let usual = |i: usize| frame(B, [2, 0, 0, 0, 1, i as u8], 60 + i);
+                let frames = (0..n).map(|i| if i == place { other.clone() } else { usual(i) });
+                let mut expected: Vec<_> = (0..n).filter(|&i| i != place).map(|i| (1, usual(i))).collect();
+                if reason.is_none() {
+                    let mut bytes = other.clone();
+                    if bytes[12..14] == [0x81, 0] {
+                        bytes.drain(12..16);
+                    }
+                    expected.insert(place, (1, bytes));
+                }
+                assert_eq!(s.run(0, frames.collect()), expected, "{other:02x?} at {place} of {n}");
+                assert_eq!(s.drops, reason.iter().map(|&reason| (reason, 1)).collect::<Vec<_>>());
+            }
+        }
+    }
+    // And what a source that can't be one was dropped with is not learned.
+    let entries = s.fdb.entries(s.now);
+    assert!(entries.iter().all(|e| e.mac[0] & 1 == 0 && e.mac != [0; 6] && e.bridge == 1), "{entries:?}");
+}
+
 #[test]
 fn a_port_without_a_bridge_and_a_bridge_without_others() {
     let mut s = three_ports();

@@ -8,10 +8,53 @@ use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::stages::learn::{Marker, Seen};
 use crate::tables::NO_BRIDGE;
-use crate::wire::{self, be16};
+use crate::wire::{self, ETH, be16};
 
 /// The group bit of an address in the lower 48 bits of a key.
 pub(crate) const GROUP: u64 = 1 << 40;
+
+/// On a port that is untagged in `bridge`: reads each frame's addresses.
+#[inline(never)]
+pub(crate) fn access(burst: &mut Burst, live: &mut Live, cx: Context, bridge: u16) {
+    if !untagged(burst, bridge) {
+        return run(burst, live, cx, |vlan| if vlan == 0 { bridge } else { NO_BRIDGE });
+    }
+    let meta = &mut burst.meta;
+    meta.priority.0[..BURST].fill(0);
+    meta.ingress.0[..BURST].fill(Egress::port(cx.port, 0));
+}
+
+/// Makes the FDB keys of a burst's frames if all are as nearly all are: untagged, and with a source that can be one. Whether they are.
+fn untagged(burst: &mut Burst, bridge: u16) -> bool {
+    if bridge == NO_BRIDGE {
+        return false;
+    }
+    let n = burst.len().min(BURST);
+    let Meta { dst, src, .. } = &mut burst.meta;
+    // Short loops, of which the compiler makes the second one a loop over four frames at a time.
+    let mut whole = true;
+    for (frame, (dst, src)) in burst.frames.0[..n].iter().zip(dst.0[..n].iter_mut().zip(&mut src.0[..n])) {
+        let (ethernet, all) = frame.ethernet();
+        [*dst, *src] = words(ethernet);
+        whole &= all;
+    }
+    let key = u64::from(bridge) << 48;
+    let mut unusual = 0;
+    for (dst, src) in dst.0[..n].iter_mut().zip(&mut src.0[..n]) {
+        let ethertype = *src >> 48;
+        let addresses = Addresses::of([*dst, *src]);
+        (*dst, *src) = (key | addresses.0, key | addresses.1);
+        // The highest bits count. To take one from nothing sets all.
+        unusual |= addresses.bad_source() | (ethertype ^ u64::from(wire::VLAN.to_be())).wrapping_sub(1);
+    }
+    whole && unusual >> 63 == 0
+}
+
+/// The words that a header begins with, from its first byte and from its seventh.
+#[inline(always)]
+fn words(ethernet: &[u8; ETH]) -> [u64; 2] {
+    [0, 6].map(|at| u64::from_ne_bytes(ethernet[at..at + 8].try_into().expect("8 bytes")))
+}
 
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(never)]
@@ -98,17 +141,28 @@ pub(crate) struct Addresses(u64, u64);
 
 impl Addresses {
     #[inline(always)]
-    pub(crate) fn read(ethernet: &[u8; 14]) -> Self {
-        let word = |at: usize| u64::from_be_bytes(ethernet[at..at + 8].try_into().expect("8 bytes"));
-        Addresses(word(0) >> 16, word(6) >> 16)
+    pub(crate) fn read(ethernet: &[u8; ETH]) -> Self {
+        Addresses::of(words(ethernet))
+    }
+
+    /// Those in [`words`].
+    #[inline(always)]
+    fn of(words: [u64; 2]) -> Self {
+        let [dst, src] = words.map(|word| u64::from_be(word) >> 16);
+        Addresses(dst, src)
+    }
+
+    /// The highest bit says whether the source can't be one: it is the group bit, or what is borrowed to take one from nothing.
+    #[inline(always)]
+    fn bad_source(self) -> u64 {
+        self.1 << (63 - GROUP.trailing_zeros()) | self.1.wrapping_sub(1)
     }
 
     /// Makes them FDB keys of frame `i`, which came from `ingress` into `bridge`.
     #[inline(always)]
     pub(crate) fn note(self, burst: &mut Burst, i: u16, bridge: u16, ingress: Egress) -> Verdict {
         let Addresses(dst, src) = self;
-        // The highest bit is the group bit, or what is borrowed to take one from nothing.
-        if (src << (63 - GROUP.trailing_zeros()) | src.wrapping_sub(1)) >> 63 != 0 {
+        if self.bad_source() >> 63 != 0 {
             return Verdict::Drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
