@@ -6,7 +6,7 @@ use super::{field, passed, prefetch_buffer, read_desc, table};
 use crate::vhost_user::memory::Memory;
 use crate::vhost_user::queue::Fault;
 use dray_switch::burst::BURST;
-use dray_switch::mem::{prefetch_read, prefetch_write};
+use dray_switch::mem::{copy, prefetch_read, prefetch_write};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -32,6 +32,8 @@ pub(super) struct Split {
     signalled: u16,
     /// Up to here the used ring's writes were logged.
     logged: u16,
+    /// Of the chains that were gathered last: by these they are given back.
+    ids: [u16; BURST],
 }
 
 impl Split {
@@ -67,6 +69,7 @@ impl Split {
             published: 0,
             signalled: 0,
             logged: 0,
+            ids: [0; BURST],
         })
     }
 
@@ -128,29 +131,33 @@ impl Split {
                 return Err((Fault::Index, "the available index jumped"));
             }
         }
-        let n = usize::from(available).min(most);
+        let n = usize::from(available).min(most).min(BURST);
         if n == 0 {
             return Ok(Heads::default());
         }
         // Copies, of which the compiler knows that writing to `heads` doesn't change them.
-        let Split { desc, avail, mask, next, .. } = *self;
-        let heads = &mut heads[..n];
-        let mut bad = false;
-        for (head, i) in heads.iter_mut().zip(0..) {
-            let at = next.wrapping_add(i) & mask;
-            // SAFETY: a masked index is within the available ring (`new`).
-            head.id = unsafe { avail.as_ptr().add(4 + 2 * usize::from(at)).cast::<u16>().read_volatile() };
-            bad |= head.id > mask;
-            // All descriptors at once, rather than as many as the CPU looks ahead.
-            prefetch_read(desc.as_ptr().wrapping_add(usize::from(head.id) * DESC as usize).cast_const());
+        let Split { desc, avail, mask, .. } = *self;
+        let (at, first) = self.run(n);
+        let ids = &mut self.ids[..n];
+        // SAFETY: these entries, from the next one on and from the first one, are within the available ring (`new`).
+        unsafe {
+            let entries = avail.as_ptr().add(4).cast_const();
+            copy(entries.add(2 * at), ids.as_mut_ptr().cast(), 2 * first);
+            copy(entries, ids[first..].as_mut_ptr().cast(), 2 * (n - first));
         }
-        if bad {
+        if ids.iter().any(|&id| id > mask) {
             return Err((Fault::Index, "an available entry beyond the ring"));
         }
+        // All descriptors at once, rather than as many as the CPU looks ahead.
+        for &id in &*ids {
+            prefetch_read(desc.as_ptr().wrapping_add(usize::from(id) * DESC as usize).cast_const());
+        }
+        let heads = &mut heads[..n];
         let mut walk = 0;
-        for (i, head) in heads.iter_mut().enumerate() {
+        for (i, (head, &id)) in heads.iter_mut().zip(&*ids).enumerate() {
+            head.id = id;
             // SAFETY: the id was found below the ring's size.
-            let (addr, rest) = unsafe { read_desc(desc, head.id.into()) };
+            let (addr, rest) = unsafe { read_desc(desc, id.into()) };
             let (len, flags) = (rest as u32, (rest >> 32) as u16);
             if flags != if WRITABLE { WRITE } else { 0 } {
                 walk |= 1 << i;
@@ -200,19 +207,26 @@ impl Split {
         Err((Fault::Chain, "a chain that is circular or too long"))
     }
 
-    /// Gives `heads` back, with so many bytes written to each. The driver sees it with [`Split::publish`].
+    /// Gives `heads`, the first of those gathered last, back, with so many bytes written to each. The driver sees it with
+    /// [`Split::publish`].
     #[inline(always)]
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
-        let mut next = self.next;
-        for (head, len) in heads.iter().zip(lens) {
-            let at = usize::from(next & self.mask);
-            let entry = u64::from(head.id) | u64::from(*len) << 32;
-            // SAFETY: a masked index is within the used ring (`new`). Its entries are aligned to 4 only; that the driver sees all
-            // of one is for the index to say.
-            unsafe { self.used.as_ptr().add(4 + 8 * at).cast::<u64>().write_unaligned(entry) };
-            next = next.wrapping_add(1);
+        let n = heads.len();
+        let (at, first) = self.run(n);
+        // SAFETY: these entries, from the next one on and from the first one, are within the used ring (`new`).
+        unsafe {
+            let entries = self.used.as_ptr().add(4);
+            write_used(entries.add(8 * at), &self.ids[..first], &lens[..first]);
+            write_used(entries, &self.ids[first..n], &lens[first..n]);
         }
-        self.next = next;
+        self.next = self.next.wrapping_add(n as u16);
+    }
+
+    /// The place of the next entry, and how many of the next `n` come before the ring's end.
+    #[inline(always)]
+    fn run(&self, n: usize) -> (usize, usize) {
+        let at = usize::from(self.next & self.mask);
+        (at, n.min(usize::from(self.mask) + 1 - at))
     }
 
     #[inline(always)]
@@ -275,5 +289,18 @@ impl Split {
         let base = log.unwrap_or(self.used_gpa);
         mark(base, 2);
         mark(base.wrapping_add(4 + 8 * (u64::from(self.mask) + 1)), 2);
+    }
+}
+
+/// Writes entries of a used ring: ids and lengths. They are as many as make whole registers, for a peer that has a line holds up all writes
+/// behind one to it, of which a CPU remembers few.
+///
+/// # Safety
+/// There are writable bytes for them at `entries`. These are aligned to 4 only; that the driver sees all of one is for the index to say.
+#[inline(always)]
+unsafe fn write_used(entries: *mut u8, ids: &[u16], lens: &[u32]) {
+    for (i, (&id, &len)) in ids.iter().zip(lens).enumerate() {
+        // SAFETY: the caller vouches for it.
+        unsafe { entries.cast::<u64>().add(i).write_unaligned(u64::from(id) | u64::from(len) << 32) };
     }
 }
