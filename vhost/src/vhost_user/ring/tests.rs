@@ -150,6 +150,50 @@ fn split_frames_are_received_and_given_back() {
     assert_eq!(ring.base(), 2);
 }
 
+/// Bursts of every size around the ring's end, received and sent: what is used is told in order, and nothing beside it is written.
+#[test]
+fn split_bursts_go_around_the_rings_end() {
+    for from in 0..SIZE as u16 {
+        for n in 1..=SIZE as u16 {
+            for tx in [false, true] {
+                let d = Driver::new(0);
+                let base = 0xfff8 + from;
+                d.write(USED_AT, &[0xa5; 4 + 8 * SIZE as usize + 8]);
+                d.write(USED_AT + 2, &base.to_le_bytes());
+                // Each has its own number, length and place, in no order.
+                let heads: Vec<u16> = (0..n).map(|i| i * 3 % SIZE as u16).collect();
+                for &head in &heads {
+                    let (at, len) = (DATA_AT + 0x1000 * u64::from(head), 72 + u32::from(head));
+                    d.write(at, &sent(60 + usize::from(head)));
+                    d.desc(DESC_AT, head.into(), GPA + at, len, if tx { WRITE } else { 0 }, 0);
+                }
+                d.offer(base, &heads);
+                let mut ring =
+                    Ring::start(&RingConfig { base: base.into(), ..d.config() }, d.memory.clone(), None).unwrap();
+                if tx {
+                    let frames: Vec<_> = heads.iter().map(|head| vec![n as u8; 60 + usize::from(*head)]).collect();
+                    assert_eq!(send(&mut ring, &frames).1.packets, u32::from(n));
+                } else {
+                    let burst = receive(&mut ring).unwrap();
+                    let lens: Vec<_> = (0..n).map(|i| burst.frame(i).len() as u16 - 60).collect();
+                    assert_eq!(lens, heads);
+                    ring.release();
+                }
+                let mut used = [[0xa5; 8]; SIZE as usize];
+                for (i, head) in (0..).zip(&heads) {
+                    let len = if tx { 72 + u32::from(*head) } else { 0 };
+                    let entry = u64::from(*head) | u64::from(len) << 32;
+                    used[usize::from(base.wrapping_add(i)) % SIZE as usize] = entry.to_le_bytes();
+                }
+                let what = format!("{n} from {from}, sent: {tx}");
+                assert_eq!(d.word(USED_AT + 2), base.wrapping_add(n), "{what}");
+                assert_eq!(d.read::<{ 8 * SIZE as usize }>(USED_AT + 4), *used.as_flattened(), "{what}");
+                assert_eq!(d.word(USED_AT + 4 + 8 * u64::from(SIZE) + 2), 0xa5a5, "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_disabled_ring_gives_back_what_it_was_sent() {
     let d = Driver::new(0);
