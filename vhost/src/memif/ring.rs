@@ -340,8 +340,6 @@ pub(crate) struct Queue {
     next: u16,
     /// The peer's index as last read.
     peer: u16,
-    /// Whether the peer did not want to be woken when that was read.
-    masked: bool,
     /// A receiving client's own index: buffers up to here were offered.
     offered: u16,
     /// Whether the peer was ever seen with interrupts unmasked on a ring that we produce on.
@@ -406,7 +404,6 @@ impl Queue {
             interrupt,
             next: 0,
             peer: 0,
-            masked: false,
             offered: 0,
             sleeps: false,
             faults,
@@ -460,9 +457,9 @@ impl Queue {
         self.ring.head().store(head, Ordering::Release);
     }
 
-    /// Whether the peer sleeps and is to be woken, after the index was moved by so many descriptors.
+    /// Whether the peer sleeps and is to be woken, after the index was moved.
     #[inline(always)]
-    fn asleep(&mut self, moved: usize) -> bool {
+    fn asleep(&mut self) -> bool {
         // The order of "index written, flags read" against the peer's "flags written, index read" needs a full fence, or both
         // could miss each other and the peer sleep on. It costs a wait for all stores of the burst, so peers that
         // were never seen to sleep are spared it: rings begin unmasked, so one that sleeps is seen at the first burst. One
@@ -470,12 +467,7 @@ impl Queue {
         if self.sleeps {
             fence(Ordering::SeqCst);
         }
-        // A client writes its index beside the flags all the time, so to read them is to wait for the cache line. Among full bursts
-        // they are asked for as they were when the index was read.
-        if self.sleeps || self.own.is_some() || moved < BURST {
-            self.masked = self.ring.masked();
-        }
-        if self.masked {
+        if self.ring.masked() {
             return false;
         }
         self.sleeps = true;
@@ -507,18 +499,14 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             return;
         }
         let ring = q.ring;
-        // What was available when last asked still is.
-        let mut available = q.peer.wrapping_sub(q.next);
-        if usize::from(available) < burst.room() {
-            q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
-            available = q.peer.wrapping_sub(q.next);
-            if available == 0 {
-                return;
-            }
-            if available > ring.size() {
-                burst.drops.add(Reason::RxBadDescriptor, 1);
-                return q.fault("the ring's index jumped");
-            }
+        q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
+        let available = q.peer.wrapping_sub(q.next);
+        if available == 0 {
+            return;
+        }
+        if available > ring.size() {
+            burst.drops.add(Reason::RxBadDescriptor, 1);
+            return q.fault("the ring's index jumped");
         }
         let max = q.shared.max_frame.load(Ordering::Relaxed);
 
@@ -634,7 +622,6 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
     fn free(&mut self) -> Result<usize, &'static str> {
         let q = &mut self.0;
         q.peer = if CLIENT { q.ring.tail() } else { q.ring.head() }.load(Ordering::Acquire);
-        q.masked = q.ring.masked();
         let free = self.seen();
         if free > self.0.ring.size().into() { Err("the ring's index jumped") } else { Ok(free) }
     }
@@ -706,7 +693,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         if used != 0 {
             q.next = base.wrapping_add(used as u16);
             if CLIENT { q.ring.head() } else { q.ring.tail() }.store(q.next, Ordering::Release);
-            if q.asleep(used) {
+            if q.asleep() {
                 q.interrupt.raise();
             }
             // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one

@@ -44,7 +44,7 @@ impl RawTx {
     /// Wakes the peer if it sleeps, for certain.
     #[inline(always)]
     pub fn wake(&mut self) {
-        if self.0.asleep(0) {
+        if self.0.asleep() {
             let _ = self.0.interrupt.write();
         }
     }
