@@ -101,7 +101,7 @@ pub fn run(args: &BenchArgs) -> Result<(), String> {
         switch_cpu: args.switch_cpu,
         rounds: args.rounds,
         // More is asked of their median than of others'.
-        same_rounds: 2 * args.rounds,
+        same_rounds: 4 * args.rounds,
         duration: Duration::from_secs_f64(args.duration),
         ring_size: 1024,
         buffer_size: 2048,
