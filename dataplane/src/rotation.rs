@@ -1,6 +1,6 @@
 //! Which of a worker's queues it polls when. A queue that has had nothing for a while rests: as long as others have work, only
 //! some of those that rest are polled in each round, so that hundreds of quiet ports don't slow down a busy one. A worker with
-//! nothing to do polls all of them every round.
+//! nothing to do polls all of them every round. Of a pair of ports of which only one is sent anything, the other's queue is a quiet one too.
 
 /// Rounds without anything after which a queue rests.
 const REST: u32 = 64;
@@ -9,12 +9,17 @@ const REST: u32 = 64;
 /// two: so many times that is what the first frame on a quiet port may wait longer beside a saturated one.
 const SHARE: usize = 32;
 
+/// As if there were so many at least: few of them are polled more often, but not in each round.
+const FEW: usize = 8;
+
 /// Queues, those that are awake first.
 pub(crate) struct Rotation<Q> {
     queues: Vec<Slot<Q>>,
     awake: usize,
     /// The resting queue to be polled next.
     next: usize,
+    /// What of a poll is due, in parts of [`SHARE`].
+    due: usize,
     busy: bool,
 }
 
@@ -26,7 +31,7 @@ struct Slot<Q> {
 
 impl<Q> Default for Rotation<Q> {
     fn default() -> Self {
-        Rotation { queues: Vec::new(), awake: 0, next: 0, busy: false }
+        Rotation { queues: Vec::new(), awake: 0, next: 0, due: 0, busy: false }
     }
 }
 
@@ -54,7 +59,13 @@ impl<Q> Rotation<Q> {
     #[inline(always)]
     pub(crate) fn round(&mut self, mut poll: impl FnMut(&mut Q) -> bool) -> bool {
         let resting = self.queues.len() - self.awake;
-        let share = if self.busy { resting.div_ceil(SHARE) } else { resting };
+        let share = if self.busy {
+            let due = self.due + resting.max(FEW);
+            self.due = due % SHARE;
+            due / SHARE
+        } else {
+            resting
+        };
         self.busy = false;
         let mut at = 0;
         while at < self.awake {
@@ -126,9 +137,21 @@ mod tests {
         polls(&mut rotation, REST as usize, |n| n == 3);
         let polls = polls(&mut rotation, 1600, |n| n == 3);
         assert_eq!(polls[3], 1600);
-        // One of nine a round.
         for n in (0..10).filter(|n| *n != 3) {
-            assert!((1600 / 9 - 1..=1600 / 9 + 2).contains(&polls[n]), "{polls:?}");
+            assert!((1600 / SHARE - 1..=1600 / SHARE + 1).contains(&polls[n]), "{polls:?}");
+        }
+    }
+
+    /// However many there are, none waits for longer than it may; and one isn't polled in each round either.
+    #[test]
+    fn few_quiet_ones_are_polled_more_often() {
+        for (quiet, least) in [(1, SHARE / FEW), (4, 4 * SHARE / FEW), (8, SHARE), (9, SHARE)] {
+            let mut rotation = Rotation::default();
+            (0..=quiet).for_each(|n| rotation.push(n));
+            polls(&mut rotation, REST as usize, |n| n == 0);
+            let polls = polls(&mut rotation, 10 * least, |n| n == 0);
+            assert_eq!(polls[0], 10 * least);
+            assert!(polls[1..=quiet].iter().all(|n| (9..=11).contains(n)), "{quiet}: {polls:?}");
         }
     }
 
