@@ -89,12 +89,16 @@ impl Worker {
         let mut queues: Rotation<RxQueue> = Rotation::default();
         let mut hands = Hands::default();
         let mut idle = 0u32;
+        // The clock is read after every burst and every round without any. What a round does beside its bursts is the next burst's: a
+        // worker that always finds one has no time to spare.
+        let mut start = ticks();
         loop {
-            if !self.commands.is_empty() && self.obey(&mut queues, &mut hands) {
-                return;
+            if !self.commands.is_empty() {
+                if self.obey(&mut queues, &mut hands) {
+                    return;
+                }
+                start = ticks();
             }
-            // The clock is read once a round and after every burst: to poll a queue in vain costs less than to read it.
-            let mut start = ticks();
             let busy = queues.round(|q| {
                 let had = self.poll(q, &mut hands);
                 if had {
@@ -105,6 +109,9 @@ impl Worker {
                 }
                 had
             });
+            if !busy {
+                start = ticks();
+            }
             self.counters.worker.loops.add(1);
             idle = if busy { 0 } else { idle.saturating_add(1) };
             if idle > IDLE {
