@@ -362,6 +362,9 @@ pub mod guard {
             if !(start..end).contains(&addr) {
                 continue;
             }
+            // First: another thread may read the zeros as soon as they are there, and is not to take them for the peer's.
+            slot.faulted.store(true, Ordering::Release);
+            FAULTS.fetch_add(1, Ordering::Release);
             // SAFETY: the range is one of our mappings, which stays ours: the faulting thread holds its region. Zero pages
             // at the same addresses keep every pointer into it valid. mmap is a plain system call, safe in a handler.
             let new = unsafe {
@@ -374,12 +377,7 @@ pub mod guard {
                     0,
                 )
             };
-            if new == libc::MAP_FAILED {
-                return false;
-            }
-            slot.faulted.store(true, Ordering::Release);
-            FAULTS.fetch_add(1, Ordering::Release);
-            return true;
+            return new != libc::MAP_FAILED;
         }
         false
     }
