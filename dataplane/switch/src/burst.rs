@@ -141,14 +141,15 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn received<const N: usize>(&self) -> Option<&[u8; N]> {
         debug_assert!(self.start == HEADROOM as u16);
-        (self.end >= (HEADROOM + N) as u16).then(|| self.bytes[HEADROOM..].first_chunk().expect("longer than N"))
+        let (bytes, all) = self.beginning();
+        all.then_some(bytes)
     }
 
-    /// Where its Ethernet header is if it has one as it was received, and whether it has.
+    /// What is where a frame as it was received begins, and whether all of that is the frame's.
     #[inline(always)]
-    pub(crate) fn ethernet(&self) -> (&[u8; ETH], bool) {
-        let bytes = self.bytes[HEADROOM..].first_chunk().expect("a frame's bytes are more");
-        (bytes, self.end >= (HEADROOM + ETH) as u16)
+    pub(crate) fn beginning<const N: usize>(&self) -> (&[u8; N], bool) {
+        let bytes = self.bytes[HEADROOM..].first_chunk().expect("longer than N");
+        (bytes, self.end >= (HEADROOM + N) as u16)
     }
 
     /// The private first bytes, to be rewritten.

@@ -537,7 +537,8 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             *place = slot;
             n += 1;
         }
-        q.region = Word(words).region();
+        let region = reader.region;
+        q.region = region;
 
         if Word(words).flags() & FLAG_NEXT == 0 {
             for slot in &q.slots[..n] {
@@ -653,7 +654,8 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                 prefetch_write(slot.ptr.as_ptr());
                 *place = slot;
             }
-            q.region = slots[..ready].first().map_or(0, |slot| slot.word.region());
+            let region = reader.region;
+            q.region = region;
         }
         let ring = q.ring;
         let slots = &mut q.slots[..ready];

@@ -34,7 +34,7 @@ fn untagged(burst: &mut Burst, bridge: u16) -> bool {
     // Short loops, of which the compiler makes the second one a loop over four frames at a time.
     let mut whole = true;
     for (frame, (dst, src)) in burst.frames.0[..n].iter().zip(dst.0[..n].iter_mut().zip(&mut src.0[..n])) {
-        let (ethernet, all) = frame.ethernet();
+        let (ethernet, all) = frame.beginning();
         [*dst, *src] = words(ethernet);
         whole &= all;
     }
