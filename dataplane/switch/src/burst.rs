@@ -358,8 +358,7 @@ impl Burst {
     pub unsafe fn push_all(&mut self, pieces: impl Iterator<Item = (*const u8, u32)>) {
         // Copies, of which the compiler knows that writing to frames doesn't change them.
         let (mut n, head_len) = (self.n, self.head_len);
-        for (data, len) in pieces {
-            let frame = &mut self.frames[n as u16];
+        for (frame, (data, len)) in self.frames.0[n..BURST].iter_mut().zip(pieces) {
             let take = (len as usize).min(head_len);
             // SAFETY: `take` bytes are readable (the caller) and fit the head (`set_head_len` sets HEAD_MAX at most).
             unsafe {

@@ -97,9 +97,9 @@ impl Space {
 struct Head {
     ptr: NonNull<u8>,
     len: u32,
-    /// By which it is given back.
+    /// By which it is given back in a packed ring.
     id: u16,
-    /// Places it takes in a packed ring.
+    /// Places it takes there.
     slots: u16,
 }
 
@@ -165,19 +165,6 @@ fn table(space: &mut Space, addr: u64, len: u32, flags: u16) -> Result<(NonNull<
         return Err((Fault::Chain, "an indirect table of a length or at an address that is no multiple of 16"));
     }
     Ok((space.at(addr, len)?, len / DESC as u32))
-}
-
-/// A descriptor's two words, each read once.
-///
-/// # Safety
-/// There are 16 readable bytes at `table + index * 16`, aligned to 8.
-#[inline(always)]
-unsafe fn read_desc(table: NonNull<u8>, index: u32) -> (u64, u64) {
-    // SAFETY: the caller vouches for the bytes.
-    unsafe {
-        let p = table.as_ptr().add(index as usize * DESC as usize).cast::<u64>();
-        (p.read_volatile(), p.add(1).read_volatile())
-    }
 }
 
 enum Layout {
@@ -314,22 +301,9 @@ impl Ring {
         let ready = each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, room))?;
         self.received = ready.n;
         // Nearly always each frame is one buffer, of which nothing is left to be done.
-        let header = self.header;
-        let mut plain = 0;
-        for &Head { ptr, len, .. } in &self.heads[..ready.straight()] {
-            if len <= header || len - header > max {
-                break;
-            }
-            // SAFETY: `gather` found `len` bytes, which are more than the header, in the ring's memory; a packed array of one
-            // word needs no alignment.
-            if header::asks(unsafe { ptr.cast::<Unaligned>().read_volatile().0 }) {
-                break;
-            }
-            // SAFETY: as above; the memory stays mapped until the burst is released, for nobody changes it while a worker
-            // is behind the gate; there is room, as `n` is at most `burst.room()`.
-            unsafe { burst.push(ptr.as_ptr().add(header as usize), len - header, 0) };
-            plain += 1;
-        }
+        // SAFETY: `gather` found the heads' bytes in the ring's memory, which stays mapped until the burst is released, for nobody changes it
+        // while a worker is behind the gate; there is room, as `n` is at most `burst.room()`.
+        let plain = unsafe { receive_plain(&self.heads[..ready.straight()], self.header, max, burst) };
         if plain < ready.n { self.receive_rest(burst, max, plain, ready) } else { Ok(()) }
     }
 
@@ -515,7 +489,7 @@ impl Ring {
             let want = frames.len().min(BURST);
             let ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
             let mut lens = [0; BURST];
-            let (mut bytes, mut bodies) = (0, false);
+            let mut bodies = false;
             for ((&i, head), written) in frames.iter().zip(&self.heads[..ready.straight()]).zip(&mut lens) {
                 let frame = burst.frame(i);
                 let len = frame.len();
@@ -529,7 +503,6 @@ impl Ring {
                     write_head(frame, head.ptr.as_ptr().add(header))
                 };
                 *written = (len + header) as u32;
-                bytes += len as u64;
                 used += 1;
             }
             if bodies {
@@ -539,7 +512,7 @@ impl Ring {
             }
             each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
             sent.packets += used as u32;
-            sent.bytes += bytes;
+            sent.bytes += u64::from(lens.iter().sum::<u32>()) - (used * header) as u64;
         }
         let mut any = used != 0;
         if used < frames.len() {
@@ -698,6 +671,29 @@ impl Ring {
             each!(&self.layout, r => r.flags_gpa(self.config.log_used, |gpa, len| log.mark(gpa, len)));
         }
     }
+}
+
+/// Appends the frames in `heads`, behind headers of so many bytes, to `burst`, up to the first that is longer than `max` or of which something
+/// is left to be done. How many. A function of its own, for its loop needs all registers.
+///
+/// # Safety
+/// As [`Burst::push`] for the bytes of each head.
+#[inline(never)]
+unsafe fn receive_plain(heads: &[Head], header: u32, max: u32, burst: &mut Burst) -> usize {
+    let before = burst.len();
+    let plain = heads.iter().map_while(|&Head { ptr, len, .. }| {
+        // With more than the header.
+        if len.wrapping_sub(header + 1) >= max {
+            return None;
+        }
+        // SAFETY: the caller vouches for more than the header; a packed array of one word needs no alignment.
+        let word = unsafe { ptr.cast::<Unaligned>().read_volatile().0 };
+        // SAFETY: as above.
+        (!header::asks(word)).then(|| (unsafe { ptr.as_ptr().cast_const().add(header as usize) }, len - header))
+    });
+    // SAFETY: the caller vouches for it.
+    unsafe { burst.push_all(plain) };
+    burst.len() - before
 }
 
 /// A word at any address.

@@ -2,7 +2,7 @@
 //! in the same place.
 
 use super::{Bad, CHAIN, DESC, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
-use super::{field, passed, prefetch_buffer, read_desc, table};
+use super::{field, passed, prefetch_buffer, table};
 use crate::vhost_user::memory::Memory;
 use crate::vhost_user::queue::Fault;
 use dray_switch::burst::BURST;
@@ -163,7 +163,7 @@ impl Packed {
             // SAFETY: `advance` gives a place in the ring.
             let word = unsafe { word_at(desc, at.index) }.load(Ordering::Acquire);
             let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
-            if (flags & AVAIL != 0) != at.wrap || (flags & USED != 0) == at.wrap {
+            if flags & (AVAIL | USED) != if at.wrap { AVAIL } else { USED } {
                 break;
             }
             (head.id, head.slots, head.len) = (id, 1, len);
@@ -325,5 +325,18 @@ impl Packed {
 
     pub fn flags_gpa(&self, _log: Option<u64>, mut mark: impl FnMut(u64, u64)) {
         mark(self.device_gpa, 4);
+    }
+}
+
+/// A descriptor's two words, each read once.
+///
+/// # Safety
+/// There are 16 readable bytes at `table + index * 16`, aligned to 8.
+#[inline(always)]
+unsafe fn read_desc(table: NonNull<u8>, index: u32) -> (u64, u64) {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe {
+        let p = table.as_ptr().add(index as usize * DESC as usize).cast::<u64>();
+        (p.read_volatile(), p.add(1).read_volatile())
     }
 }

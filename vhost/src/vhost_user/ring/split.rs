@@ -2,7 +2,7 @@
 //! used ones.
 
 use super::{Bad, CHAIN, DESC, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
-use super::{field, passed, prefetch_buffer, read_desc, table};
+use super::{field, passed, prefetch_buffer, table};
 use crate::vhost_user::memory::Memory;
 use crate::vhost_user::queue::Fault;
 use dray_switch::burst::BURST;
@@ -145,20 +145,16 @@ impl Split {
             copy(entries.add(2 * at), ids.as_mut_ptr().cast(), 2 * first);
             copy(entries, ids[first..].as_mut_ptr().cast(), 2 * (n - first));
         }
-        if ids.iter().any(|&id| id > mask) {
+        // One less than a power of two: so many bits have those that aren't beyond it.
+        if ids.iter().fold(0, |all, id| all | id) > mask {
             return Err((Fault::Index, "an available entry beyond the ring"));
         }
-        // All descriptors at once, rather than as many as the CPU looks ahead.
-        for &id in &*ids {
-            prefetch_read(desc.as_ptr().wrapping_add(usize::from(id) * DESC as usize).cast_const());
-        }
-        let heads = &mut heads[..n];
+        prefetch_descs(desc, ids);
+        let (heads, ids) = (&mut heads[..n], &ids[..n]);
         let mut walk = 0;
-        for (i, (head, &id)) in heads.iter_mut().zip(&*ids).enumerate() {
-            head.id = id;
+        for i in 0..n {
             // SAFETY: the id was found below the ring's size.
-            let (addr, rest) = unsafe { read_desc(desc, id.into()) };
-            let (len, flags) = (rest as u32, (rest >> 32) as u16);
+            let (addr, len, flags) = unsafe { read_desc(desc, ids[i].into()) };
             if flags != if WRITABLE { WRITE } else { 0 } {
                 walk |= 1 << i;
                 continue;
@@ -166,28 +162,27 @@ impl Split {
             if len == 0 {
                 return Err((Fault::Descriptor, "a descriptor of no length"));
             }
-            head.ptr = space.at(addr, len)?;
-            head.len = len;
-            prefetch_buffer::<WRITABLE>(head.ptr);
+            let ptr = space.at(addr, len)?;
+            (heads[i].ptr, heads[i].len) = (ptr, len);
+            prefetch_buffer::<WRITABLE>(ptr);
         }
         Ok(Heads { n, walk })
     }
 
-    /// The buffers of the chain `head`.
+    /// The buffers of the chain that was gathered last as number `place`.
     #[cold]
     pub fn walk<const WRITABLE: bool>(
         &self,
         space: &mut Space,
-        head: Head,
-        _place: u16,
+        _head: Head,
+        place: u16,
         parts: &mut Parts,
     ) -> Result<(), Bad> {
         let (mut descs, mut size, mut indirect) = (self.desc, u32::from(self.mask) + 1, false);
-        let mut index = u32::from(head.id);
+        let mut index = u32::from(self.ids[usize::from(place)]);
         for _ in 0..CHAIN {
             // SAFETY: `index` is below `size`, the descriptors of a table that was found in memory, aligned.
-            let (addr, rest) = unsafe { read_desc(descs, index) };
-            let (len, flags, next) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
+            let ((addr, len, flags), next) = unsafe { (read_desc(descs, index), read_next(descs, index)) };
             if flags & INDIRECT != 0 {
                 if indirect {
                     return Err((Fault::Chain, "an indirect table in an indirect table"));
@@ -290,6 +285,50 @@ impl Split {
         mark(base, 2);
         mark(base.wrapping_add(4 + 8 * (u64::from(self.mask) + 1)), 2);
     }
+}
+
+/// Asks for the descriptors `ids`, all at once rather than as many as the CPU looks ahead: for their lines, if they follow each other, as
+/// those of a driver do that uses its buffers in turn.
+///
+/// # Panics
+/// Without ids.
+#[inline(always)]
+fn prefetch_descs(desc: NonNull<u8>, ids: &[u16]) {
+    const A_LINE: usize = 64 / DESC as usize;
+    let ask = |id: usize| prefetch_read(desc.as_ptr().wrapping_add(id * DESC as usize).cast_const());
+    let (first, last) = (usize::from(ids[0]), usize::from(ids[ids.len() - 1]));
+    if first + ids.len() == last + 1 {
+        (first..last).step_by(A_LINE).for_each(ask);
+        ask(last);
+    } else {
+        ids.iter().for_each(|&id| ask(id.into()));
+    }
+}
+
+/// A descriptor's address, length and flags, each read once.
+///
+/// # Safety
+/// There are 16 readable bytes at `table + index * 16`, aligned to 8.
+#[inline(always)]
+unsafe fn read_desc(table: NonNull<u8>, index: u32) -> (u64, u32, u16) {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe {
+        let p = table.as_ptr().add(index as usize * DESC as usize);
+        (
+            p.cast::<u64>().read_volatile(),
+            p.add(8).cast::<u32>().read_volatile(),
+            p.add(12).cast::<u16>().read_volatile(),
+        )
+    }
+}
+
+/// A descriptor's successor, if its flags say that there is one.
+///
+/// # Safety
+/// As [`read_desc`].
+unsafe fn read_next(table: NonNull<u8>, index: u32) -> u16 {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { table.as_ptr().add(index as usize * DESC as usize + 14).cast::<u16>().read_volatile() }
 }
 
 /// Writes entries of a used ring: ids and lengths. They are as many as make whole registers, for a peer that has a line holds up all writes
