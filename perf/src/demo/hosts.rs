@@ -140,6 +140,12 @@ pub struct Lab {
 /// Beginning of the names of all demos' namespaces and directories; the process id follows.
 const PREFIX: &str = "dray-demo-";
 
+/// Where demos have their directories: in memory, if there is a place for that, for it is a network that is shown and not a disk.
+fn base() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
+}
+
 impl Lab {
     /// Makes the directory, nothing else. `bin` has the executables.
     ///
@@ -148,7 +154,7 @@ impl Lab {
     pub fn new(interrupt: Interrupt, bin: PathBuf) -> Result<Lab, Stop> {
         sweep();
         let prefix = format!("{PREFIX}{}", std::process::id());
-        let dir = std::env::temp_dir().join(&prefix);
+        let dir = base().join(&prefix);
         let lab = Lab { interrupt, dir, bin, prefix, switches: Vec::new(), containers: Vec::new() };
         for host in &HOSTS {
             let dir = lab.dir.join(host.name);
@@ -510,7 +516,7 @@ fn remove(prefix: &str) {
             let _ = run("ip", &["netns", "del", &namespace]);
         }
     }
-    let _ = fs::remove_dir_all(std::env::temp_dir().join(prefix));
+    let _ = fs::remove_dir_all(base().join(prefix));
 }
 
 /// Removes what demos left that were killed outright: namespaces named after a process that is no more.
