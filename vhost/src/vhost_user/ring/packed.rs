@@ -36,6 +36,18 @@ impl Position {
         }
     }
 
+    /// [`AVAIL`] and [`USED`] of what is available in this lap.
+    #[inline(always)]
+    fn available(self) -> u16 {
+        if self.wrap { AVAIL } else { USED }
+    }
+
+    /// And of what was given back in it.
+    #[inline(always)]
+    fn used(self) -> u16 {
+        if self.wrap { AVAIL | USED } else { 0 }
+    }
+
     /// As messages have it.
     fn bits(self) -> u16 {
         self.index | u16::from(self.wrap) << 15
@@ -63,6 +75,8 @@ pub(super) struct Packed {
     next: Position,
     /// The first of what was given back and not yet published: its place and word.
     held: Option<(u16, u64)>,
+    /// Whether any of the chains that were gathered last has more than one place.
+    chained: bool,
     /// [`Packed::next`] when an interrupt was last considered.
     signalled: u16,
     /// Up to here writes were logged.
@@ -94,6 +108,7 @@ impl Packed {
             size: config.size as u16,
             next: start,
             held: None,
+            chained: false,
             signalled: 0,
             logged: start,
         })
@@ -151,19 +166,40 @@ impl Packed {
     ) -> Result<Heads, Bad> {
         // Copies, of which the compiler knows that reading what the driver wrote doesn't change them.
         let Packed { desc, size, next: mut at, .. } = *self;
-        let mut walk = 0;
+        let most = most.min(BURST);
+        // Up to the ring's end, chains of one descriptor, as nearly all are; then whatever there is.
+        let run = most.min(usize::from(size - at.index));
+        let usual = at.available() | if WRITABLE { WRITE } else { 0 };
         let mut n = 0;
+        for head in &mut heads[..run] {
+            let index = at.index + n as u16;
+            // Flags, id and length in one read, and only then the address: the driver writes the flags last.
+            // SAFETY: `run` ends where the ring does.
+            let word = unsafe { word_at(desc, index) }.load(Ordering::Acquire);
+            let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
+            if flags & (AVAIL | USED | NEXT | INDIRECT | WRITE) != usual || len == 0 {
+                break;
+            }
+            // SAFETY: as in `word`: the descriptor's other half.
+            let addr = unsafe { read_desc(desc, index.into()).0 };
+            let ptr = space.at(addr, len)?;
+            *head = Head { ptr, len, id, slots: 1 };
+            prefetch_buffer::<WRITABLE>(ptr);
+            n += 1;
+        }
+        at = at.advance(n as u16, size);
+        let mut walk = 0;
         // Not beyond one lap.
-        let mut left = size;
-        for head in heads.iter_mut().take(most) {
+        let mut left = size - n as u16;
+        self.chained = false;
+        for head in &mut heads[n..most] {
             if left == 0 {
                 break;
             }
-            // Flags, id and length in one read, and only then the address: the driver writes the flags last.
             // SAFETY: `advance` gives a place in the ring.
             let word = unsafe { word_at(desc, at.index) }.load(Ordering::Acquire);
             let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
-            if flags & (AVAIL | USED) != if at.wrap { AVAIL } else { USED } {
+            if flags & (AVAIL | USED) != at.available() {
                 break;
             }
             (head.id, head.slots, head.len) = (id, 1, len);
@@ -179,6 +215,7 @@ impl Packed {
                 walk |= 1 << n;
                 if flags & NEXT != 0 {
                     (head.slots, head.id) = self.last(at, left)?;
+                    self.chained = true;
                 }
             }
             at = at.advance(head.slots, size);
@@ -240,26 +277,37 @@ impl Packed {
         Ok(())
     }
 
-    /// Gives `heads` back, with so many bytes written to each. The driver sees it with [`Packed::publish`]: it looks at the first, which
-    /// is held back until then.
+    /// Gives `heads`, the first of those gathered last, back, with so many bytes written to each. The driver sees it with
+    /// [`Packed::publish`]: it looks at the first, which is held back until then.
     #[inline(always)]
     pub fn complete(&mut self, heads: &[Head], lens: &[u32; BURST]) {
         let Packed { desc, size, mut next, .. } = *self;
-        let mut hold = self.held.is_none();
-        for (head, len) in heads.iter().zip(lens) {
-            let flags = if next.wrap { AVAIL | USED } else { 0 };
-            let written = if *len != 0 { WRITE } else { 0 };
-            let word = u64::from(*len) | u64::from(head.id) << 32 | u64::from(flags | written) << 48;
-            if head.slots > 1 {
-                self.mark(next, head.slots, flags);
-            }
-            if hold {
-                hold = false;
-                self.held = Some((next.index, word));
-            } else {
-                // SAFETY: `advance` gives a place in the ring.
-                unsafe { word_at(desc, next.index) }.store(word, Ordering::Release);
-            }
+        let word = |head: &Head, len: u32, flags: u16| {
+            let written = if len != 0 { WRITE } else { 0 };
+            u64::from(len) | u64::from(head.id) << 32 | u64::from(flags | written) << 48
+        };
+        let mut done = 0;
+        if let Some(head) = heads.first()
+            && self.held.is_none()
+        {
+            self.held = Some((next.index, word(head, lens[0], next.used())));
+            self.mark(next, head.slots);
+            next = next.advance(head.slots, size);
+            done = 1;
+        }
+        // Up to the ring's end, chains of one descriptor.
+        let run = if self.chained { 0 } else { (heads.len() - done).min(usize::from(size - next.index)) };
+        let flags = next.used();
+        for (n, (head, &len)) in heads[done..][..run].iter().zip(&lens[done..]).enumerate() {
+            // SAFETY: `run` ends where the ring does.
+            unsafe { word_at(desc, next.index + n as u16) }.store(word(head, len, flags), Ordering::Release);
+        }
+        next = next.advance(run as u16, size);
+        done += run;
+        for (head, &len) in heads[done..].iter().zip(&lens[done..]) {
+            self.mark(next, head.slots);
+            // SAFETY: `advance` gives a place in the ring.
+            unsafe { word_at(desc, next.index) }.store(word(head, len, next.used()), Ordering::Release);
             next = next.advance(head.slots, size);
         }
         self.next = next;
@@ -267,13 +315,10 @@ impl Packed {
 
     /// Marks the other places of the chain at `first` as used, too, for [`Packed::find`]. The driver does not look at them: it skips as many as it
     /// has put there.
-    #[cold]
-    fn mark(&self, first: Position, slots: u16, flags: u16) {
+    fn mark(&self, first: Position, slots: u16) {
         for n in 1..slots {
             let at = first.advance(n, self.size);
-            // In the next lap the wrap counter is another.
-            let flags = if at.wrap == first.wrap { flags } else { flags ^ (AVAIL | USED) };
-            self.word(at.index).store(u64::from(flags) << 48, Ordering::Release);
+            self.word(at.index).store(u64::from(at.used()) << 48, Ordering::Release);
         }
     }
 
@@ -282,8 +327,8 @@ impl Packed {
         if let Some((index, word)) = self.held.take() {
             self.word(index).store(word, Ordering::Release);
         }
-        for line in 0..BURST / 4 {
-            let at = self.next.advance(line as u16 * 4 % self.size, self.size);
+        for place in (0..self.size.min(BURST as u16)).step_by(64 / DESC as usize) {
+            let at = self.next.advance(place, self.size);
             prefetch_write(self.desc.as_ptr().wrapping_add(usize::from(at.index) * 16).cast_const());
         }
     }

@@ -359,6 +359,10 @@ fn packed_rings_that_cannot_be_are_faults() {
         ("a bad address (CVE-2020-10725)", Fault::Descriptor, |d| d.packed(0, GPA + BYTES, 72, 0, 0, true)),
         ("shorter than its header", Fault::Chain, |d| d.packed(0, GPA + DATA_AT, 11, 0, 0, true)),
         ("a circle", Fault::Chain, |d| (0..8).for_each(|n| d.packed(n, GPA + DATA_AT, 72, 0, NEXT, true))),
+        ("a chain that goes on beyond the lap", Fault::Chain, |d| {
+            (0..4).for_each(|n| d.packed(n, GPA + DATA_AT, 72, 0, 0, true));
+            (4..8).for_each(|n| d.packed(n, GPA + DATA_AT, 72, 0, NEXT, true));
+        }),
         ("a table in a chain", Fault::Chain, |d| {
             d.packed(0, GPA + DATA_AT, 72, 0, NEXT, true);
             d.packed(1, GPA + TABLE_AT, 16, 0, INDIRECT, true);
@@ -421,6 +425,60 @@ fn packed_frames_are_received_and_given_back_in_every_lap() {
         drop(ring);
         ring = d.start();
         assert_eq!(u64::from(ring.base()), next | next << 16, "round {round}");
+    }
+}
+
+/// Bursts of every size around the ring's end, in either lap, received and sent, of chains of one place, and with one of two among them:
+/// what is used is told in its place, and nothing beside it is written.
+#[test]
+fn packed_bursts_go_around_the_rings_end() {
+    const PLACES: u64 = SIZE as u64;
+    let cases = (0..PLACES).flat_map(|from| (1..=PLACES).flat_map(move |n| (0..n).map(move |chain| (from, n, chain))));
+    for ((from, n, chain), (lap, tx)) in
+        cases.flat_map(|c| [(true, true), (true, false), (false, true), (false, false)].map(|f| (c, f)))
+    {
+        let d = Driver::new(PACKED);
+        let write = if tx { WRITE } else { 0 };
+        let place = |i: u64| ((from + i) % PLACES, lap ^ (from + i >= PLACES));
+        // A chain in the last place would have no second one: there is none then.
+        let is_chain = |i: u64| i == chain && i + 1 < n;
+        let mut used = [(0, 0, 0); SIZE as usize];
+        let mut frames = Vec::new();
+        let mut i = 0;
+        while i < n {
+            let ((index, wrap), at, frame) = (place(i), DATA_AT + 0x1000 * i, sent(60 + i as usize));
+            let (len, id) = (frame.len() as u32, 10 + i as u16);
+            let flags = |wrap| if wrap { 1 << 7 | 1 << 15 } else { 0 } | write;
+            used[index as usize] = (if tx { len } else { 0 }, id, flags(wrap));
+            d.write(at, &frame);
+            if is_chain(i) {
+                let (second, wrap2) = place(i + 1);
+                d.packed(second, GPA + at + 40, len - 40, id, write, wrap2);
+                d.packed(index, GPA + at, 40, 0, NEXT | write, wrap);
+                used[second as usize] = (0, 0, flags(wrap2) & !write);
+                i += 1;
+            } else {
+                d.packed(index, GPA + at, len, id, write, wrap);
+            }
+            frames.push(frame[LONG..].to_vec());
+            i += 1;
+        }
+        let base = from as u32 | u32::from(lap) << 15;
+        let mut ring =
+            Ring::start(&RingConfig { base: base | base << 16, ..d.config() }, d.memory.clone(), None).unwrap();
+        let what = format!("{n} from {from}, a chain at {chain}, lap {lap}, sent: {tx}");
+        if tx {
+            assert_eq!(send(&mut ring, &frames).1.packets as usize, frames.len(), "{what}");
+        } else {
+            let burst = receive(&mut ring).unwrap();
+            let got: Vec<_> = (0..burst.len() as u16).map(|i| bytes(&burst, i)).collect();
+            assert_eq!(got, frames, "{what}");
+            ring.release();
+        }
+        let told: Vec<_> = (0..PLACES).map(|index| d.used(index)).collect();
+        assert_eq!(told, used, "{what}");
+        let (next, wrap) = place(n);
+        assert_eq!(ring.base() & 0xffff, next as u32 | u32::from(wrap) << 15, "{what}");
     }
 }
 
