@@ -686,7 +686,7 @@ unsafe fn receive_plain(heads: &[Head], header: u32, max: u32, burst: &mut Burst
         if len.wrapping_sub(header + 1) >= max {
             return None;
         }
-        // SAFETY: the caller vouches for more than the header; a packed array of one word needs no alignment.
+        // SAFETY: the caller vouches for `len` bytes, which are more than the header; a packed array of one word needs no alignment.
         let word = unsafe { ptr.cast::<Unaligned>().read_volatile().0 };
         // SAFETY: as above.
         (!header::asks(word)).then(|| (unsafe { ptr.as_ptr().cast_const().add(header as usize) }, len - header))
