@@ -12,6 +12,7 @@ pub mod latency;
 pub mod learning;
 pub mod links;
 pub mod memif;
+mod mood;
 pub mod peer;
 pub mod rate;
 pub mod report;

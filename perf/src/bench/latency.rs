@@ -3,9 +3,10 @@
 use super::case::Case;
 use super::results::Results;
 use super::stats::Estimate;
-use super::{Round, Run, Way, mood};
+use super::{Round, Run, Way};
 use crate::generator::Report;
 use crate::latency::Latency;
+use crate::mood;
 use crate::peer::{Kind, Peer};
 use crate::report::{Axis, Column, Lines, Point, Section, Table, Tone};
 use serde::Serialize;

@@ -9,7 +9,6 @@
 mod args;
 mod case;
 mod latency;
-mod mood;
 mod page;
 mod results;
 mod stats;
@@ -22,6 +21,7 @@ pub use stats::{Estimate, median};
 use crate::cpu;
 use crate::generator::{self, Generator, Link, Options, Report};
 use crate::memif::{self, Memif};
+use crate::mood;
 use crate::peer::{Dray, HugePages, Kind, Memory, Overlay, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;

@@ -1,9 +1,9 @@
 //! The results for people: a report, and tables in Markdown for documents.
 
 use super::case::{Case, Way, thousands};
-use super::mood;
 use super::results::{Figures, Measured, NOISE, Results};
 use super::stats::{median, middle};
+use crate::mood;
 use crate::peer::Kind;
 use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use crate::workers::Work;

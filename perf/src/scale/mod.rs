@@ -1,9 +1,9 @@
 //! What a frame costs as ports, bridges, VNIs, tunnels, MACs and receivers grow, what each takes of memory, and how fast the
 //! FDB is filled over the control socket.
 //!
-//! All sizes of an axis are started first, connected and taught, and stopped where they are; then each runs for some tenths of a
-//! second in turn, so that the figures of a round are from the same second or two. What counts is the median of the rounds'
-//! ratios to the first size.
+//! All sizes of an axis are started first, connected and taught, and stopped where they are; then each runs for some hundredths of a
+//! second in turn, a few times a round, so that the figures of a round are from the same second or two. What counts is the median of
+//! the rounds' ratios to the first size, of those rounds in which the machine's mood was the one that it was in most.
 
 mod case;
 mod memory;
@@ -12,9 +12,10 @@ mod wire;
 pub use case::Axis;
 pub use memory::{Batch, Memory, Start};
 
-use crate::bench::median;
+use crate::bench::{Estimate, median};
 use crate::control::Control;
 use crate::cpu;
+use crate::mood;
 use crate::peer::{Dray, Switch};
 use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
 use crate::traffic::{seconds, stop_flag};
@@ -28,6 +29,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use wire::{Counts, Links};
 
+/// Turns that each size has in a round.
+const TURNS: u32 = 4;
+/// Rounds that may not count, for each that does.
+const REPEATS: usize = 2;
+
 /// How `dray-perf scale` is told what to measure.
 #[derive(Args, Clone, Debug)]
 pub struct ScaleArgs {
@@ -40,10 +46,10 @@ pub struct ScaleArgs {
     /// The switch's CPU
     #[arg(long, default_value_t = 1)]
     switch_cpu: usize,
-    /// Rounds; each measures every size of an axis once
+    /// Rounds that count; each measures every size of an axis
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
-    /// Seconds of one measurement
+    /// Seconds of each size in a round
     #[arg(long, default_value_t = 0.3, value_parser = seconds)]
     duration: f64,
     /// What is to grow; may be given several times [default: everything]
@@ -72,10 +78,8 @@ pub struct Size {
     pub ns: f64,
     /// Million frames a second at that; of copies, where the switch makes them.
     pub mpps: f64,
-    /// Median of the rounds' ratios of nanoseconds to those of the first size.
-    pub ratio: f64,
-    /// The smallest and the largest of the ratios.
-    pub spread: [f64; 2],
+    /// Of the rounds' ratios of nanoseconds to those of the first size.
+    pub ratio: Estimate,
     /// Bytes of frames, FDB entries, tables, rings and buffers that all frames together touch.
     pub working_set: u64,
     /// Cache lines of those that one frame touches.
@@ -93,6 +97,10 @@ pub struct Size {
 pub struct Growth {
     /// What grows.
     pub axis: Axis,
+    /// Nanoseconds from one CPU to the other and back, the median of the rounds.
+    pub probe: f64,
+    /// Rounds that don't count, for the machine's mood changed or was another one.
+    pub repeated: usize,
     /// The sizes, the first as the others' measure.
     pub sizes: Vec<Size>,
 }
@@ -211,20 +219,31 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
         subjects.push(Subject::start(dray, args.switch_cpu, case)?);
         say(&format!("{}: {} are ready", axis.what(), case.n));
     }
-    let mut counts = vec![Vec::new(); subjects.len()];
-    let duration = Duration::from_secs_f64(args.duration);
-    for round in 0..args.rounds {
-        let mut order: Vec<usize> = (0..subjects.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
+    let wanted = usize::from(args.rounds);
+    let (mut rounds, mut which): (Vec<Round>, _) = (Vec::new(), Vec::new());
+    let mut tried = 0;
+    while which.len() < wanted && tried < wanted * (1 + REPEATS) {
+        let round = round(&mut subjects, args, tried % 2 == 1, stop)?;
+        tried += 1;
+        // Two short rounds say whether it works, in whatever mood.
+        if args.quick || mood::steady(&round.probes) {
+            rounds.push(round);
         }
-        for i in order {
-            if stop.load(Ordering::Relaxed) {
-                return Err("interrupted".into());
-            }
-            counts[i].push(subjects[i].measure(duration)?);
-        }
+        which = if args.quick {
+            (0..rounds.len()).collect()
+        } else {
+            mood::most_of_one(&rounds.iter().map(|round| median(&round.probes)).collect::<Vec<_>>())
+        };
     }
+    if which.is_empty() {
+        return Err(format!("{}: the machine changes all the time", axis.what()));
+    }
+    let kept: Vec<&Round> = which.iter().map(|&i| &rounds[i]).collect();
+    let probe = median(&kept.iter().map(|round| median(&round.probes)).collect::<Vec<_>>());
+    let repeated = tried - kept.len();
+    say(&format!("{}: {} rounds ({repeated} more don't count), {probe:.0} ns between the CPUs", axis.what(), kept.len()));
+    let counts: Vec<Vec<Counts>> =
+        (0..subjects.len()).map(|i| kept.iter().map(|round| round.counts[i]).collect()).collect();
     let ns = |counts: &[Counts]| -> Vec<f64> { counts.iter().map(|c| 1e9 * c.seconds / c.received as f64).collect() };
     let first = ns(&counts[0]);
     let sizes = subjects.iter().zip(&counts).map(|(subject, counts)| {
@@ -236,8 +255,7 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
             n: subject.case.n,
             ns: median(&rounds),
             mpps: 1e3 / median(&rounds),
-            ratio: median(&ratios),
-            spread: [ratios.iter().copied().fold(f64::INFINITY, f64::min), ratios.iter().copied().fold(0.0, f64::max)],
+            ratio: Estimate::of(&ratios),
             working_set,
             lines,
             sent,
@@ -245,7 +263,40 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
             rounds,
         }
     });
-    Ok(Growth { axis, sizes: sizes.collect() })
+    Ok(Growth { axis, probe, repeated, sizes: sizes.collect() })
+}
+
+/// What a round gave.
+struct Round {
+    /// Of each size.
+    counts: Vec<Counts>,
+    /// Nanoseconds between the CPUs, before and after each turn.
+    probes: Vec<f64>,
+}
+
+/// Measures each size in turn, a few times.
+fn round(subjects: &mut [Subject], args: &ScaleArgs, reversed: bool, stop: &AtomicBool) -> Result<Round, String> {
+    // What the switch does once a second for each MAC, such as to note its age, it does after each pause.
+    let turns = if subjects.iter().any(|subject| subject.case.axis == Axis::Macs) { 1 } else { TURNS };
+    let duration = Duration::from_secs_f64(args.duration) / turns;
+    let mut order: Vec<usize> = (0..subjects.len()).collect();
+    if reversed {
+        order.reverse();
+    }
+    let probe = || mood::probe(args.cpu, args.switch_cpu);
+    let mut counts = vec![Counts::default(); subjects.len()];
+    let mut probes = vec![probe()?];
+    for _ in 0..turns {
+        for &i in &order {
+            if stop.load(Ordering::Relaxed) {
+                return Err("interrupted".into());
+            }
+            counts[i].add(subjects[i].measure(duration)?);
+        }
+        order.reverse();
+        probes.push(probe()?);
+    }
+    Ok(Round { counts, probes })
 }
 
 /// Bytes of the second-level cache.
@@ -273,16 +324,22 @@ impl Results {
         let section = document.section(format!("Cost of a frame by {what}"));
         section.paragraph(
             "60-byte frames, one worker. A ratio is that of nanoseconds to the first row's in the same round: the median of the \
-             rounds, the smallest and the largest. Touched are the frames, FDB entries, table entries, rings and buffers \
+             rounds, and the interval it lies in. Touched are the frames, FDB entries, table entries, rings and buffers \
              that all flows together use; lines are cache lines for one frame, without descriptors and buffer.",
         );
+        section.paragraph(format!(
+            "{} rounds of one mood of the machine, with {:.0} ns from one CPU to the other and back; {} more don't count.",
+            growth.sizes.first().map_or(0, |size| size.rounds.len()),
+            growth.probe,
+            growth.repeated
+        ));
         let copies = growth.axis == Axis::Flood;
         let columns = [
             Column::right(growth.axis.what().split([' ', ',']).next().unwrap_or(what)),
             Column::right(if copies { "ns a copy" } else { "ns" }),
             Column::right(if copies { "M copies/s" } else { "Mpps" }),
             Column::right("ratio"),
-            Column::left("spread"),
+            Column::left("interval"),
             Column::right("touched KiB"),
             Column::right("lines"),
             Column::right("lost"),
@@ -293,8 +350,8 @@ impl Results {
                 size.n.to_string(),
                 format!("{:.1}", size.ns),
                 format!("{:.2}", size.mpps),
-                format!("{:.3}", size.ratio),
-                format!("{:.3} to {:.3}", size.spread[0], size.spread[1]),
+                format!("{:.3}", size.ratio.median),
+                format!("{:.3} to {:.3}", size.ratio.low, size.ratio.high),
                 (size.working_set >> 10).to_string(),
                 size.lines.to_string(),
                 if size.lost == 0 {
@@ -304,7 +361,7 @@ impl Results {
                 },
             ];
             // Beyond the cache it costs what the misses cost.
-            let tone = match size.ratio {
+            let tone = match size.ratio.median {
                 _ if self.l2 != 0 && size.working_set > self.l2 => Tone::Plain,
                 ratio if ratio <= 1.1 => Tone::Good,
                 _ => Tone::Bad,

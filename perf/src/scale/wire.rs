@@ -78,6 +78,15 @@ pub(super) struct Counts {
     pub arrived: u64,
 }
 
+impl Counts {
+    pub fn add(&mut self, more: Counts) {
+        self.seconds += more.seconds;
+        self.received += more.received;
+        self.sent += more.sent;
+        self.arrived += more.arrived;
+    }
+}
+
 /// All links to a switch.
 pub(super) struct Links {
     clients: Vec<Client>,
