@@ -5,12 +5,15 @@
 /// Rounds without anything after which a queue rests.
 const REST: u32 = 64;
 
-/// While there is work, every resting queue is polled once in this many rounds. A round of a full burst takes a microsecond or
-/// two: so many times that is what the first frame on a quiet port may wait longer beside a saturated one.
-const SHARE: usize = 32;
+/// While there is work, resting queues are polled in one of so many rounds.
+const EVERY: u32 = 4;
 
-/// As if there were so many at least: few of them are polled more often, but not in each round.
-const FEW: usize = 8;
+/// An eighth of them each time: then every one of them is polled once in 32 rounds. A round of a full burst takes a microsecond or
+/// two: so many times that is what the first frame on a quiet port may wait longer beside a saturated one.
+const PARTS: usize = 8;
+
+/// But no more at a time, so that a busy port doesn't pay for however many quiet ones: from 128 on they wait longer instead.
+const MOST: usize = 16;
 
 /// Queues, those that are awake first.
 pub(crate) struct Rotation<Q> {
@@ -18,8 +21,8 @@ pub(crate) struct Rotation<Q> {
     awake: usize,
     /// The resting queue to be polled next.
     next: usize,
-    /// What of a poll is due, in parts of [`SHARE`].
-    due: usize,
+    /// Rounds until resting queues are polled.
+    left: u32,
     busy: bool,
 }
 
@@ -31,7 +34,7 @@ struct Slot<Q> {
 
 impl<Q> Default for Rotation<Q> {
     fn default() -> Self {
-        Rotation { queues: Vec::new(), awake: 0, next: 0, due: 0, busy: false }
+        Rotation { queues: Vec::new(), awake: 0, next: 0, left: 0, busy: false }
     }
 }
 
@@ -55,17 +58,18 @@ impl<Q> Rotation<Q> {
         self.queues.iter_mut().map(|slot| &mut slot.queue)
     }
 
-    /// One round: `poll` says whether a queue had anything. Whether any had.
+    /// One round: `poll` says whether a queue had anything. `ahead` is told those that rest and may be polled in the next one. Whether any
+    /// had something.
     #[inline(always)]
-    pub(crate) fn round(&mut self, mut poll: impl FnMut(&mut Q) -> bool) -> bool {
+    pub(crate) fn round(&mut self, mut poll: impl FnMut(&mut Q) -> bool, ahead: impl Fn(&Q)) -> bool {
         let resting = self.queues.len() - self.awake;
-        let share = if self.busy {
-            let due = self.due + resting.max(FEW);
-            self.due = due % SHARE;
-            due / SHARE
-        } else {
-            resting
+        let few = resting.div_ceil(PARTS).min(MOST);
+        let share = match self.left {
+            _ if !self.busy => resting,
+            0 => few,
+            _ => 0,
         };
+        self.left = self.left.checked_sub(1).unwrap_or(EVERY - 1);
         self.busy = false;
         let mut at = 0;
         while at < self.awake {
@@ -94,6 +98,17 @@ impl<Q> Rotation<Q> {
             }
             self.next += 1;
         }
+        if self.left == 0 {
+            // In between a busy port's frames went through the caches.
+            let mut at = self.next;
+            for _ in 0..few {
+                if !(self.awake..self.queues.len()).contains(&at) {
+                    at = self.awake;
+                }
+                self.queues.get(at).into_iter().for_each(|slot| ahead(&slot.queue));
+                at += 1;
+            }
+        }
         self.busy
     }
 
@@ -108,14 +123,15 @@ impl<Q> Rotation<Q> {
 mod tests {
     use super::*;
 
-    /// Polls `rounds` times; queue `n` has something if `has` says so. How often each of ten was polled.
-    fn polls(rotation: &mut Rotation<usize>, rounds: usize, has: impl Fn(usize) -> bool) -> [usize; 10] {
-        let mut polls = [0; 10];
+    /// Polls `rounds` times; queue `n` has something if `has` says so. How often each was polled.
+    fn polls(rotation: &mut Rotation<usize>, rounds: usize, has: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut polls = vec![0; 1 + rotation.iter_mut().max().map_or(0, |n| (*n).max(9))];
         for _ in 0..rounds {
-            rotation.round(|&mut n| {
+            let poll = |&mut n: &mut usize| {
                 polls[n] += 1;
                 has(n)
-            });
+            };
+            rotation.round(poll, |_| {});
         }
         polls
     }
@@ -131,35 +147,46 @@ mod tests {
         assert_eq!(polls(&mut ten(), 1000, |_| false), [1000; 10]);
     }
 
+    /// However many there are, none waits for longer than it may; and few aren't polled in each round either.
     #[test]
     fn quiet_ones_rest_while_others_are_busy() {
-        let mut rotation = ten();
-        polls(&mut rotation, REST as usize, |n| n == 3);
-        let polls = polls(&mut rotation, 1600, |n| n == 3);
-        assert_eq!(polls[3], 1600);
-        for n in (0..10).filter(|n| *n != 3) {
-            assert!((1600 / SHARE - 1..=1600 / SHARE + 1).contains(&polls[n]), "{polls:?}");
-        }
-    }
-
-    /// However many there are, none waits for longer than it may; and one isn't polled in each round either.
-    #[test]
-    fn few_quiet_ones_are_polled_more_often() {
-        for (quiet, least) in [(1, SHARE / FEW), (4, 4 * SHARE / FEW), (8, SHARE), (9, SHARE)] {
+        for (quiet, wait) in [(1, 4), (4, 16), (8, 32), (9, 20), (16, 32), (128, 32), (256, 64), (1024, 256)] {
             let mut rotation = Rotation::default();
             (0..=quiet).for_each(|n| rotation.push(n));
             polls(&mut rotation, REST as usize, |n| n == 0);
-            let polls = polls(&mut rotation, 10 * least, |n| n == 0);
-            assert_eq!(polls[0], 10 * least);
-            assert!(polls[1..=quiet].iter().all(|n| (9..=11).contains(n)), "{quiet}: {polls:?}");
+            let polls = polls(&mut rotation, 10 * wait, |n| n == 0);
+            assert_eq!(polls[0], 10 * wait);
+            assert!(polls[1..=quiet].iter().all(|n| (9..=12).contains(n)), "{quiet}: {polls:?}");
         }
+    }
+
+    #[test]
+    fn what_is_polled_next_is_asked_for_ahead() {
+        let mut rotation = Rotation::default();
+        (0..100).for_each(|n| rotation.push(n));
+        polls(&mut rotation, REST as usize, |n| n == 0);
+        let (asked, mut polled) = (std::cell::RefCell::new(Vec::new()), 0);
+        for round in 0..100 {
+            let mut resting = Vec::new();
+            let before = asked.take();
+            let poll = |&mut n: &mut usize| {
+                if n != 0 {
+                    resting.push(n);
+                }
+                n == 0
+            };
+            rotation.round(poll, |&n| asked.borrow_mut().push(n));
+            assert!(resting.is_empty() || round == 0 || resting == before, "{resting:?}, {before:?}");
+            polled += resting.len();
+        }
+        assert_eq!(polled, 25 * 100usize.div_ceil(PARTS));
     }
 
     #[test]
     fn one_that_has_something_again_wakes() {
         let mut rotation = ten();
         polls(&mut rotation, 1000, |n| n == 3);
-        polls(&mut rotation, SHARE, |n| n == 3 || n == 7);
+        polls(&mut rotation, 32, |n| n == 3 || n == 7);
         assert_eq!(polls(&mut rotation, 100, |n| n == 3 || n == 7)[7], 100);
     }
 

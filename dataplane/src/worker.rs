@@ -5,7 +5,7 @@ use crate::rotation::Rotation;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
-use dray_switch::mem::ticks;
+use dray_switch::mem::{prefetch_read, ticks};
 use dray_switch::offload;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
@@ -54,7 +54,22 @@ pub(crate) struct Queue {
 struct RxQueue {
     port: u16,
     head_len: usize,
+    /// [`Rx::watched`]
+    watched: *const u8,
     queue: Queue,
+}
+
+impl RxQueue {
+    fn new(port: u16, head_len: usize, queue: Queue) -> RxQueue {
+        RxQueue { port, head_len, watched: queue.rx.watched(), queue }
+    }
+
+    /// Asks the cache for what a poll that finds nothing looks at.
+    #[inline(always)]
+    fn prefetch(&self) {
+        prefetch_read((&raw const *self.queue.rx).cast::<u8>());
+        prefetch_read(self.watched);
+    }
 }
 
 pub(crate) struct Worker {
@@ -99,7 +114,7 @@ impl Worker {
                 }
                 start = ticks();
             }
-            let busy = queues.round(|q| {
+            let poll = |q: &mut RxQueue| {
                 let had = self.poll(q, &mut hands);
                 if had {
                     let now = ticks();
@@ -108,7 +123,8 @@ impl Worker {
                     start = now;
                 }
                 had
-            });
+            };
+            let busy = queues.round(poll, RxQueue::prefetch);
             if !busy {
                 start = ticks();
             }
@@ -174,7 +190,7 @@ impl Worker {
                 }
                 Command::Attach { port, rx, tx: handle } => {
                     let head_len = self.head_len(port);
-                    rx.into_iter().for_each(|queue| queues.push(RxQueue { port, head_len, queue }));
+                    rx.into_iter().for_each(|queue| queues.push(RxQueue::new(port, head_len, queue)));
                     if tx.len() <= port as usize {
                         tx.resize_with(port as usize + 1, || None);
                     }
@@ -187,7 +203,7 @@ impl Worker {
                     }
                 }
                 Command::Take { port, queue } => {
-                    queues.push(RxQueue { port, head_len: self.head_len(port), queue });
+                    queues.push(RxQueue::new(port, self.head_len(port), queue));
                     continue;
                 }
                 Command::Detach { port } => {

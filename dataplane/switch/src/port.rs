@@ -14,6 +14,12 @@ pub trait Rx: Send {
     /// Gives the slots of the last burst back to the peer. Nothing reads the burst's segments after this.
     /// Called once after every [`Rx::receive`] that returned frames or drops.
     fn release(&mut self, burst: &mut Burst);
+
+    /// Where [`Rx::receive`] looks first, beside in the queue itself; null if nowhere. Nobody reads there: the cache is asked for it
+    /// ahead of time.
+    fn watched(&self) -> *const u8 {
+        std::ptr::null()
+    }
 }
 
 /// What one [`Tx::send`] got rid of.

@@ -328,26 +328,28 @@ impl Slot {
     }
 }
 
-/// What receive and transmit queues have in common.
+/// What receive and transmit queues have in common. What is looked at in vain is in one cache line: of hundreds of quiet queues none has
+/// its lines near.
+#[repr(C, align(64))]
 pub(crate) struct Queue {
     ring: Ring,
-    shared: Arc<Shared>,
-    /// A client's own buffers; a server has none.
-    own: Option<Buffers>,
-    /// By which a consumer that sleeps is woken.
-    interrupt: Arc<Interrupt>,
     /// Index of the next descriptor to use.
     next: u16,
     /// The peer's index as last read.
     peer: u16,
     /// A receiving client's own index: buffers up to here were offered.
     offered: u16,
-    /// Whether the peer was ever seen with interrupts unmasked on a ring that we produce on.
-    sleeps: bool,
-    /// [`guard::faults`] as last seen.
-    faults: usize,
     /// The region that descriptors were last found in.
     region: u16,
+    /// [`guard::faults`] as last seen.
+    faults: usize,
+    shared: Arc<Shared>,
+    /// By which a consumer that sleeps is woken.
+    interrupt: Arc<Interrupt>,
+    /// Whether the peer was ever seen with interrupts unmasked on a ring that we produce on.
+    sleeps: bool,
+    /// A client's own buffers; a server has none.
+    own: Option<Buffers>,
     slots: [Slot; BURST],
     name: String,
 }
@@ -421,6 +423,13 @@ impl Queue {
     /// Whether the link is still good. Once a burst.
     #[inline(always)]
     fn good(&mut self) -> bool {
+        self.check_memory();
+        self.shared.fault.get().is_none()
+    }
+
+    /// Ends the link if its memory is gone.
+    #[inline(always)]
+    fn check_memory(&mut self) {
         let faults = guard::faults();
         if faults != self.faults {
             self.faults = faults;
@@ -428,7 +437,6 @@ impl Queue {
                 self.fault("a region's file was shrunk");
             }
         }
-        self.shared.fault.get().is_none()
     }
 
     /// What descriptors are read with, and the room for what they say.
@@ -495,13 +503,11 @@ fn prefetch_frame(ptr: NonNull<u8>, len: u32) {
 impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
     fn receive(&mut self, burst: &mut Burst) {
         let q = &mut self.0;
-        if !q.good() {
-            return;
-        }
         let ring = q.ring;
+        q.check_memory();
         q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
         let available = q.peer.wrapping_sub(q.next);
-        if available == 0 {
+        if available == 0 || q.shared.fault.get().is_some() {
             return;
         }
         if available > ring.size() {
@@ -564,6 +570,11 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
 
     fn release(&mut self, _burst: &mut Burst) {
         if CLIENT { self.0.offer() } else { self.0.ring.tail().store(self.0.next, Ordering::Release) }
+    }
+
+    fn watched(&self) -> *const u8 {
+        let ring = &self.0.ring;
+        if CLIENT { ring.tail() } else { ring.head() }.as_ptr().cast()
     }
 }
 
