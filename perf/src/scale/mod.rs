@@ -241,7 +241,11 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
     let kept: Vec<&Round> = which.iter().map(|&i| &rounds[i]).collect();
     let probe = median(&kept.iter().map(|round| median(&round.probes)).collect::<Vec<_>>());
     let repeated = tried - kept.len();
-    say(&format!("{}: {} rounds ({repeated} more don't count), {probe:.0} ns between the CPUs", axis.what(), kept.len()));
+    say(&format!(
+        "{}: {} rounds ({repeated} more don't count), {probe:.0} ns between the CPUs",
+        axis.what(),
+        kept.len()
+    ));
     let counts: Vec<Vec<Counts>> =
         (0..subjects.len()).map(|i| kept.iter().map(|round| round.counts[i]).collect()).collect();
     let ns = |counts: &[Counts]| -> Vec<f64> { counts.iter().map(|c| 1e9 * c.seconds / c.received as f64).collect() };

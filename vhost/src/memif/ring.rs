@@ -22,6 +22,7 @@ use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
 use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_bodies, write_frame, write_head};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
@@ -318,6 +319,9 @@ struct Slot {
     ptr: NonNull<u8>,
 }
 
+/// Room for a burst's: no queue's own, of which each would have to come into the nearest cache.
+const NO_SLOTS: [MaybeUninit<Slot>; BURST] = [const { MaybeUninit::uninit() }; BURST];
+
 impl Slot {
     const EMPTY: Slot = Slot { ptr: NonNull::dangling(), word: Word(0) };
 
@@ -350,7 +354,6 @@ pub(crate) struct Queue {
     sleeps: bool,
     /// A client's own buffers; a server has none.
     own: Option<Buffers>,
-    slots: [Slot; BURST],
     name: String,
 }
 
@@ -397,7 +400,6 @@ impl<'a> Reader<'a> {
 impl Queue {
     fn new(ring: Ring, shared: &Arc<Shared>, own: Option<Buffers>, event: OwnedFd, name: String) -> Queue {
         let faults = guard::faults();
-        let slots = [Slot::EMPTY; BURST];
         let interrupt = Arc::new(Interrupt::new(ring, own.is_some(), shared.clone(), event));
         Queue {
             ring,
@@ -410,7 +412,6 @@ impl Queue {
             sleeps: false,
             faults,
             region: 0,
-            slots,
             name,
         }
     }
@@ -439,16 +440,16 @@ impl Queue {
         }
     }
 
-    /// What descriptors are read with, and the room for what they say.
+    /// What descriptors are read with.
     #[inline(always)]
-    fn reader(&mut self) -> (Reader<'_>, &mut [Slot; BURST]) {
-        (Reader::new(self.ring, &self.shared.regions, self.own), &mut self.slots)
+    fn reader(&self) -> Reader<'_> {
+        Reader::new(self.ring, &self.shared.regions, self.own)
     }
 
     /// [`Reader::read`] of a single descriptor.
     #[inline(always)]
     fn read<const CLIENT: bool, const RX: bool>(&self, index: u16) -> Option<Slot> {
-        Reader::new(self.ring, &self.shared.regions, self.own).read::<CLIENT, RX>(index)
+        self.reader().read::<CLIENT, RX>(index)
     }
 
     /// Offers the buffers of a receiving client that are not with the peer.
@@ -518,11 +519,12 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
 
         // First all descriptors, so that the fetching of the frames' bytes overlaps.
         let room = (available as usize).min(burst.room()).min(BURST);
+        let mut slots = NO_SLOTS;
         if !CLIENT {
             let place = (q.region, q.shared.regions.extent(q.region));
             // SAFETY: AVX2 is in the baseline.
-            if unsafe { plain::read::<true>(ring, q.next, place, max, &mut q.slots[..room]) } {
-                let frames = q.slots[..room].iter().map(|slot| (slot.ptr.as_ptr().cast_const(), slot.len()));
+            if let Some(slots) = unsafe { plain::read::<true>(ring, q.next, place, max, &mut slots[..room]) } {
+                let frames = slots.iter().map(|slot| (slot.ptr.as_ptr().cast_const(), slot.len()));
                 // SAFETY: the frames are within a region that `shared` keeps mapped; there is room.
                 unsafe { burst.push_all(frames) };
                 q.next = q.next.wrapping_add(room as u16);
@@ -531,23 +533,23 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         }
         let (mut n, mut bad) = (0, false);
         let mut words = 0;
-        let next = q.next;
-        let (mut reader, slots) = q.reader();
+        let mut reader = q.reader();
         for place in &mut slots[..room] {
-            let Some(slot) = reader.read::<CLIENT, true>(next.wrapping_add(n as u16)) else {
+            let Some(slot) = reader.read::<CLIENT, true>(q.next.wrapping_add(n as u16)) else {
                 bad = true;
                 break;
             };
             prefetch_frame(slot.ptr, slot.len());
             words |= slot.word.0;
-            *place = slot;
+            place.write(slot);
             n += 1;
         }
-        let region = reader.region;
-        q.region = region;
+        q.region = reader.region;
+        // SAFETY: so many were just written.
+        let slots = unsafe { slots[..n].assume_init_ref() };
 
         if Word(words).flags() & FLAG_NEXT == 0 {
-            for slot in &q.slots[..n] {
+            for slot in slots {
                 if slot.len() == 0 {
                     burst.drops.add(Reason::RxBadDescriptor, 1);
                 } else if slot.len() > max {
@@ -560,7 +562,7 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             }
             q.next = q.next.wrapping_add(n as u16);
         } else {
-            bad |= !receive_chains::<CLIENT>(q, burst, n, available, max);
+            bad |= !receive_chains::<CLIENT>(q, burst, slots, available, max);
         }
         if bad {
             burst.drops.add(Reason::RxBadDescriptor, 1);
@@ -578,10 +580,16 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
     }
 }
 
-/// Receives when some of the `n` descriptors in `q.slots` have a successor. Whether all were in order.
+/// Receives when some of the descriptors in `slots` have a successor. Whether all were in order.
 #[cold]
-fn receive_chains<const CLIENT: bool>(q: &mut Queue, burst: &mut Burst, n: usize, available: u16, max: u32) -> bool {
-    let base = q.next;
+fn receive_chains<const CLIENT: bool>(
+    q: &mut Queue,
+    burst: &mut Burst,
+    slots: &[Slot],
+    available: u16,
+    max: u32,
+) -> bool {
+    let (base, n) = (q.next, slots.len());
     let mut i = 0;
     let mut parts = [Slot::EMPTY; CHAIN_MAX + 1];
     while i < n {
@@ -591,7 +599,8 @@ fn receive_chains<const CLIENT: bool>(q: &mut Queue, burst: &mut Burst, n: usize
             if i >= available as usize || count > CHAIN_MAX {
                 return false;
             }
-            let slot = if i < n { Some(q.slots[i]) } else { q.read::<CLIENT, true>(base.wrapping_add(i as u16)) };
+            let next = || q.read::<CLIENT, true>(base.wrapping_add(i as u16));
+            let slot = slots.get(i).copied().or_else(next);
             let Some(slot) = slot else { return false };
             parts[count] = slot;
             count += 1;
@@ -657,19 +666,21 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         let base = q.next;
         let ready = free.min(frames.len()).min(BURST);
         let place = (q.region, q.shared.regions.extent(q.region));
+        let mut slots = NO_SLOTS;
+        let slots = &mut slots[..ready];
         // SAFETY: AVX2 is in the baseline.
-        if CLIENT || !unsafe { plain::read::<false>(q.ring, base, place, 0, &mut q.slots[..ready]) } {
-            let (mut reader, slots) = q.reader();
-            for (place, i) in slots[..ready].iter_mut().zip(0..) {
+        if CLIENT || unsafe { plain::read::<false>(q.ring, base, place, 0, slots) }.is_none() {
+            let mut reader = q.reader();
+            for (place, i) in slots.iter_mut().zip(0..) {
                 let slot = reader.read::<CLIENT, false>(base.wrapping_add(i)).ok_or("a bad descriptor")?;
                 prefetch_write(slot.ptr.as_ptr());
-                *place = slot;
+                place.write(slot);
             }
-            let region = reader.region;
-            q.region = region;
+            q.region = reader.region;
         }
+        // SAFETY: all were written, by this loop or before it.
+        let slots = unsafe { slots.assume_init_mut() };
         let ring = q.ring;
-        let slots = &mut q.slots[..ready];
 
         // Nearly always each frame fits the buffer that was prepared for it. Bodies are a loop of their own: frames that have none are
         // written without a call.
@@ -699,7 +710,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         sent.packets += used as u32;
         sent.bytes += bytes;
         if used < frames.len() {
-            (used, free) = self.send_rest(burst, frames, used, free, drops, sent)?;
+            (used, free) = self.send_rest(burst, frames, slots, (used, free), drops, sent)?;
         }
 
         let q = &mut self.0;
@@ -727,12 +738,11 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         &mut self,
         burst: &Burst,
         frames: &[u16],
-        mut used: usize,
-        mut free: usize,
+        slots: &[Slot],
+        (mut used, mut free): (usize, usize),
         drops: &mut Drops,
         sent: &mut Sent,
     ) -> Result<(usize, usize), &'static str> {
-        let ready = free.min(frames.len());
         let max = self.0.shared.max_frame.load(Ordering::Relaxed) as usize;
         let base = self.0.next;
         let mut asked = false;
@@ -744,8 +754,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                 continue;
             }
             let q = &mut self.0;
-            if used < ready && len <= q.slots[used].len() as usize {
-                let slot = q.slots[used];
+            if let Some(slot) = slots.get(used).filter(|slot| len <= slot.len() as usize) {
                 // SAFETY: as in `send_some`.
                 unsafe { write_frame(burst, frame, slot.ptr.as_ptr()) };
                 q.ring.write(base.wrapping_add(used as u16), 0, slot.word.region(), len as u32);
@@ -760,7 +769,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                     drops.add(Reason::TxRingFull, 1);
                     continue;
                 }
-                match self.0.send_chained::<CLIENT>(burst, frame, base, used, ready, free)? {
+                match self.0.send_chained::<CLIENT>(burst, frame, base, slots, used, free)? {
                     Ok(n) => used += n,
                     Err(reason) => {
                         drops.add(reason, 1);
@@ -784,8 +793,8 @@ impl Queue {
         burst: &Burst,
         frame: &Frame,
         base: u16,
+        slots: &[Slot],
         used: usize,
-        ready: usize,
         free: usize,
     ) -> Result<Result<usize, Reason>, &'static str> {
         let mut parts = [Slot::EMPTY; CHAIN_MAX + 1];
@@ -798,11 +807,8 @@ impl Queue {
             if i >= free {
                 return Ok(Err(Reason::TxRingFull));
             }
-            let slot = if i < ready {
-                self.slots[i]
-            } else {
-                self.read::<CLIENT, false>(base.wrapping_add(i as u16)).ok_or("a bad descriptor")?
-            };
+            let next = || self.read::<CLIENT, false>(base.wrapping_add(i as u16));
+            let slot = slots.get(i).copied().or_else(next).ok_or("a bad descriptor")?;
             if slot.len() == 0 {
                 return Err("a buffer of no length");
             }

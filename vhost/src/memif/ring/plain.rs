@@ -4,10 +4,11 @@ use super::{Ring, Slot, Word, prefetch_frame};
 use crate::mem::Extent;
 use dray_switch::mem::prefetch_write;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// Reads descriptors from `index` on, as many as there are `slots`, which are not more than the ring has, and asks for what they
-/// name. Whether each of them is wholly within `region`, which is at `extent`; of received frames (`RX`), whether each also is one of 1 to
-/// `max` bytes that doesn't go on in the next descriptor. If not, what is in `slots` was not checked.
+/// name. They are returned if each of them is wholly within `region`, which is at `extent`; of received frames (`RX`), if each also is one
+/// of 1 to `max` bytes that doesn't go on in the next descriptor.
 ///
 /// # Safety
 /// The CPU has AVX2, as our baseline has.
@@ -18,8 +19,8 @@ pub(super) unsafe fn read<const RX: bool>(
     index: u16,
     (region, extent): (u16, Extent),
     max: u32,
-    slots: &mut [Slot],
-) -> bool {
+    slots: &mut [MaybeUninit<Slot>],
+) -> Option<&mut [Slot]> {
     // Of the two 64-bit words of a descriptor and of a slot the first has flags, region and length, the second offset or address.
     let both = |first: i64, second: i64| _mm256_set_epi64x(second, first, second, first);
     let wanted = both(Word::new(0, region, 0).0 as i64, 0);
@@ -53,20 +54,22 @@ pub(super) unsafe fn read<const RX: bool>(
                 let read = descs.cast::<[__m128i; 2]>().read_volatile();
                 _mm256_storeu_si256(pair.as_mut_ptr().cast(), check(_mm256_set_m128i(read[1], read[0])));
                 descs = descs.add(4);
+                pair.assume_init_ref().iter().for_each(ask);
             }
-            pair.iter().for_each(ask);
         }
         for single in pairs.into_remainder() {
             // SAFETY: as above, for one.
             unsafe {
                 let read = descs.cast::<__m128i>().read_volatile();
                 let slot = check(_mm256_set_m128i(read, read));
-                _mm_storeu_si128(std::ptr::from_mut(single).cast(), _mm256_castsi256_si128(slot));
+                _mm_storeu_si128(single.as_mut_ptr().cast(), _mm256_castsi256_si128(slot));
+                ask(single.assume_init_ref());
             }
-            ask(single);
         }
     }
-    _mm256_testz_si256(other, other) != 0 && _mm256_movemask_pd(_mm256_castsi256_pd(beyond)) == 0
+    let good = _mm256_testz_si256(other, other) != 0 && _mm256_movemask_pd(_mm256_castsi256_pd(beyond)) == 0;
+    // SAFETY: all were just written.
+    good.then(|| unsafe { slots.assume_init_mut() })
 }
 
 #[cfg(test)]
@@ -116,14 +119,16 @@ mod tests {
                     rings.write(super::super::HEADER + 16 * index, if i == place { desc } else { good });
                 }
                 let region = (1, regions.extent(1));
-                let mut slots = [Slot { word: Word(!0), ptr: NonNull::dangling() }; 8];
+                let mut slots = [MaybeUninit::new(Slot { word: Word(!0), ptr: NonNull::dangling() }); 8];
                 let slots = &mut slots[..n.into()];
                 let what = format!("{desc:?}, number {place} of {n} from {first}");
                 // SAFETY: tests run where drayd would.
                 unsafe {
-                    assert_eq!(read::<true>(ring, first, region, 2048, slots), rx, "{what}");
-                    assert_eq!(read::<false>(ring, first, region, 0, slots), tx, "{what}");
+                    assert_eq!(read::<true>(ring, first, region, 2048, slots).is_some(), rx, "{what}");
+                    assert_eq!(read::<false>(ring, first, region, 0, slots).is_some(), tx, "{what}");
                 }
+                // SAFETY: they were before.
+                let slots = unsafe { slots.assume_init_ref() };
                 for (i, slot) in slots.iter().enumerate().filter(|_| tx) {
                     let bytes = if i == usize::from(place) { desc } else { good };
                     let offset = u32::from_le_bytes(*bytes[8..].first_chunk().unwrap());
@@ -133,9 +138,9 @@ mod tests {
             }
         }
         // A region that isn't there has no descriptors in it.
-        let mut slots = [Slot { word: Word(0), ptr: base }; 2];
+        let mut slots = [MaybeUninit::new(Slot { word: Word(0), ptr: base }); 2];
         rings.write(super::super::HEADER, b"\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0\0");
         // SAFETY: as above.
-        assert!(!unsafe { read::<false>(ring, 0, (7, regions.extent(7)), 0, &mut slots) });
+        assert!(unsafe { read::<false>(ring, 0, (7, regions.extent(7)), 0, &mut slots) }.is_none());
     }
 }
