@@ -434,10 +434,11 @@ impl Dataplane {
 
     /// Whether what `port` brings stays in order when another worker polls it: through every port that it may leave by.
     fn keeps_order(&self, port: u16) -> bool {
-        let underlay = self.tables.overlay.as_ref().map(|overlay| overlay.port);
+        let overlay = self.tables.overlay.as_ref();
         let is_member = |to: &Egress| !to.is_tunnel() && to.index() == port;
-        self.tables.bridges.iter().all(|bridge| {
-            let underlay = underlay.filter(|_| bridge.vni != 0);
+        self.tables.bridges.iter().enumerate().all(|(number, bridge)| {
+            let overlay = overlay.filter(|overlay| overlay.bridges[number] != 0);
+            let underlay = overlay.map(|overlay| overlay.port);
             let is_here = underlay == Some(port) || bridge.flood.iter().any(is_member);
             let mut ports = bridge.flood.iter().filter(|to| !to.is_tunnel()).map(|to| to.index()).chain(underlay);
             !is_here || ports.all(|to| !self.unordered.contains(&to))

@@ -113,7 +113,6 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         let number = names.bridges.number(&bridge.name);
         bridges.resize(bridges.len().max(number as usize + 1), BridgeTable::default());
         let table = &mut bridges[number as usize];
-        table.vni = bridge.vni.unwrap_or(0);
         for member in &bridge.ports {
             let port = names.ports.number(&member.port);
             let vlan = member.vlan.unwrap_or(0);
@@ -138,27 +137,20 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         ports[port as usize] = PortTable::Underlay;
         let mac = config.ports.iter().find(|p| p.name == vxlan.port).map(|p| underlay.mac.unwrap_or(p.mac));
         let mac = mac.expect("the underlay port is a configured port");
-        let mut tunnels = vec![Tunnel::default(); names.vteps.end()];
+        let mut overlay = Overlay::new(port, mac, vxlan.local, vxlan.udp_port);
+        (overlay.mtu, overlay.learn_vteps) = (vxlan.mtu, vxlan.learn_vteps);
+        overlay.tunnels.resize(names.vteps.end(), Tunnel::default());
         for &vtep in &vteps {
             let neighbour = vxlan.next_hop(vtep).and_then(|hop| underlay.neighbours.get(&hop));
             if let Some(&neighbour) = neighbour {
-                tunnels[names.vteps.number(&vtep) as usize] =
-                    Tunnel::new(mac, vxlan.local, vxlan.udp_port, vtep, neighbour);
+                overlay.tunnels[names.vteps.number(&vtep) as usize] = overlay.tunnel(vtep, neighbour);
             }
         }
-        Overlay {
-            port,
-            mac,
-            local: vxlan.local,
-            udp_port: vxlan.udp_port,
-            mtu: vxlan.mtu,
-            learn_vteps: vxlan.learn_vteps,
-            vnis: IntMap::new(vnis.into_iter()),
-            vteps: IntMap::new(
-                vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))).collect::<Vec<_>>().into_iter(),
-            ),
-            tunnels,
-        }
+        overlay.bridges.resize(bridges.len(), 0);
+        vnis.iter().for_each(|&(vni, bridge)| overlay.bridges[bridge as usize] = vni);
+        overlay.vnis = IntMap::new(vnis.into_iter());
+        overlay.vteps = IntMap::new(vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))));
+        overlay
     });
     Compiled { tables: Tables { ports, bridges, overlay }, places, statics }
 }

@@ -6,7 +6,7 @@ use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, PortTable, Tables, Tunnel};
+use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, PortTable, Tables};
 use dray_switch::{Drops, Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
@@ -275,18 +275,15 @@ fn tables(what: What) -> Tables {
     };
     let underlay = ports.iter().position(|port| matches!(port, PortTable::Underlay));
     let flood = (0..ports.len() as u16).map(|port| Egress::port(port, 0)).collect();
-    let overlay = underlay.map(|port| Overlay {
-        port: port as u16,
-        mac: OURS.0,
-        local: OURS.1,
-        udp_port: UDP_PORT,
-        mtu: 9000,
-        learn_vteps: false,
-        vnis: IntMap::new([(VNI, BRIDGE)].into_iter()),
-        vteps: IntMap::new([(THEIRS.1.into(), 0)].into_iter()),
-        tunnels: vec![Tunnel::new(OURS.0, OURS.1, UDP_PORT, THEIRS.1, THEIRS.0)],
+    let overlay = underlay.map(|port| {
+        let mut overlay = Overlay::new(port as u16, OURS.0, OURS.1, UDP_PORT);
+        overlay.bridges = vec![0, VNI];
+        overlay.vnis = IntMap::new([(VNI, BRIDGE)].into_iter());
+        overlay.vteps = IntMap::new([(THEIRS.1.into(), 0)].into_iter());
+        overlay.tunnels = vec![overlay.tunnel(THEIRS.1, THEIRS.0)];
+        overlay
     });
-    Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: VNI }], overlay }
+    Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay }
 }
 
 /// A FDB that knows everybody.
@@ -325,11 +322,13 @@ fn frame(case: &Case, n: u32) -> Vec<u8> {
     if case.what != What::Decap {
         return frame;
     }
-    let tunnel = Tunnel::new(THEIRS.0, THEIRS.1, UDP_PORT, OURS.1, OURS.0);
-    let mut outer = tunnel.template.expect("it was just made");
+    let sender = Overlay::new(0, THEIRS.0, THEIRS.1, UDP_PORT);
+    let tunnel = sender.tunnel(OURS.1, OURS.0);
+    let mut outer = [0; OUTER];
+    sender.write_headers(&tunnel, &mut outer);
     let len = (OUTER - 14 + frame.len()) as u16;
     outer[16..18].copy_from_slice(&len.to_be_bytes());
-    let sum = tunnel.sum + u32::from(len);
+    let sum = u32::from(tunnel.sum.expect("it was just made").get()) + u32::from(len);
     outer[24..26].copy_from_slice(&(!(sum as u16).wrapping_add((sum >> 16) as u16)).to_be_bytes());
     outer[34..36].copy_from_slice(&(0xc000 | n as u16).to_be_bytes());
     outer[38..40].copy_from_slice(&(len - 20).to_be_bytes());

@@ -12,7 +12,7 @@ use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb};
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables, Tunnel};
+use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -44,20 +44,15 @@ fn tables() -> Tables {
     let (local, peer) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
     let (ours, theirs) = (dray_config::Mac([2, 9, 0, 0, 0, 1]), dray_config::Mac([2, 9, 0, 0, 0, 2]));
     let flood = vec![Egress::port(0, 0), Egress::port(1, 0)];
+    let mut overlay = Overlay::new(2, ours, local, 4789);
+    overlay.bridges = vec![0, 42];
+    overlay.vnis = IntMap::new([(42, 1)].into_iter());
+    overlay.vteps = IntMap::new([(peer.into(), 0)].into_iter());
+    overlay.tunnels = vec![overlay.tunnel(peer, theirs)];
     Tables {
         ports: vec![PortTable::Access(1), PortTable::Access(1), PortTable::Underlay],
-        bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: 42 }],
-        overlay: Some(Overlay {
-            port: 2,
-            mac: ours,
-            local,
-            udp_port: 4789,
-            mtu: 9000,
-            learn_vteps: false,
-            vnis: IntMap::new([(42, 1)].into_iter()),
-            vteps: IntMap::new([(peer.into(), 0)].into_iter()),
-            tunnels: vec![Tunnel::new(ours, local, 4789, peer, theirs)],
-        }),
+        bridges: vec![BridgeTable::default(), BridgeTable { flood }],
+        overlay: Some(overlay),
     }
 }
 

@@ -13,7 +13,7 @@ use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables, Tunnel};
+use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ impl Subject {
         for b in 1..=bridges {
             trunk[b as usize] = b;
             let flood = (0..=receivers).map(|port| Egress::port(port, if tagged { b } else { 0 })).collect();
-            table.push(BridgeTable { flood, vni: 1000 + u32::from(b) });
+            table.push(BridgeTable { flood });
         }
         let access = if tagged { PortTable::Trunk(trunk) } else { PortTable::Access(1) };
         let mut ports = vec![access; usize::from(receivers) + 1];
@@ -109,16 +109,14 @@ impl Subject {
             ports[1] = PortTable::Underlay;
         }
         let tunnels = if matches!(axis, Axis::Tunnels | Axis::Decap) { n } else { 1 };
-        let overlay = has_overlay.then(|| Overlay {
-            port: 1,
-            mac: Mac(OURS),
-            local: LOCAL,
-            udp_port: 4789,
-            mtu: 9000,
-            learn_vteps: false,
-            vnis: IntMap::new((1..=bridges).map(|b| (1000 + u32::from(b), b)).collect::<Vec<_>>().into_iter()),
-            vteps: IntMap::new((0..tunnels).map(|t| (vtep(t).into(), t as u16)).collect::<Vec<_>>().into_iter()),
-            tunnels: (0..tunnels).map(|t| Tunnel::new(Mac(OURS), LOCAL, 4789, vtep(t), Mac(THEIRS))).collect(),
+        let overlay = has_overlay.then(|| {
+            let mut overlay = Overlay::new(1, Mac(OURS), LOCAL, 4789);
+            overlay.bridges = (0..=bridges).map(|b| 1000 + u32::from(b)).collect();
+            overlay.vnis = IntMap::new((1..=bridges).map(|b| (1000 + u32::from(b), b)).collect::<Vec<_>>().into_iter());
+            overlay.vteps =
+                IntMap::new((0..tunnels).map(|t| (vtep(t).into(), t as u16)).collect::<Vec<_>>().into_iter());
+            overlay.tunnels = (0..tunnels).map(|t| overlay.tunnel(vtep(t), Mac(THEIRS))).collect();
+            overlay
         });
 
         let fdb = Fdb::new((2 * flows as usize).max(1 << 14), [0x1234_5678_9abc_def0, 0xfedc_ba98_7654_3211]);

@@ -128,7 +128,7 @@ fn tagged(dst: [u8; 6], src: [u8; 6], vlan: u16, len: usize) -> Vec<u8> {
 }
 
 fn bridge(flood: &[Egress]) -> BridgeTable {
-    BridgeTable { flood: flood.to_vec(), vni: 0 }
+    BridgeTable { flood: flood.to_vec() }
 }
 
 /// Ports 0, 1 and 2 untagged in bridge 1.
@@ -314,11 +314,8 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
     let mut ports = vec![PortTable::Trunk(vlans); 100];
     ports.push(PortTable::Access(1));
     let flood = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
-    let mut s = Switch::new(Tables {
-        ports,
-        bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: 0 }],
-        overlay: None,
-    });
+    let mut s =
+        Switch::new(Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay: None });
     let burst: Vec<_> = (0..BURST).map(|n| frame(ALL, [2, 0, 0, 0, 1, n as u8], 60 + n)).collect();
     let sent = s.run(100, burst.clone());
     assert_eq!(sent.len(), 100 * BURST);
@@ -339,20 +336,15 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
 /// Port 0 is the underlay, port 1 is in bridge 1 with VNI 42, which floods to tunnels 0 and 1; tunnel 1 isn't resolved.
 fn overlay() -> Switch {
     let flood = vec![Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)];
+    let mut overlay = Overlay::new(0, VTEP_MAC, LOCAL, 4789);
+    overlay.bridges = vec![0, 42];
+    overlay.vnis = IntMap::new([(42, 1)].into_iter());
+    overlay.vteps = IntMap::new([(PEER.into(), 0), (OTHER.into(), 1)].into_iter());
+    overlay.tunnels = vec![overlay.tunnel(PEER, PEER_MAC), Tunnel::default()];
     Switch::new(Tables {
         ports: vec![PortTable::Underlay, PortTable::Access(1)],
-        bridges: vec![BridgeTable::default(), BridgeTable { flood, vni: 42 }],
-        overlay: Some(Overlay {
-            port: 0,
-            mac: VTEP_MAC,
-            local: LOCAL,
-            udp_port: 4789,
-            mtu: 1500,
-            learn_vteps: false,
-            vnis: IntMap::new([(42, 1)].into_iter()),
-            vteps: IntMap::new([(PEER.into(), 0), (OTHER.into(), 1)].into_iter()),
-            tunnels: vec![Tunnel::new(VTEP_MAC, LOCAL, 4789, PEER, PEER_MAC), Tunnel::default()],
-        }),
+        bridges: vec![BridgeTable::default(), BridgeTable { flood }],
+        overlay: Some(overlay),
     })
 }
 
