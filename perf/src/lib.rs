@@ -19,6 +19,7 @@ pub mod report;
 pub mod scale;
 pub mod sequence;
 pub mod soak;
+pub mod stats;
 pub mod throughput;
 pub mod traffic;
 pub mod vhost;

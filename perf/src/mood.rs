@@ -64,7 +64,7 @@ pub fn probe(here: usize, there: usize) -> Result<f64, String> {
             while blocks.is_empty() || Instant::now() < end {
                 blocks.push(block());
             }
-            Ok(crate::bench::median(&blocks))
+            Ok(crate::stats::median(&blocks))
         });
         ask.store(END, Ordering::Release);
         echo.join().unwrap_or_else(|_| Err("the probe's other half panicked".into()))?;

@@ -2,13 +2,13 @@
 
 use super::case::Case;
 use super::results::Results;
-use super::stats::Estimate;
 use super::{Round, Run, Way};
 use crate::generator::Report;
 use crate::latency::Latency;
 use crate::mood;
 use crate::peer::{Kind, Peer};
 use crate::report::{Axis, Column, Lines, Point, Section, Table, Tone};
+use crate::stats::{self, Estimate};
 use serde::Serialize;
 
 /// Shares of what testpmd io reaches in the same round.
@@ -134,7 +134,7 @@ fn at_load(load: f64, i: usize, rounds: &[Round]) -> Option<AtLoad> {
         }
     });
     let behind: Vec<f64> = both[0].iter().zip(&both[1]).map(|(dray, testpmd)| (dray.p99 - testpmd.p99) / 1e3).collect();
-    let mpps = super::median(&reports(0).map(|r| r.mpps).collect::<Vec<_>>());
+    let mpps = stats::median(&reports(0).map(|r| r.mpps).collect::<Vec<_>>());
     Some(AtLoad { load, mpps, times, behind: Estimate::of(&behind) })
 }
 

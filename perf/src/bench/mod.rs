@@ -11,18 +11,17 @@ mod case;
 mod latency;
 mod page;
 mod results;
-mod stats;
 
 pub use args::{BenchArgs, run};
 pub use case::{CASES, Case, Way};
 pub use results::{FdbFigures, Figures, Measured, Results, Same};
-pub use stats::{Estimate, median};
 
 use crate::cpu;
 use crate::generator::{self, Generator, Link, Options, Report};
 use crate::memif::{self, Memif};
 use crate::mood;
 use crate::peer::{Dray, HugePages, Kind, Memory, Overlay, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
+use crate::stats::{self, median};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;
 use crate::workers::{self, Work};

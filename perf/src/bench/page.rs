@@ -2,10 +2,10 @@
 
 use super::case::{Case, Way, thousands};
 use super::results::{Figures, Measured, NOISE, Results};
-use super::stats::{median, middle};
 use crate::mood;
 use crate::peer::Kind;
 use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
+use crate::stats::{Estimate, median, middle};
 use crate::workers::Work;
 use dray_config::rpc::StageInfo;
 use dray_switch::clock::Stage;
@@ -181,7 +181,7 @@ impl Results {
         for s in &self.switches {
             let points = cases.iter().filter_map(|c| {
                 let f = c.of(s.switch)?;
-                let e = super::Estimate::of(&f.rounds);
+                let e = Estimate::of(&f.rounds);
                 Some(Point::within(at(c.case), f.mpps, e.low, e.high))
             });
             lines.series(s.switch, points);
@@ -473,7 +473,6 @@ fn percent(f: &Figures) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::results::{Contestant, Machine, Method, Same, Started};
-    use super::super::stats::Estimate;
     use super::*;
     use crate::report::Block;
 

@@ -2,8 +2,8 @@
 
 use super::case::Case;
 use super::latency::Latencies;
-use super::stats::{Estimate, median};
 use crate::generator::Report;
+use crate::stats::{Estimate, median};
 use crate::workers::Work;
 use serde::Serialize;
 

@@ -12,12 +12,12 @@ mod wire;
 pub use case::Axis;
 pub use memory::{Batch, Memory, Start};
 
-use crate::bench::{Estimate, median};
 use crate::control::Control;
 use crate::cpu;
 use crate::mood;
 use crate::peer::{Dray, Switch};
 use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
+use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
 use case::Case;
 use clap::{Args, ValueEnum};
@@ -280,8 +280,10 @@ struct Round {
 
 /// Measures each size in turn, a few times.
 fn round(subjects: &mut [Subject], args: &ScaleArgs, reversed: bool, stop: &AtomicBool) -> Result<Round, String> {
-    // What the switch does once a second for each MAC, such as to note its age, it does after each pause.
-    let turns = if subjects.iter().any(|subject| subject.case.axis == Axis::Macs) { 1 } else { TURNS };
+    // What the switch does once a second for each MAC, such as to note its age, it does after each pause. And short rounds in short turns
+    // would be over, beside other programs, before the switch gets to run.
+    let by_macs = subjects.iter().any(|subject| subject.case.axis == Axis::Macs);
+    let turns = if by_macs || args.quick { 1 } else { TURNS };
     let duration = Duration::from_secs_f64(args.duration) / turns;
     let mut order: Vec<usize> = (0..subjects.len()).collect();
     if reversed {
