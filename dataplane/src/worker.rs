@@ -68,7 +68,10 @@ impl RxQueue {
     #[inline(always)]
     fn prefetch(&self) {
         prefetch_read((&raw const *self.queue.rx).cast::<u8>());
-        prefetch_read(self.watched);
+        // An address that nothing is at costs a walk through the page tables each time.
+        if !self.watched.is_null() {
+            prefetch_read(self.watched);
+        }
     }
 }
 

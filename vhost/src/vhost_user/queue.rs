@@ -186,6 +186,9 @@ impl Rx for RxQueue {
         self.vring.gate.leave();
         self.vring.tell(wants);
     }
+    fn watched(&self) -> *const u8 {
+        Arc::as_ptr(&self.vring).cast()
+    }
 }
 
 impl Drop for RxQueue {
