@@ -88,9 +88,7 @@ impl<Q> Rotation<Q> {
             at += 1;
         }
         for _ in 0..share {
-            if !(self.awake..self.queues.len()).contains(&self.next) {
-                self.next = self.awake;
-            }
+            self.next = self.resting(self.next);
             let Some(slot) = self.queues.get_mut(self.next) else { break };
             if poll(&mut slot.queue) {
                 self.busy = true;
@@ -102,14 +100,18 @@ impl<Q> Rotation<Q> {
             // In between a busy port's frames went through the caches.
             let mut at = self.next;
             for _ in 0..few {
-                if !(self.awake..self.queues.len()).contains(&at) {
-                    at = self.awake;
-                }
+                at = self.resting(at);
                 self.queues.get(at).into_iter().for_each(|slot| ahead(&slot.queue));
                 at += 1;
             }
         }
         self.busy
+    }
+
+    /// `at`, if a queue rests there; else where the first one does.
+    #[inline(always)]
+    fn resting(&self, at: usize) -> usize {
+        if (self.awake..self.queues.len()).contains(&at) { at } else { self.awake }
     }
 
     fn wake(&mut self, at: usize) {
