@@ -4,6 +4,7 @@
 //! to twice or half the time. Figures from before and after such a change can't be compared.
 
 use crate::cpu;
+use crate::stats::median;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ const PROBE: Duration = Duration::from_millis(15);
 const BLOCK: u64 = 256;
 /// Probes that differ by no more than this factor are of one mood: several in a row on a quiet machine differ by a tenth.
 const STEADY: f64 = 1.25;
+/// Rounds that may not count, for each that does.
+const REPEATS: usize = 2;
 /// The number that ends a probe.
 const END: u64 = u64::MAX;
 
@@ -64,7 +67,7 @@ pub fn probe(here: usize, there: usize) -> Result<f64, String> {
             while blocks.is_empty() || Instant::now() < end {
                 blocks.push(block());
             }
-            Ok(crate::stats::median(&blocks))
+            Ok(median(&blocks))
         });
         ask.store(END, Ordering::Release);
         echo.join().unwrap_or_else(|_| Err("the probe's other half panicked".into()))?;
@@ -84,6 +87,33 @@ pub fn most_of_one(moods: &[f64]) -> Vec<usize> {
         moods.iter().enumerate().filter(|(_, m)| (least..=least * STEADY).contains(*m)).map(|(i, _)| i).collect()
     };
     moods.iter().map(|&least| with(least)).max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// As many rounds as are wanted, all of one mood if that is asked for; fewer if the machine changes too often. `round` is told how
+/// many there were before it, and gives none if it does not count; `probes` are those of a round.
+///
+/// # Errors
+/// Those of `round`.
+pub fn collect<R>(
+    wanted: usize,
+    of_one_mood: bool,
+    mut round: impl FnMut(usize) -> Result<Option<R>, String>,
+    probes: impl Fn(&R) -> &[f64],
+) -> Result<Vec<R>, String> {
+    let (mut rounds, mut which) = (Vec::new(), Vec::new());
+    for tried in 0..wanted * (1 + REPEATS) {
+        let Some(round) = round(tried)? else { continue };
+        rounds.push(round);
+        which = if of_one_mood {
+            most_of_one(&rounds.iter().map(|round| median(probes(round))).collect::<Vec<_>>())
+        } else {
+            (0..rounds.len()).collect()
+        };
+        if which.len() == wanted {
+            break;
+        }
+    }
+    Ok(rounds.into_iter().enumerate().filter(|(i, _)| which.contains(i)).map(|(_, round)| round).collect())
 }
 
 #[cfg(test)]

@@ -47,8 +47,6 @@ const MANY_FLOWS: u32 = 100_000;
 const PASSES: usize = 4;
 /// How often a peer that does not come up is started once more.
 const RESTARTS: usize = 2;
-/// Rounds that may not count, for each that does.
-const REPEATS: usize = 2;
 
 /// What is measured, and how.
 #[derive(Clone, Debug)]
@@ -481,8 +479,8 @@ impl Run<'_> {
         of_one_mood: bool,
         mut round: impl FnMut(&mut Self, bool) -> Result<Round, String>,
     ) -> Result<(Vec<Round>, usize), String> {
-        let (mut rounds, mut which, mut passes) = (Vec::<Round>::new(), Vec::new(), 0);
-        for tried in 0..wanted * (1 + REPEATS) {
+        let mut passes = 0;
+        let next = |tried: usize| {
             let round = round(self, tried % 2 == 1)?;
             passes += round.passes;
             // On a machine that others keep busy a switch may not get to run at all.
@@ -491,23 +489,16 @@ impl Run<'_> {
             } else if !mood::steady(&round.probes) {
                 (self.say)("  does not count: it changed meanwhile, again and again");
             } else {
-                rounds.push(round);
-                which = if of_one_mood {
-                    mood::most_of_one(&rounds.iter().map(|r| median(&r.probes)).collect::<Vec<_>>())
-                } else {
-                    (0..rounds.len()).collect()
-                };
-                if which.len() == wanted {
-                    break;
-                }
+                return Ok(Some(round));
             }
-        }
-        if which.is_empty() {
+            Ok(None)
+        };
+        let rounds = mood::collect(wanted, of_one_mood, next, |round| &round.probes)?;
+        if rounds.is_empty() {
             return Err(format!("{case}: the machine changes all the time, or a switch passes nothing on"));
         }
-        let more = passes - which.len();
-        let kept = rounds.into_iter().enumerate().filter(|(i, _)| which.contains(i)).map(|(_, round)| round);
-        Ok((kept.collect(), more))
+        let more = passes - rounds.len();
+        Ok((rounds, more))
     }
 
     /// Measures the switches of a round until the machine did not change meanwhile, or it has done so too often. The last

@@ -31,8 +31,6 @@ use wire::{Counts, Links};
 
 /// Turns that each size has in a round.
 const TURNS: u32 = 4;
-/// Rounds that may not count, for each that does.
-const REPEATS: usize = 2;
 
 /// How `dray-perf scale` is told what to measure.
 #[derive(Args, Clone, Debug)]
@@ -219,26 +217,17 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
         subjects.push(Subject::start(dray, args.switch_cpu, case)?);
         say(&format!("{}: {} are ready", axis.what(), case.n));
     }
-    let wanted = usize::from(args.rounds);
-    let (mut rounds, mut which): (Vec<Round>, _) = (Vec::new(), Vec::new());
     let mut tried = 0;
-    while which.len() < wanted && tried < wanted * (1 + REPEATS) {
-        let round = round(&mut subjects, args, tried % 2 == 1, stop)?;
-        tried += 1;
+    let next = |before: usize| {
+        tried = before + 1;
+        let round = round(&mut subjects, args, before % 2 == 1, stop)?;
         // Two short rounds say whether it works, in whatever mood.
-        if args.quick || mood::steady(&round.probes) {
-            rounds.push(round);
-        }
-        which = if args.quick {
-            (0..rounds.len()).collect()
-        } else {
-            mood::most_of_one(&rounds.iter().map(|round| median(&round.probes)).collect::<Vec<_>>())
-        };
-    }
-    if which.is_empty() {
+        Ok((args.quick || mood::steady(&round.probes)).then_some(round))
+    };
+    let kept = mood::collect(args.rounds.into(), !args.quick, next, |round: &Round| &round.probes)?;
+    if kept.is_empty() {
         return Err(format!("{}: the machine changes all the time", axis.what()));
     }
-    let kept: Vec<&Round> = which.iter().map(|&i| &rounds[i]).collect();
     let probe = median(&kept.iter().map(|round| median(&round.probes)).collect::<Vec<_>>());
     let repeated = tried - kept.len();
     say(&format!(
