@@ -32,6 +32,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub(crate) const HEADER: usize = 128;
 /// Bytes of a descriptor.
 pub(crate) const DESC: usize = 16;
+/// Descriptors of a cache line.
+const A_LINE: usize = 64 / DESC;
 /// The smallest ring, base-2 logarithm.
 pub(crate) const LOG2_MIN: u8 = 8;
 /// The largest ring, base-2 logarithm.
@@ -571,7 +573,18 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
     }
 
     fn release(&mut self, _burst: &mut Burst) {
-        if CLIENT { self.0.offer() } else { self.0.ring.tail().store(self.0.next, Ordering::Release) }
+        if CLIENT {
+            self.0.offer()
+        } else {
+            self.0.ring.tail().store(self.0.next, Ordering::Release)
+        }
+        let Queue { ring, next, peer, .. } = self.0;
+        // The next burst's descriptors, if the peer is known to have filled them: before that it would have to fetch them back.
+        if usize::from(peer.wrapping_sub(next)) >= BURST {
+            for line in 0..=BURST / A_LINE {
+                prefetch_read(ring.desc(next.wrapping_add((line * A_LINE) as u16)));
+            }
+        }
     }
 
     fn watched(&self) -> *const u8 {
@@ -723,7 +736,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             // The next burst's descriptors, as far as the peer is known to have filled them: owned by the time they are used, in one
             // transfer instead of one to read and one to write.
             let ahead = free.saturating_sub(used).min(BURST);
-            for i in (0..ahead).step_by(64 / DESC) {
+            for i in (0..ahead).step_by(A_LINE) {
                 prefetch_write(q.ring.desc(q.next.wrapping_add(i as u16)));
             }
         }

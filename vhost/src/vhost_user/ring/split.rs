@@ -15,6 +15,9 @@ const NO_INTERRUPT: u16 = 1;
 /// In the used ring's flags: no notifications.
 const NO_NOTIFY: u16 = 1;
 
+/// Descriptors of a cache line.
+const A_LINE: usize = 64 / DESC as usize;
+
 pub(super) struct Split {
     desc: NonNull<u8>,
     avail: NonNull<u8>,
@@ -34,6 +37,8 @@ pub(super) struct Split {
     logged: u16,
     /// Of the chains that were gathered last: by these they are given back.
     ids: [u16; BURST],
+    /// The last of those.
+    last: u16,
 }
 
 impl Split {
@@ -70,6 +75,7 @@ impl Split {
             signalled: 0,
             logged: 0,
             ids: [0; BURST],
+            last: 0,
         })
     }
 
@@ -149,6 +155,7 @@ impl Split {
         if ids.iter().fold(0, |all, id| all | id) > mask {
             return Err((Fault::Index, "an available entry beyond the ring"));
         }
+        self.last = ids[n - 1];
         prefetch_descs(desc, ids);
         let (heads, ids) = (&mut heads[..n], &ids[..n]);
         let mut walk = 0;
@@ -240,6 +247,13 @@ impl Split {
         for line in 0..8 {
             prefetch_write(self.used.as_ptr().wrapping_add(4 + 8 * at + 64 * line).cast_const());
         }
+        // Descriptors, if the driver is known to have filled them: those of one that uses its buffers in turn.
+        if usize::from(self.peer.wrapping_sub(self.next)) >= BURST {
+            for line in 0..BURST / A_LINE + 1 {
+                let id = (usize::from(self.last) + 1 + line * A_LINE) & usize::from(self.mask);
+                prefetch_read(self.desc.as_ptr().wrapping_add(id * DESC as usize).cast_const());
+            }
+        }
     }
 
     /// Whether the driver wants an interrupt; `asleep`: it was seen to want one. Of one that wasn't, the flags are asked for as last
@@ -294,7 +308,6 @@ impl Split {
 /// Without ids.
 #[inline(always)]
 fn prefetch_descs(desc: NonNull<u8>, ids: &[u16]) {
-    const A_LINE: usize = 64 / DESC as usize;
     let ask = |id: usize| prefetch_read(desc.as_ptr().wrapping_add(id * DESC as usize).cast_const());
     let (first, last) = (usize::from(ids[0]), usize::from(ids[ids.len() - 1]));
     if first + ids.len() == last + 1 {
