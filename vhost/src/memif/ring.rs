@@ -508,8 +508,12 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         let q = &mut self.0;
         let ring = q.ring;
         q.check_memory();
-        q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
-        let available = q.peer.wrapping_sub(q.next);
+        // The peer moves its index all the time, so to read it is to wait for the cache line.
+        let mut available = q.peer.wrapping_sub(q.next);
+        if usize::from(available) < BURST {
+            q.peer = if CLIENT { ring.tail() } else { ring.head() }.load(Ordering::Acquire);
+            available = q.peer.wrapping_sub(q.next);
+        }
         if available == 0 || q.shared.fault.get().is_some() {
             return;
         }

@@ -1,19 +1,16 @@
 //! Raw rings at the speed of a packet generator: descriptors are written and read in batches, frames are not touched.
 
-use super::{RawRx, RawTx, Ring};
+use super::{A_LINE, RawRx, RawTx, Ring};
 use crate::memif::Client;
 use dray_switch::mem::{prefetch_read, prefetch_write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Descriptors in a cache line.
-const PER_LINE: usize = 64 / super::DESC;
-
 /// Asks for the cache lines of the `n` descriptors from `from` on, to be written: else a line that is first read and then
 /// written comes from the peer's cache in two steps.
 #[inline(always)]
 fn prefetch(ring: &Ring, from: u16, n: u16) {
-    for i in (0..n + PER_LINE as u16 - 1).step_by(PER_LINE) {
+    for i in (0..n + A_LINE as u16 - 1).step_by(A_LINE) {
         prefetch_write(ring.desc(from.wrapping_add(i)).cast_const());
     }
 }
