@@ -15,7 +15,7 @@ use super::queue::Fault;
 use crate::mem::guard;
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
-use dray_switch::mem::{prefetch_read, prefetch_write, write_bodies, write_frame, write_head};
+use dray_switch::mem::{prefetch_read, prefetch_write, write_frame};
 use dray_switch::offload::Gso;
 use dray_switch::{Burst, Drop as Reason, Drops, Sent};
 use packed::Packed;
@@ -481,15 +481,13 @@ impl Ring {
     ) -> Result<bool, Bad> {
         self.check_memory()?;
         let header = self.header as usize;
-        // Nearly always each frame fits the buffer of a chain, and nothing is left to be done to it. Bodies are a loop of their own: frames
-        // that have none are written without a call.
+        // Nearly always each frame fits the buffer of a chain, and nothing is left to be done to it.
         let mut used = 0;
         let plain = !burst.has_offloads() && self.log.is_none();
         if plain {
             let want = frames.len().min(BURST);
             let ready = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, want))?;
             let mut lens = [0; BURST];
-            let mut bodies = false;
             for ((&i, head), written) in frames.iter().zip(&self.heads[..ready.straight()]).zip(&mut lens) {
                 let frame = burst.frame(i);
                 let len = frame.len();
@@ -498,17 +496,12 @@ impl Ring {
                 }
                 // SAFETY: `gather` found `head.len` bytes in the ring's memory, and header and frame are not more. A packed word needs
                 // no alignment. The frame is in other buffers than the driver offers to be filled, or its sender's loss.
-                bodies |= unsafe {
+                unsafe {
                     write_header(head.ptr, PLAIN, header);
-                    write_head(frame, head.ptr.as_ptr().add(header))
-                };
+                    write_frame(burst, frame, head.ptr.as_ptr().add(header));
+                }
                 *written = (len + header) as u32;
                 used += 1;
-            }
-            if bodies {
-                let filled = frames.iter().zip(&self.heads[..used]);
-                // SAFETY: as above.
-                unsafe { write_bodies(burst, filled.map(|(&i, head)| (i, head.ptr.as_ptr().add(header)))) };
             }
             each!(&mut self.layout, r => r.complete(&self.heads[..used], &lens));
             sent.packets += used as u32;
