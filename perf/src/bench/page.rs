@@ -220,6 +220,8 @@ impl Results {
         };
         let ns = |s: &StageInfo| s.ns_per_packet;
         let ticks = |s: &StageInfo| s.ticks_per_packet;
+        // Without what the worker took in all: switches take turns, and one that is stopped in the middle of a burst counts that time as
+        // the burst's.
         let table = |unit: &str, last: &str| {
             let mut columns = vec![Column::left("frames")];
             columns.extend(names.iter().chain(&["stages", last]).map(|name| Column::right(*name)));
@@ -231,7 +233,6 @@ impl Results {
             let text = |figure: Option<f64>| figure.map_or("–".into(), |v| format!("{v:.1}"));
             std::iter::once(case.to_string()).chain(figures.map(text)).collect::<Vec<_>>()
         };
-        // Not what the worker took in all: switches take turns, and one that is stopped in the middle of a burst counts that time as the burst's.
         let y = Axis::linear("time of a frame", "ns");
         let mut stacks = Stacks::new("Dray: the time of a frame by stage, in the median round", y, names.clone());
         let (mut in_ns, mut in_ticks) = (table("nanoseconds", "frame to frame"), table("ticks", "frames a burst"));
