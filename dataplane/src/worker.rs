@@ -107,8 +107,8 @@ impl Worker {
         let mut queues: Rotation<RxQueue> = Rotation::default();
         let mut hands = Hands::default();
         let mut idle = 0u32;
-        // The clock is read after every burst and every round without any. What a round does beside its bursts is the next burst's: a
-        // worker that always finds one has no time to spare.
+        // The clock is read after every burst, and after every round without any and the sleep that may follow it. What a round does
+        // beside its bursts is the next burst's: a worker that always finds one has no time to spare.
         let mut start = ticks();
         loop {
             if !self.commands.is_empty() {
@@ -128,17 +128,19 @@ impl Worker {
                 had
             };
             let busy = queues.round(poll, RxQueue::prefetch);
-            if !busy {
-                start = ticks();
-            }
             self.counters.worker.loops.add(1);
-            idle = if busy { 0 } else { idle.saturating_add(1) };
+            if busy {
+                idle = 0;
+                continue;
+            }
+            idle = idle.saturating_add(1);
             if idle > IDLE {
                 match self.idle_sleep {
                     Duration::ZERO => std::thread::yield_now(),
                     time => std::thread::sleep(time),
                 }
             }
+            start = ticks();
         }
     }
 
@@ -322,13 +324,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn frames_that_segmentation_adds_are_counted() {
+    /// Has a frame whenever the worker has just slept.
+    struct Seldom {
+        polls: u32,
+    }
+
+    impl Rx for Seldom {
+        fn receive(&mut self, burst: &mut Burst) {
+            self.polls += 1;
+            if self.polls == IDLE + 2 {
+                self.polls = 0;
+                burst.push_owned(vec![0; 60]);
+            }
+        }
+
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    /// A switch with the ports p0 and p1 in one bridge, and with these workers.
+    fn two_ports(workers: &str) -> Dataplane {
         let port = |id| format!("[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = \"@none\"\nid = {id}\n");
         let bridge = "[[bridge]]\nname = \"b\"\nports = [\"p0\", \"p1\"]\n";
-        let config = dray_config::parse("test", &(port(0) + &port(1) + bridge)).expect("a good configuration");
+        let text = workers.to_owned() + &port(0) + &port(1) + bridge;
+        let config = dray_config::parse("test", &text).expect("a good configuration");
         let (mut dataplane, _punts) = Dataplane::start(&config).expect("a worker");
         dataplane.apply(&config, &Underlay::default());
+        dataplane
+    }
+
+    #[test]
+    fn a_sleep_is_nobodys_work() {
+        let mut dataplane = two_ports("[[worker]]\ncpu = 0\nidle-sleep = 1000\n");
+        dataplane.link_up("p0", vec![Box::new(Seldom { polls: 0 })], vec![Box::new(Plain { room: 0 })], true);
+        let begin = Instant::now();
+        let stats = loop {
+            let [stats] = &dataplane.worker_stats()[..] else { panic!("one worker") };
+            if stats.bursts >= 50 {
+                break stats.clone();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{stats:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let sleeps = stats.bursts as f64 * 1e6 * dataplane.ticks_per_ns();
+        assert!((stats.busy_ticks as f64) < sleeps, "{stats:?}, slept for {sleeps} ticks at least");
+    }
+
+    #[test]
+    fn frames_that_segmentation_adds_are_counted() {
+        let mut dataplane = two_ports("");
 
         let mut frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 0, 0x45, 0]].concat();
         frame.resize(34 + 8 + 300, 0);
