@@ -120,7 +120,6 @@ impl Results {
                 Some(false) => Tone::Bad,
                 None => Tone::Plain,
             };
-            let mpps = |f: Option<&Figures>| f.map_or("–".to_owned(), |f| format!("{:.1}", f.mpps));
             let mut cells = vec![c.case.to_string(), mpps(c.figures.first())];
             cells.extend(others.iter().map(|name| mpps(c.of(name))));
             cells.push(c.figures.first().map_or(String::new(), |f| f.to_testpmd.text()));
@@ -424,15 +423,15 @@ impl Results {
             if self.machine.huge_pages { "with" } else { "without" }
         );
         let others: Vec<&str> = self.switches.iter().skip(1).map(|s| s.switch).collect();
-        let mpps = others.iter().map(|name| format!(" {name} Mpps |")).collect::<String>();
+        let rates = others.iter().map(|name| format!(" {name} Mpps |")).collect::<String>();
         let ratios = others.iter().map(|name| format!(" Dray / {name} |")).collect::<String>();
-        let _ = writeln!(out, "| frames | Dray Mpps | Gbit/s |{mpps}{ratios} lost |");
+        let _ = writeln!(out, "| frames | Dray Mpps | Gbit/s |{rates}{ratios} lost |");
         let _ = writeln!(out, "|---|---:|---:|{}{}---:|", "---:|".repeat(others.len()), "---|".repeat(others.len()));
         for c in &self.cases {
             let Some(dray) = c.figures.first() else { continue };
-            let _ = write!(out, "| {} | {:.1} | {:.1} |", c.case, dray.mpps, dray.gbps);
+            let _ = write!(out, "| {} | {} | {:.1} |", c.case, mpps(Some(dray)), dray.gbps);
             for name in &others {
-                let _ = write!(out, " {} |", c.of(name).map_or("–".into(), |f| format!("{:.1}", f.mpps)));
+                let _ = write!(out, " {} |", mpps(c.of(name)));
             }
             for name in &others {
                 let _ = write!(out, " {} |", c.of(name).map_or("–".into(), |f| bold(&f.of_dray.text())));
@@ -444,6 +443,11 @@ impl Results {
         }
         out + "\n"
     }
+}
+
+/// Mpps with a digit after the point, below 1 two: what is slow isn't nothing.
+fn mpps(f: Option<&Figures>) -> String {
+    f.map_or("–".into(), |f| format!("{:.*}", if f.mpps < 1.0 { 2 } else { 1 }, f.mpps))
 }
 
 /// Makes the first word of "1.25 (1.20 to 1.31)" stand out.
@@ -551,6 +555,13 @@ mod tests {
         {
             assert!(page.contains(part), "{part}");
         }
+    }
+
+    #[test]
+    fn what_is_slow_is_not_nothing() {
+        let rate = |mpps| super::mpps(Some(&figures("OVS-DPDK", mpps, 50.0, 50.0)));
+        assert_eq!([67.24, 9.96, 0.226, 0.04].map(rate), ["67.2", "10.0", "0.23", "0.04"]);
+        assert_eq!(super::mpps(None), "–");
     }
 
     /// What a worker did, with a clock of two ticks a nanosecond: (stage, ticks for each of its packets, packets).
