@@ -8,6 +8,7 @@ use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_config::rpc::{INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -81,11 +82,7 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // The mode has to be right from the first moment on.
-        let umask = rustix::process::umask(Mode::from_raw_mode(0o117));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(umask);
-        let listener = listener.map_err(failed)?;
+        let listener = bind_for_group(path).map_err(failed)?;
         let meta = fs::symlink_metadata(path).map_err(failed)?;
         Ok(Socket { listener, path: path.to_owned(), identity: (meta.dev(), meta.ino()) })
     }
@@ -105,6 +102,24 @@ impl Socket {
         Ok(receiver)
     }
 }
+
+/// Binds a socket that owner and group may connect to, and nobody else, from the first moment on.
+fn bind_for_group(path: &Path) -> io::Result<UnixListener> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // What has no name yet hands its mode on to the name (Linux). The umask may take from it; to change that is to change it for
+    // all threads.
+    rustix::fs::fchmod(&socket, FOR_GROUP)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::fs::chmod(path, FOR_GROUP)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The mode of the control socket.
+const FOR_GROUP: Mode = Mode::from_raw_mode(0o660);
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
 
 impl Drop for Socket {
     fn drop(&mut self) {
@@ -414,5 +429,22 @@ mod tests {
         fs::write(&stale, "precious").unwrap();
         assert!(Socket::bind(&stale).err().unwrap().contains("no socket"));
         assert_eq!(fs::read_to_string(&stale).unwrap(), "precious");
+    }
+
+    #[test]
+    fn sockets_bound_at_once_have_their_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        // Within one directory there is a lock already.
+        let bind = |worker: usize| {
+            let path = dir.path().join(format!("{worker}/dray.sock"));
+            for _ in 0..500 {
+                let _socket = Socket::bind(&path).unwrap();
+                assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
+            }
+        };
+        thread::scope(|scope| {
+            let bind = &bind;
+            (0..4).for_each(|worker| drop(scope.spawn(move || bind(worker))));
+        });
     }
 }
