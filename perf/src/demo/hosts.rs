@@ -78,8 +78,11 @@ pub fn worker_cpu(i: usize) -> usize {
 /// The configuration file of a host's switch.
 fn config(host: &Host, dir: &Path, cpu: usize) -> String {
     let dir = dir.display();
-    let mut file =
-        format!("[control]\nsocket = \"{dir}/dray.sock\"\n\n[[worker]]\ncpu = {cpu}\n\n[fdb]\nsize = 65536\n");
+    // More processes than CPUs: whatever a worker that polls all the time keeps waiting (the kernel's RCU, for tens of seconds) keeps
+    // the demo waiting too.
+    let mut file = format!(
+        "[control]\nsocket = \"{dir}/dray.sock\"\n\n[[worker]]\ncpu = {cpu}\nidle-sleep = 50\n\n[fdb]\nsize = 65536\n"
+    );
     let members: Vec<&str> = containers().filter(|s| s.host == host.name).map(|s| s.name).collect();
     for (id, name) in members.iter().chain(host.bench).enumerate() {
         file += &format!("\n[[port]]\nname = \"{name}\"\nkind = \"memif\"\nsocket = \"{dir}/memif.sock\"\nid = {id}\n");
