@@ -118,8 +118,8 @@ fn bind_for_group(path: &Path) -> io::Result<UnixListener> {
 /// The mode of the control socket.
 const FOR_GROUP: Mode = Mode::from_raw_mode(0o660);
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+/// Connections that may wait to be accepted: as many as the system lets (`net.core.somaxconn`).
+const BACKLOG: i32 = -1;
 
 impl Drop for Socket {
     fn drop(&mut self) {

@@ -352,19 +352,25 @@ mod tests {
         dataplane
     }
 
+    /// What `look` sees, once it is as it should be.
+    fn wait_for<T: std::fmt::Debug>(look: impl Fn() -> T, done: impl Fn(&T) -> bool) -> T {
+        let begin = Instant::now();
+        loop {
+            let seen = look();
+            if done(&seen) {
+                return seen;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{seen:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn a_sleep_is_nobodys_work() {
         let mut dataplane = two_ports("[[worker]]\ncpu = 0\nidle-sleep = 1000\n");
         dataplane.link_up("p0", vec![Box::new(Seldom { polls: 0 })], vec![Box::new(Plain { room: 0 })], true);
-        let begin = Instant::now();
-        let stats = loop {
-            let [stats] = &dataplane.worker_stats()[..] else { panic!("one worker") };
-            if stats.bursts >= 50 {
-                break stats.clone();
-            }
-            assert!(begin.elapsed() < Duration::from_secs(30), "{stats:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        };
+        let only = || <[_; 1]>::try_from(dataplane.worker_stats()).expect("one worker");
+        let [stats] = wait_for(only, |[stats]| stats.bursts >= 50);
         let sleeps = stats.bursts as f64 * 1e6 * dataplane.ticks_per_ns();
         assert!((stats.busy_ticks as f64) < sleeps, "{stats:?}, slept for {sleeps} ticks at least");
     }
@@ -382,15 +388,7 @@ mod tests {
         dataplane.link_up("p1", Vec::new(), to, true);
         dataplane.link_up("p0", vec![Box::new(Guest { frame: Some(frame) })], from, true);
 
-        let begin = Instant::now();
-        let total = loop {
-            let total = dataplane.total();
-            if total.tx_packets + total.drops.iter().sum::<u64>() == 5 {
-                break total;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(30), "{total:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        };
+        let total = wait_for(|| dataplane.total(), |total| total.tx_packets + total.drops.iter().sum::<u64>() == 5);
         let PortCounts { rx_packets: 1, tx_packets: 3, tx_bytes: 306, segments: 4, copies: 0, .. } = total else {
             panic!("{total:?}");
         };
