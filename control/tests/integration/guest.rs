@@ -264,7 +264,7 @@ impl Drop for Guest {
 
 /// The command with which a guest, or the kernel with busybox, gets the file of `host`.
 pub fn fetch(host: &str) -> String {
-    format!("nc -w 30 {host} 9000")
+    format!("nc -w 30 {host} {FILE_PORT}")
 }
 
 /// The first word of what a command printed.
