@@ -63,11 +63,12 @@ fn transfer_across_vxlan(test: &Test, net: &Overlay, guest: &mut Guest, number: 
     let mut text = std::fs::File::create(&file).unwrap();
     (0..1_000_000).for_each(|line| writeln!(text, "{line}").unwrap());
     let sum = first_word(&run(&format!("sha256sum {}", file.display())));
+    let port = FILE_PORT.to_string();
     let mut server = net.kernel.command("busybox");
-    server.args(["nc", "-l", "-p", &FILE_PORT.to_string(), "-e", "cat"]).arg(&file);
+    server.args(["nc", "-l", "-p", &port, "-e", "cat"]).arg(&file);
     let _server = Process::start(server);
-    let listening = format!("ss -Hltn sport = {FILE_PORT}");
-    wait_for("the kernel's side to listen", || (!net.kernel.run(&listening).is_empty()).then_some(()));
+    let listening = format!("ss -Hltn sport = {port}");
+    wait_for("the kernel's side to listen", || net.kernel.run(&listening).contains(&port).then_some(()));
     assert_eq!(guest.fetch("192.168.7.2"), sum);
 }
 
