@@ -1,11 +1,10 @@
 //! Counters: each worker writes its own, everybody may read them.
 
+pub use dray_switch::fdb::MAX_PORTS;
+
 use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
-pub const MAX_PORTS: usize = 2048;
 
 /// A counter that one thread writes: no locked instruction is needed.
 #[derive(Default)]

@@ -8,9 +8,14 @@
 //!
 //! Order of writes: a slot is claimed by exchanging its key for `RESERVED`, then the value is written, then the key.
 //! A reader compares the key before and after it reads the value, so it never takes one bridge's value for another's.
+//! To free a slot its key is exchanged for `RESERVED` too, then its value for `GONE`: who changes a value exchanges what he has seen,
+//! so that one of both knows what was there last, and each port's count of entries stays exact without a lock.
 
 use crate::mem::{self, Line as Bucket, Lines};
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
+
+/// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
+pub const MAX_PORTS: usize = 2048;
 
 /// Where a frame leaves, or how others reach the place it came from: a port with the VLAN tag to push (0: none), or a
 /// tunnel. One word, so that an FDB entry can hold it.
@@ -64,6 +69,12 @@ impl Egress {
     pub const fn vlan(self) -> u16 {
         (self.0 >> 16) as u16 & 0xfff
     }
+
+    /// Whose share of the table it counts for: its port's, whatever the VLAN. All tunnels have one, the last.
+    #[inline(always)]
+    const fn share(self) -> usize {
+        if self.is_tunnel() { MAX_PORTS } else { self.0 as usize % MAX_PORTS }
+    }
 }
 
 /// A key: bridge in the upper 16 bits, MAC in the lower 48, first byte on the wire highest.
@@ -96,6 +107,8 @@ const FREE: u64 = 1;
 const RESERVED: u64 = 2;
 
 const STATIC: u64 = 1 << 48;
+/// The value of a slot that is being freed: no entry's, and static, so that nobody changes it.
+const GONE: u64 = u64::MAX;
 const SLOTS: usize = 4;
 /// How many buckets, from its home on, a key may be in: those of a table that is as full as it may be of MACs that count up are filled
 /// four at a time, so that some stretches of it are much fuller than others.
@@ -177,12 +190,54 @@ impl Bucket {
     }
 }
 
+/// A number that many threads count and that keeps its limit.
+struct Count {
+    now: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+impl Count {
+    const fn new(limit: usize) -> Count {
+        Count { now: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
+    }
+
+    /// One more, unless these are as many as may be.
+    fn take(&self) -> bool {
+        let limit = self.limit.load(Relaxed);
+        // Looked at first: who asks in vain, and again with every frame, must not write.
+        if self.now.load(Relaxed) >= limit {
+            return false;
+        }
+        // Counted first, so that many workers together keep the limit.
+        let is_taken = self.now.fetch_add(1, Relaxed) < limit;
+        if !is_taken {
+            self.give_back();
+        }
+        is_taken
+    }
+
+    /// One less.
+    fn give_back(&self) {
+        self.now.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a port, or all tunnels together, have of the table. On cache lines of their own: what one port learns costs no other a miss.
+#[repr(align(64))]
+struct Share {
+    /// Learned entries.
+    macs: Count,
+    /// How often entries moved away or were forgotten other than by age.
+    epoch: AtomicU16,
+}
+
 /// The forwarding database.
 pub struct Fdb {
     buckets: Lines,
     seed: Seed,
-    used: AtomicUsize,
-    limit: usize,
+    used: Count,
+    /// By [`Egress::share`].
+    shares: Box<[Share]>,
     /// How often entries were taken out other than by age.
     epoch: AtomicU16,
 }
@@ -215,10 +270,11 @@ impl<'a> View<'a> {
         self.seed.marks
     }
 
-    /// Another number whenever entries may have been taken out that were fresh.
+    /// Another number whenever entries that point to `place`'s port, or, if it is a tunnel, to any, may have moved away or been taken
+    /// out that were fresh. What is looked up after this was called is as new.
     #[inline(always)]
-    pub(crate) fn epoch(self) -> u16 {
-        self.epoch
+    pub(crate) fn epoch(self, place: Egress) -> u16 {
+        self.epoch.wrapping_add(self.fdb.shares[place.share()].epoch.load(Acquire))
     }
 
     /// The number of buckets is a power of two. Written so, the compiler sees that a masked index needs no check.
@@ -263,13 +319,13 @@ impl<'a> View<'a> {
         None
     }
 
-    /// Notes that `key` was seen at `egress` in second `now`. Writes at most once a second and entry, even if a MAC
-    /// appears at two places in turn, and never to a static entry.
+    /// Notes that `key` was seen at `egress` in second `now`. Writes at most once a second and entry that stays where it is, at once
+    /// if it is another place, and never to a static entry.
     #[inline(always)]
     pub fn learn(self, key: u64, home: u32, egress: Egress, now: u16) -> Learned {
         let fresh = egress.0 as u64 | (now as u64) << 32;
         match self.find(key, home) {
-            Some((_, old)) if (old >> 32) as u16 == now => Learned::Known,
+            Some((_, old)) if old == fresh => Learned::Known,
             Some((word, old)) => self.fdb.refresh(word, old, fresh),
             None => self.fdb.insert(key, home, fresh),
         }
@@ -279,12 +335,16 @@ impl<'a> View<'a> {
 /// What [`View::learn`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// Nothing: the entry was fresh.
+    /// Nothing: the entry was fresh, or is not to be changed.
     Known,
     /// A new entry, or an old one with a new place or time.
     Updated,
+    /// Nothing: another worker wrote at the same time. The next frame is to try again.
+    Again,
     /// No: the table holds as many as it may.
     Full,
+    /// No: the port has as many as it may. An entry that was to move there stays where it is.
+    Limited,
 }
 
 impl Fdb {
@@ -293,17 +353,29 @@ impl Fdb {
         // Half full at most, so that a key is nearly always in its home bucket.
         let buckets = (size * 2 / SLOTS).next_power_of_two().max(WINDOW);
         let buckets = Lines::zeroed(buckets);
-        Fdb { buckets, seed: Seed::new(seed), used: AtomicUsize::new(0), limit: size, epoch: AtomicU16::new(0) }
+        let share = |_| Share { macs: Count::new(usize::MAX), epoch: AtomicU16::new(0) };
+        let shares = (0..=MAX_PORTS).map(share).collect();
+        Fdb { buckets, seed: Seed::new(seed), used: Count::new(size), shares, epoch: AtomicU16::new(0) }
     }
 
     /// How many MACs it holds now.
     pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        self.used.now.load(Relaxed)
     }
 
     /// How many MACs it may hold.
     pub fn size(&self) -> usize {
-        self.limit
+        self.used.limit.load(Relaxed)
+    }
+
+    /// How many learned MACs are behind `place`'s port, or, if it is a tunnel, behind all tunnels.
+    pub fn learned(&self, place: Egress) -> usize {
+        self.shares[place.share()].macs.now.load(Relaxed)
+    }
+
+    /// How many may be from now on; at first any number. If there are more already, they stay.
+    pub fn set_limit(&self, place: Egress, macs: usize) {
+        self.shares[place.share()].macs.limit.store(macs, Relaxed);
     }
 
     /// Bytes of memory.
@@ -321,14 +393,34 @@ impl Fdb {
         self.view().mask()
     }
 
+    /// The share that a value's entry counts for.
+    fn share(&self, value: u64) -> &Share {
+        &self.shares[Egress(value as u32).share()]
+    }
+
     #[cold]
     fn refresh(&self, word: &AtomicU64, old: u64, fresh: u64) -> Learned {
-        // Exchanged, not stored: if the slot was given to another key meanwhile, the value is not `old` any more.
-        if old & STATIC != 0
-            || Egress(fresh as u32) == Egress::NOWHERE
-            || word.compare_exchange(old, fresh, AcqRel, Relaxed).is_err()
-        {
+        if old & STATIC != 0 || Egress(fresh as u32) == Egress::NOWHERE {
             return Learned::Known;
+        }
+        let (from, to) = (self.share(old), self.share(fresh));
+        let changes_hands = !std::ptr::eq(from, to);
+        if changes_hands && !to.macs.take() {
+            return Learned::Limited;
+        }
+        // Exchanged, not stored: if the slot was given to another key meanwhile, the value is not `old` any more.
+        if word.compare_exchange(old, fresh, AcqRel, Relaxed).is_err() {
+            if changes_hands {
+                to.macs.give_back();
+            }
+            return Learned::Again;
+        }
+        if changes_hands {
+            from.macs.give_back();
+        }
+        if old as u32 != fresh as u32 {
+            // After the exchange: whoever reads this finds the new place.
+            from.epoch.fetch_add(1, Release);
         }
         Learned::Updated
     }
@@ -338,11 +430,19 @@ impl Fdb {
         if Egress(value as u32) == Egress::NOWHERE {
             return Learned::Known;
         }
-        // Counted first, so that many workers together keep the limit.
-        if self.used.fetch_add(1, Relaxed) >= self.limit {
-            self.used.fetch_sub(1, Relaxed);
-            return Learned::Full;
+        let share = (value & STATIC == 0).then(|| &self.share(value).macs);
+        if share.is_some_and(|share| !share.take()) {
+            return Learned::Limited;
         }
+        let learned = if self.used.take() { self.put(key, home, value) } else { Learned::Full };
+        if learned != Learned::Updated {
+            share.inspect(|share| share.give_back());
+        }
+        learned
+    }
+
+    /// [`Fdb::insert`], after it was counted.
+    fn put(&self, key: u64, home: u32, value: u64) -> Learned {
         for step in 0..WINDOW {
             let bucket = &self.buckets[(home as usize + step) & self.mask()];
             for n in 0..SLOTS {
@@ -360,12 +460,12 @@ impl Fdb {
                     }
                 }
                 if k == key {
-                    self.used.fetch_sub(1, Relaxed);
-                    return Learned::Known;
+                    self.used.give_back();
+                    return Learned::Again;
                 }
             }
         }
-        self.used.fetch_sub(1, Relaxed);
+        self.used.give_back();
         Learned::Full
     }
 
@@ -376,13 +476,16 @@ impl Fdb {
             match self.view().find(key, home) {
                 Some((word, old)) => {
                     if word.compare_exchange(old, value, AcqRel, Relaxed).is_ok() {
+                        if old & STATIC == 0 {
+                            self.share(old).macs.give_back();
+                        }
                         return true;
                     }
                 }
                 None => match self.insert(key, home, value) {
                     Learned::Updated => return true,
                     Learned::Full => return false,
-                    Learned::Known => {}
+                    _ => {}
                 },
             }
         }
@@ -463,11 +566,16 @@ impl Fdb {
     fn free(&self, bucket: &Bucket, slot: usize, key: u64) -> bool {
         // In a bucket with an empty slot nothing was ever pushed on to the next one; a full one must stay passable.
         let free = if bucket.is_last() { EMPTY } else { FREE };
-        let freed = bucket.key(slot).compare_exchange(key, free, AcqRel, Relaxed).is_ok();
-        if freed {
-            self.used.fetch_sub(1, Relaxed);
+        if bucket.key(slot).compare_exchange(key, RESERVED, AcqRel, Relaxed).is_err() {
+            return false;
         }
-        freed
+        let value = bucket.value(slot).swap(GONE, AcqRel);
+        bucket.key(slot).store(free, Release);
+        self.used.give_back();
+        if value & STATIC == 0 {
+            self.share(value).macs.give_back();
+        }
+        true
     }
 
     /// Makes a free slot empty again once no key is further along because this bucket was full; searches then end here.
@@ -526,6 +634,7 @@ mod tests {
         assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 10), Learned::Known);
         assert_eq!(find(&fdb, a), Some(Egress::port(3, 0)));
         assert_eq!(find(&fdb, key(2, mac(1))), None, "another bridge's MAC is another MAC");
+        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 11), Learned::Updated);
         assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(4, 7), 11), Learned::Updated);
         assert_eq!(find(&fdb, a), Some(Egress::port(4, 7)));
         assert!(fdb.set_static(b, Egress::tunnel(9)));
@@ -650,6 +759,61 @@ mod tests {
     }
 
     #[test]
+    fn a_move_gives_its_old_port_a_new_epoch() {
+        let fdb = Fdb::new(64, [1, 2]);
+        let epochs =
+            || [Egress::port(3, 0), Egress::port(4, 0), Egress::tunnel(0)].map(|place| fdb.view().epoch(place));
+        let learn = |egress, now| fdb.view().learn(key(1, mac(1)), fdb.view().home(key(1, mac(1))), egress, now);
+        let mut expected = epochs();
+        for (egress, now, left) in [
+            (Egress::port(3, 0), 1, None),
+            (Egress::port(3, 0), 2, None),
+            (Egress::port(3, 7), 2, Some(0)),
+            (Egress::port(4, 0), 2, Some(0)),
+            (Egress::tunnel(5), 2, Some(1)),
+            (Egress::tunnel(6), 3, Some(2)),
+            (Egress::port(3, 0), 3, Some(2)),
+        ] {
+            assert_eq!(learn(egress, now), Learned::Updated);
+            left.inspect(|&port: &usize| expected[port] += 1);
+            assert_eq!(epochs(), expected, "{egress:?}");
+        }
+    }
+
+    /// Whoever has its share keeps it, gets no more, and takes nothing of the others'.
+    #[test]
+    fn a_port_has_its_share_and_no_more() {
+        let fdb = Fdb::new(100, [1, 2]);
+        let learn = |n: u32, egress| fdb.view().learn(key(1, mac(n)), fdb.view().home(key(1, mac(n))), egress, 0);
+        let (few, many, tunnel) = (Egress::port(1, 0), Egress::port(2, 0), Egress::tunnel(3));
+        fdb.set_limit(few, 10);
+        fdb.set_limit(tunnel, 5);
+        let learned = || [few, many, tunnel].map(|place| fdb.learned(place));
+        (0..10).for_each(|n| assert_eq!(learn(n, few), Learned::Updated));
+        assert_eq!((learn(10, few), learn(10, Egress::port(1, 7))), (Learned::Limited, Learned::Limited));
+        (20..25).for_each(|n| assert_eq!(learn(n, Egress::tunnel(n as u16)), Learned::Updated));
+        assert_eq!(learn(25, tunnel), Learned::Limited, "all tunnels share");
+        (30..115).for_each(|n| assert_eq!(learn(n, many), Learned::Updated));
+        assert_eq!((learn(115, many), learn(11, few), fdb.used()), (Learned::Full, Learned::Limited, 100));
+        // A move counts at the new place, and is refused if that is full.
+        assert_eq!((learn(30, few), find(&fdb, key(1, mac(30)))), (Learned::Limited, Some(many)));
+        assert_eq!((learn(0, Egress::port(1, 7)), learn(0, many)), (Learned::Updated, Learned::Updated));
+        assert_eq!((learn(30, few), learned()), (Learned::Updated, [10, 85, 5]));
+        // What is configured is nobody's share.
+        assert!(fdb.set_static(key(1, mac(30)), few));
+        assert_eq!(learned(), [9, 85, 5]);
+        assert!(fdb.remove(key(1, mac(30))) && fdb.remove(key(1, mac(31))));
+        assert_eq!(learned(), [9, 84, 5]);
+        // A lower limit takes nothing away.
+        fdb.set_limit(many, 3);
+        assert_eq!((learn(0, many), learn(200, many), learned()), (Learned::Known, Learned::Limited, [9, 84, 5]));
+        fdb.set_limit(many, 1000);
+        assert_eq!(learn(200, many), Learned::Updated);
+        assert_eq!(fdb.age(0, 1, 9, 3), 99);
+        assert_eq!(learned(), [0, 0, 0]);
+    }
+
+    #[test]
     fn workers_may_learn_at_once() {
         let fdb = Fdb::new(4096, [9, 10]);
         std::thread::scope(|s| {
@@ -669,5 +833,36 @@ mod tests {
                 fdb.flush(|e| e.mac[5] % 3 == 0);
             }
         });
+    }
+
+    /// However many workers learn, move and forget the same addresses: each port's count is that of its entries.
+    #[test]
+    fn counts_stay_exact() {
+        let fdb = Fdb::new(4096, [9, 10]);
+        let learned = |port| fdb.learned(Egress::port(port, 0));
+        (0..4).for_each(|port| fdb.set_limit(Egress::port(port, 0), 100));
+        std::thread::scope(|s| {
+            for port in 0..4 {
+                let (fdb, learned) = (&fdb, &learned);
+                s.spawn(move || {
+                    for n in 0..200_000u32 {
+                        let k = key(1, mac(n.wrapping_mul(n) % 211));
+                        fdb.view().learn(k, fdb.view().home(k), Egress::port(port, 0), (n / 1000) as u16);
+                        assert!(learned(port) <= 100 + 4, "those that are refused are counted for a moment");
+                    }
+                });
+            }
+            for n in 0..200 {
+                fdb.flush(|e| e.mac[5] % 3 == 0);
+                fdb.set_static(key(1, mac(n)), Egress::port(5, 0));
+                fdb.remove(key(1, mac(n)));
+                std::thread::yield_now();
+            }
+        });
+        let entries = fdb.entries(0);
+        for port in 0..4 {
+            assert_eq!(entries.iter().filter(|e| e.egress.index() == port).count(), learned(port), "port {port}");
+        }
+        assert!(!entries.is_empty() && entries.len() == fdb.used());
     }
 }

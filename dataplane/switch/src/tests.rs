@@ -175,11 +175,43 @@ fn what_was_learned_this_second_is_learned_again_when_it_was_taken_out() {
     assert_eq!(again(&mut s, 0), [(A, Egress::port(0, 0))]);
     assert!(s.fdb.remove(crate::fdb::key(1, A)));
     assert_eq!(again(&mut s, 0), [(A, Egress::port(0, 0))]);
-    // It moves once a second at most, and does when that is over.
-    assert_eq!(again(&mut s, 2), [(A, Egress::port(0, 0))]);
-    s.now += 1;
-    assert_eq!(again(&mut s, 2), [(A, Egress::port(2, 0))]);
-    assert_eq!(again(&mut s, 0), [(A, Egress::port(2, 0))]);
+}
+
+/// Within one second, too, and to the next frame.
+#[test]
+fn a_move_is_learned_at_once() {
+    let mut s = three_ports();
+    s.run(0, vec![frame(ALL, A, 60)]);
+    for port in [2, 0, 2, 1, 0] {
+        s.now -= 1;
+        s.run(port, vec![frame(ALL, A, 60)]);
+        assert_eq!(s.fdb.entries(s.now).iter().map(|e| e.egress).collect::<Vec<_>>(), [Egress::port(port, 0)]);
+    }
+    // A static entry does not move.
+    s.fdb.set_static(crate::fdb::key(1, A), Egress::port(1, 0));
+    s.now -= 1;
+    s.run(2, vec![frame(ALL, A, 60)]);
+    assert_eq!(s.fdb.entries(s.now)[0].egress, Egress::port(1, 0));
+}
+
+/// What one worker has seen does not keep it from seeing that another worker has learned something else since.
+#[test]
+fn a_move_that_another_worker_learned_is_learned_back() {
+    let mut s = three_ports();
+    let mut other = Pipeline::default();
+    let at = |s: &Switch| s.fdb.entries(s.now)[0].egress.index();
+    s.run(0, vec![frame(ALL, A, 60)]);
+    for (port, n) in [(2, 0), (0, 1), (1, 0), (0, 1), (0, 1), (2, 0), (0, 1)] {
+        if n == 0 {
+            std::mem::swap(&mut s.pipeline, &mut other);
+        }
+        s.now -= 1;
+        s.run(port, vec![frame(ALL, A, 60)]);
+        assert_eq!(at(&s), port);
+        if n == 0 {
+            std::mem::swap(&mut s.pipeline, &mut other);
+        }
+    }
 }
 
 #[test]

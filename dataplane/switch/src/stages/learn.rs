@@ -1,12 +1,15 @@
 //! Notes where each source address is. Never drops: what can't be learned is flooded, and counted as not learned.
 //!
-//! An entry is written at most once a second, so nearly every frame's source needs no look at the FDB: that it is there, and fresh, is
-//! known from a table of the worker's own, of four bytes for each address, in which addresses that count up are neighbours.
+//! An entry that stays where it is is written at most once a second, so nearly every frame's source needs no look at the FDB: that it is
+//! there, and fresh, is known from a table of the worker's own, of four bytes for each address, in which addresses that count up are
+//! neighbours. When another worker sees an address at another place, the FDB gives the port that it was at a new epoch, and with it all
+//! that any worker knows of that port's addresses is void.
 
 use super::{Context, Live};
 use crate::burst::Burst;
 use crate::fdb::{Egress, Learned};
 use crate::mem;
+use crate::tables::PortTable;
 
 /// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
 /// memory is the kernel's to give when it is used: 4 MiB at most.
@@ -38,7 +41,8 @@ impl Seen {
     }
 }
 
-/// Makes what is in a source's place if it was learned where it is now, in this second, and was not taken out of the FDB since. That it is
+/// Makes what is in a source's place if it was learned where it is now, in this second, and neither moved nor was taken out of the FDB
+/// since. That it is
 /// there for another reason has a chance of one in 2^32, whatever addresses a peer chooses, and then the next second helps: sums of
 /// 32-bit words times secret factors are strongly universal in their upper halves (multilinear hashing).
 #[derive(Clone, Copy)]
@@ -50,7 +54,11 @@ pub(crate) struct Marker {
 impl Marker {
     pub(crate) fn new(cx: Context) -> Self {
         let [low, high, ingress, time] = cx.fdb.factors();
-        let now = u64::from(cx.now) | u64::from(cx.fdb.epoch()) << 16;
+        let from = match cx.tables.ports.get(cx.port as usize) {
+            Some(PortTable::Underlay) => Egress::tunnel(0),
+            _ => Egress::port(cx.port, 0),
+        };
+        let now = u64::from(cx.now) | u64::from(cx.fdb.epoch(from)) << 16;
         Marker { factors: [low, high, ingress], time: now.wrapping_mul(time) }
     }
 
@@ -70,7 +78,8 @@ pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> 
     for i in unseen.iter() {
         let (key, ingress) = (burst.meta.src[i], burst.meta.ingress[i]);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
-            Learned::Full => full += 1,
+            Learned::Full | Learned::Limited => full += 1,
+            Learned::Again => {}
             _ if ingress == Egress::NOWHERE => {}
             _ => seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress),
         }
