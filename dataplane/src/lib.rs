@@ -8,6 +8,7 @@ mod counters;
 mod numbers;
 mod publish;
 mod rotation;
+mod shares;
 mod worker;
 
 pub use counters::{MAX_PORTS, PortCounts};

@@ -15,6 +15,17 @@ const PARTS: usize = 8;
 /// But no more at a time, so that a busy port doesn't pay for however many quiet ones: from 128 on they wait longer instead.
 const MOST: usize = 16;
 
+/// What became of a poll.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Poll {
+    /// There was nothing.
+    Nothing,
+    /// There was something.
+    Something,
+    /// It was not this queue's turn, and nobody looked.
+    Waits,
+}
+
 /// Queues, those that are awake first.
 pub(crate) struct Rotation<Q> {
     queues: Vec<Slot<Q>>,
@@ -59,9 +70,9 @@ impl<Q> Rotation<Q> {
     }
 
     /// One round: `poll` says whether a queue had anything. `ahead` is told those that rest and may be polled in the next one. Whether any
-    /// had something.
+    /// had something or waits.
     #[inline(always)]
-    pub(crate) fn round(&mut self, mut poll: impl FnMut(&mut Q) -> bool, ahead: impl Fn(&Q)) -> bool {
+    pub(crate) fn round(&mut self, mut poll: impl FnMut(&mut Q) -> Poll, ahead: impl Fn(&Q)) -> bool {
         let resting = self.queues.len() - self.awake;
         let few = resting.div_ceil(PARTS).min(MOST);
         let share = match self.left {
@@ -74,15 +85,17 @@ impl<Q> Rotation<Q> {
         let mut at = 0;
         while at < self.awake {
             let slot = &mut self.queues[at];
-            if poll(&mut slot.queue) {
-                (slot.empty, self.busy) = (0, true);
-            } else {
-                slot.empty += 1;
-                if slot.empty >= REST {
-                    // The last one awake takes its place, and is polled there.
-                    self.awake -= 1;
-                    self.queues.swap(at, self.awake);
-                    continue;
+            match poll(&mut slot.queue) {
+                Poll::Something => (slot.empty, self.busy) = (0, true),
+                Poll::Waits => self.busy = true,
+                Poll::Nothing => {
+                    slot.empty += 1;
+                    if slot.empty >= REST {
+                        // The last one awake takes its place, and is polled there.
+                        self.awake -= 1;
+                        self.queues.swap(at, self.awake);
+                        continue;
+                    }
                 }
             }
             at += 1;
@@ -90,7 +103,7 @@ impl<Q> Rotation<Q> {
         for _ in 0..share {
             self.next = self.resting(self.next);
             let Some(slot) = self.queues.get_mut(self.next) else { break };
-            if poll(&mut slot.queue) {
+            if poll(&mut slot.queue) == Poll::Something {
                 self.busy = true;
                 self.wake(self.next);
             }
@@ -131,7 +144,7 @@ mod tests {
         for _ in 0..rounds {
             let poll = |&mut n: &mut usize| {
                 polls[n] += 1;
-                has(n)
+                if has(n) { Poll::Something } else { Poll::Nothing }
             };
             rotation.round(poll, |_| {});
         }
@@ -175,7 +188,7 @@ mod tests {
                 if n != 0 {
                     resting.push(n);
                 }
-                n == 0
+                if n == 0 { Poll::Something } else { Poll::Nothing }
             };
             rotation.round(poll, |&n| asked.borrow_mut().push(n));
             assert!(resting.is_empty() || round == 0 || resting == before, "{resting:?}, {before:?}");
@@ -190,6 +203,19 @@ mod tests {
         polls(&mut rotation, 1000, |n| n == 3);
         polls(&mut rotation, 32, |n| n == 3 || n == 7);
         assert_eq!(polls(&mut rotation, 100, |n| n == 3 || n == 7)[7], 100);
+    }
+
+    /// One whose turn it isn't has something or not, which nobody knows: it stays as it was, and is looked for again at once.
+    #[test]
+    fn one_that_waits_neither_wakes_nor_rests() {
+        let mut rotation = ten();
+        polls(&mut rotation, 1000, |n| n == 3);
+        for _ in 0..1000 {
+            let poll = |&mut n: &mut usize| if n == 3 || n == 7 { Poll::Waits } else { Poll::Nothing };
+            assert!(rotation.round(poll, |_| {}), "it is busy");
+        }
+        let now = polls(&mut rotation, 320, |n| n == 3);
+        assert!(now[3] == 320 && now[7] < 20, "{now:?}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
 use crate::counters::{Counters, PortCounters, QueueCounters};
-use crate::rotation::Rotation;
+use crate::rotation::{Poll, Rotation};
+use crate::shares::{FRAME, Pace, Shares};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::mem::{prefetch_read, ticks};
-use dray_switch::offload;
+use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{PortTable, Tables};
@@ -57,11 +58,12 @@ struct RxQueue {
     /// [`Rx::watched`]
     watched: *const u8,
     queue: Queue,
+    pace: Pace,
 }
 
 impl RxQueue {
     fn new(port: u16, head_len: usize, queue: Queue) -> RxQueue {
-        RxQueue { port, head_len, watched: queue.rx.watched(), queue }
+        RxQueue { port, head_len, watched: queue.rx.watched(), queue, pace: Pace::default() }
     }
 
     /// Asks the cache for what a poll that finds nothing looks at.
@@ -94,8 +96,14 @@ struct Hands {
     tx: Vec<Option<Box<dyn Tx>>>,
     pipeline: Pipeline,
     burst: Box<Burst>,
-    /// For pieces of frames on their way out.
-    scratch: Box<Burst>,
+}
+
+/// A burst that was run to completion.
+struct Done {
+    /// Frames received.
+    frames: usize,
+    /// What they cost, as [`Pace`] counts it.
+    work: u64,
 }
 
 /// Empty loops after which a worker offers its CPU to others, should there be any: on a CPU of its own it is back at once.
@@ -106,6 +114,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut queues: Rotation<RxQueue> = Rotation::default();
         let mut hands = Hands::default();
+        let mut shares = Shares::default();
         let mut idle = 0u32;
         // The clock is read after every burst, and after every round without any and the sleep that may follow it. What a round does
         // beside its bursts is the next burst's: a worker that always finds one has no time to spare.
@@ -115,19 +124,25 @@ impl Worker {
                 if self.obey(&mut queues, &mut hands) {
                     return;
                 }
+                queues.iter_mut().for_each(|q| shares.reach(q.port));
                 start = ticks();
             }
             let poll = |q: &mut RxQueue| {
-                let had = self.poll(q, &mut hands);
-                if had {
-                    let now = ticks();
-                    self.counters.worker.busy_ticks.add(now - start);
-                    q.queue.counters.ticks.add(now - start);
-                    start = now;
+                if shares.must_wait(q.port, q.queue.index) {
+                    return Poll::Waits;
                 }
-                had
+                let Some(Done { frames, work }) = self.poll(q, &mut hands) else { return Poll::Nothing };
+                let now = ticks();
+                let spent = now - start;
+                self.counters.worker.busy_ticks.add(spent);
+                q.queue.counters.ticks.add(spent);
+                shares.spend(q.port, spent);
+                q.pace.note(frames, work, now);
+                start = now;
+                Poll::Something
             };
             let busy = queues.round(poll, RxQueue::prefetch);
+            shares.end_round();
             self.counters.worker.loops.add(1);
             if busy {
                 idle = 0;
@@ -144,26 +159,28 @@ impl Worker {
         }
     }
 
-    /// Receives a burst and runs it to completion. Whether there was one.
+    /// Receives a burst and runs it to completion, if there is one.
     #[inline(always)]
-    fn poll(&self, q: &mut RxQueue, hands: &mut Hands) -> bool {
-        let Hands { tx, pipeline, burst, scratch } = hands;
+    fn poll(&self, q: &mut RxQueue, hands: &mut Hands) -> Option<Done> {
+        let Hands { tx, pipeline, burst } = hands;
         burst.clear();
         burst.set_head_len(q.head_len);
+        burst.set_most(q.pace.frames());
         pipeline.clock.begin();
         q.queue.rx.receive(burst);
         pipeline.clock.mark(Stage::Receive, burst.len());
         let refused = burst.drops.total();
         if burst.is_empty() && refused == 0 {
-            return false;
+            return None;
         }
         let counters = &self.counters.ports[q.port as usize];
         counters.rx_packets.add(burst.len() as u64 + refused as u64);
         counters.rx_bytes.add(burst.bytes());
 
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.clock.load(Relaxed), port: q.port };
-        let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch };
+        let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, work: 0 };
         let tally = pipeline.run(burst, cx, &mut out);
+        let work = out.work;
         q.queue.rx.release(burst);
         pipeline.clock.mark(Stage::Release, burst.len());
         pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
@@ -178,13 +195,13 @@ impl Worker {
         self.counters.worker.bursts.add(1);
         self.counters.worker.packets.add(burst.len() as u64);
         q.queue.counters.packets.add(burst.len() as u64);
-        true
+        Some(Done { frames: burst.len(), work })
     }
 
     /// Does what the control thread asks; true if that is to end.
     #[cold]
     fn obey(&mut self, queues: &mut Rotation<RxQueue>, hands: &mut Hands) -> bool {
-        let Hands { tx, burst, scratch, .. } = hands;
+        let Hands { tx, burst, .. } = hands;
         while let Ok(command) = self.commands.try_recv() {
             let mut reply = Reply::default();
             let mut stop = false;
@@ -219,7 +236,8 @@ impl Worker {
                     burst.clear();
                     burst.push_owned(frame);
                     self.counters.ports[port as usize].injected.add(1);
-                    Out { tx, counters: &self.counters.ports, punts: &self.punts, scratch }.send(port, burst, &[0]);
+                    let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, work: 0 };
+                    out.send(port, burst, &[0]);
                     continue;
                 }
                 Command::Stop => {
@@ -254,7 +272,8 @@ struct Out<'a> {
     tx: &'a mut [Option<Box<dyn Tx>>],
     counters: &'a [PortCounters],
     punts: &'a Sender<(u16, Punt)>,
-    scratch: &'a mut Burst,
+    /// What the frames cost, as [`Pace`] counts it.
+    work: u64,
 }
 
 impl Output for Out<'_> {
@@ -264,19 +283,26 @@ impl Output for Out<'_> {
         let mut drops = Drops::default();
         match self.tx.get_mut(port as usize) {
             Some(Some(tx)) => {
-                let sent = if burst.has_offloads() {
-                    let (sent, added) = offload::send(&mut **tx, burst, frames, self.scratch, &mut drops);
-                    counters.segments.add(added as u64);
-                    sent
-                } else {
-                    tx.send(burst, frames, &mut drops)
-                };
+                let sent = tx.send(burst, frames, &mut drops);
                 counters.tx_packets.add(sent.packets as u64);
                 counters.tx_bytes.add(sent.bytes);
+                self.work += sent.bytes + frames.len() as u64 * FRAME;
             }
             _ => drops.add(Drop::TxLinkDown, frames.len() as u32),
         }
         count_drops(counters, &mut drops);
+    }
+
+    fn accepts(&self, port: u16) -> Option<Accepts> {
+        self.tx.get(port as usize)?.as_ref().map(|tx| tx.accepts())
+    }
+
+    fn segmented(&mut self, port: u16, added: u32) {
+        self.counters[port as usize].segments.add(added.into());
+    }
+
+    fn refuse(&mut self, port: u16, reason: Drop) {
+        self.counters[port as usize].drops[reason as usize].add(1);
     }
 
     fn punt(&mut self, port: u16, punt: Punt) -> bool {
@@ -363,6 +389,41 @@ mod tests {
             assert!(begin.elapsed() < Duration::from_secs(30), "{seen:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Always has a frame, and takes its time to say so.
+    struct Always {
+        spin: Duration,
+    }
+
+    impl Rx for Always {
+        fn receive(&mut self, burst: &mut Burst) {
+            let begin = Instant::now();
+            while begin.elapsed() < self.spin {
+                std::hint::spin_loop();
+            }
+            burst.push_owned(vec![0; 60]);
+        }
+
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    /// A port whose bursts are long, on two queues, has no more of the worker than one whose bursts are short.
+    #[test]
+    fn a_port_with_long_bursts_leaves_others_their_share() {
+        let mut dataplane = two_ports("");
+        let always = |micros| Box::new(Always { spin: Duration::from_micros(micros) }) as Box<dyn Rx>;
+        let plain =
+            |dataplane: &Dataplane| (0..dataplane.workers()).map(|_| Box::new(Plain { room: 0 }) as _).collect();
+        dataplane.link_up("p0", vec![always(500), always(500)], plain(&dataplane), true);
+        dataplane.link_up("p1", vec![always(1)], plain(&dataplane), true);
+        let before = dataplane.worker_stats();
+        let ticks = || dataplane.worker_stats()[0].since(&before[0]).queues.iter().map(|q| q.ticks).collect::<Vec<_>>();
+        let second = 1e9 * dataplane.ticks_per_ns();
+        let ticks = wait_for(ticks, |ticks| ticks.iter().sum::<u64>() as f64 > second);
+        let all: u64 = ticks.iter().sum();
+        let shares: Vec<u64> = ticks.iter().map(|n| n * 100 / all).collect();
+        let [15..=35, 15..=35, 40..=60] = shares[..] else { panic!("{shares:?}: a quarter, a quarter, and half") };
     }
 
     #[test]

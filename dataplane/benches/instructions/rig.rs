@@ -4,10 +4,11 @@ use dray_config::{Mac, Memif, Role, SocketName, VhostUser};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb, key};
+use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, PortTable, Tables};
-use dray_switch::{Drops, Rx, Tx};
+use dray_switch::{Drop, Drops, Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
 use dray_vhost::{Event, vhost_user};
@@ -123,6 +124,14 @@ impl Output for Out {
         self.0[port as usize].send(burst, frames, &mut drops);
         assert_eq!(drops.total(), 0, "nothing is dropped on the way out");
     }
+
+    fn accepts(&self, _: u16) -> Option<Accepts> {
+        None
+    }
+
+    fn segmented(&mut self, _: u16, _: u32) {}
+
+    fn refuse(&mut self, _: u16, _: Drop) {}
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
         false

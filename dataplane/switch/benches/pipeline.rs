@@ -7,9 +7,11 @@
 
 #![allow(missing_docs)]
 
+use dray_switch::Drop;
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb};
+use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
@@ -29,6 +31,14 @@ impl Output for Sink {
         }
         black_box(&mut self.0);
     }
+
+    fn accepts(&self, _: u16) -> Option<Accepts> {
+        None
+    }
+
+    fn segmented(&mut self, _: u16, _: u32) {}
+
+    fn refuse(&mut self, _: u16, _: Drop) {}
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
         false

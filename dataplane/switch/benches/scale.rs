@@ -9,8 +9,10 @@
 #![allow(missing_docs)]
 
 use dray_config::Mac;
+use dray_switch::Drop;
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::fdb::{Egress, Fdb, key};
+use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
@@ -39,6 +41,14 @@ impl Output for Sink {
         self.frames += frames.len() as u64;
         black_box(&mut self.head);
     }
+
+    fn accepts(&self, _: u16) -> Option<Accepts> {
+        None
+    }
+
+    fn segmented(&mut self, _: u16, _: u32) {}
+
+    fn refuse(&mut self, _: u16, _: Drop) {}
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
         false

@@ -37,6 +37,12 @@ pub const CHAIN_MAX: usize = 63;
 /// Frames of a burst with the copies that flooding makes of them when a copy needs its own head.
 pub const FRAMES: usize = 2 * BURST;
 
+/// Frames that flooding may add to a burst, and segmentation, those for each receiver counted. That takes some 0.3 ms, and so long others
+/// may have to wait for a burst. It is enough to flood a burst to 128 members; for the longest frame in the smallest pieces to eight
+/// receivers; and for a burst of the longest frames to one in pieces of 536 bytes, the least that every host takes (RFC 9293, section
+/// 3.7.1). A port whose bursts are long has shorter ones from then on, so that where it is not enough little is lost.
+pub const ADDED_MAX: u32 = 8192;
+
 /// One frame: head, body and what the stages have found out about it.
 #[repr(C, align(64))]
 #[derive(Clone)]
@@ -207,6 +213,10 @@ pub struct Burst {
     head_len: usize,
     /// Whether any frame has something pending.
     offloads: bool,
+    /// Pieces that left in place of frames of this burst, those for each receiver counted.
+    pub(crate) pieces: u32,
+    /// How many frames are taken at most.
+    most: usize,
     /// Frames of this burst given up so far, by reason: the receiving port's.
     pub drops: Drops,
 }
@@ -232,6 +242,8 @@ impl Default for Burst {
             owned: Vec::new(),
             head_len: HEAD,
             offloads: false,
+            pieces: 0,
+            most: BURST,
             drops: Drops::default(),
         }
     }
@@ -253,6 +265,7 @@ impl Burst {
     #[cold]
     fn clear_extras(&mut self) {
         self.offloads = false;
+        self.pieces = 0;
         self.chain.clear();
         for frame in &mut self.frames.0 {
             (frame.pending, frame.more) = (Pending::NONE, (0, 0));
@@ -318,7 +331,14 @@ impl Burst {
     /// How many more frames can be received.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        BURST - self.n
+        self.most - self.n
+    }
+
+    /// Says how many frames may be received, up to [`BURST`], before there are any.
+    #[inline(always)]
+    pub fn set_most(&mut self, frames: usize) {
+        debug_assert!(self.n == 0 && (1..=BURST).contains(&frames));
+        self.most = frames;
     }
 
     /// Frame `i` of the burst or of its copies.

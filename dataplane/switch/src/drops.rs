@@ -72,6 +72,8 @@ drops! {
     FloodLinkLocal = "flood.link_local";
     /// A flooded frame had nobody to go to.
     FloodNoTarget = "flood.no_target";
+    /// Flooding had made 8,192 copies of the frames before it in its burst, or of long ones fewer: one sender must not hold up all others.
+    FloodTooManyCopies = "flood.too_many_copies";
     /// The egress port has no peer.
     TxLinkDown = "tx.link_down";
     /// The receiver's ring had no free slot.
@@ -82,6 +84,9 @@ drops! {
     TxBadDescriptor = "tx.bad_descriptor";
     /// No mbuf was left for the frame.
     TxNoBuffer = "tx.no_buffer";
+    /// The frame was to be segmented for this receiver, and with it there would have been more than 8,192 segments in its burst, those
+    /// for each receiver counted: one sender must not hold up all others.
+    TxTooManyPieces = "tx.too_many_pieces";
 }
 
 impl Drop {

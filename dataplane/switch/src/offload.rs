@@ -1,16 +1,15 @@
 //! What a sender may leave undone because a NIC would do it: the transport checksum, and cutting one large frame into many
 //! (virtio 1.2, section 5.1.6.2). A receiver that takes it so gets it as it is ([`crate::Tx::accepts`]); for any other it is done
 //! here, on the way out: a checksum in the frame itself, whose other receivers it suits as well; pieces with heads of their own,
-//! whose bodies are slices of the frame's, so that the payload is still copied once.
+//! whose bodies are slices of the frame's, so that the payload is still copied once. Pieces are made once for all receivers.
 //!
 //! What is asked for must be in the head, the first [`HEAD_MAX`](crate::burst::HEAD_MAX) bytes: a checksum field beyond is refused,
 //! and so is segmentation of a frame with longer headers.
 
-use crate::burst::{BURST, Burst, Frame, HEADROOM};
+use crate::burst::{Burst, Frame, HEADROOM};
 use crate::mem::{self, Segment};
 use crate::tables::OUTER;
 use crate::wire::{self, ETH, TAG, be16, be32};
-use crate::{Drops, Sent, Tx};
 
 /// Into how many pieces a frame may be cut; a request for more is refused. One frame must not hold up a worker, nor fill a ring of
 /// ordinary size by itself. It allows 64 bytes a piece whatever the frame's length; Linux sends no segments below 48.
@@ -223,70 +222,38 @@ impl Accepts {
     }
 }
 
-/// Sends the frames of `burst` named by `frames` through `tx` in this order, and does before what `tx` doesn't take. What is in
-/// VXLAN is never left undone: receivers look for it behind the outer headers. `scratch` is for the pieces and empty, before and
-/// after. What was sent, and how many frames segmentation added: `packets + drops = frames.len() + added`.
-#[cold]
-#[inline(never)]
-pub fn send(tx: &mut dyn Tx, burst: &mut Burst, frames: &[u16], scratch: &mut Burst, drops: &mut Drops) -> (Sent, u32) {
-    let accepts = tx.accepts();
-    let mut out = Out { tx, drops, sent: Sent::default() };
-    let mut added = 0;
-    // Frames from here on up to the current one go as they are, but have not gone yet.
-    let mut whole = 0;
-    for (at, &i) in frames.iter().enumerate() {
-        let frame = burst.frame(i);
-        match frame.offload() {
-            None => {}
-            Some(offload) if accepts.takes(offload) && !is_encapsulated(frame) => {}
-            Some(Offload { gso: Gso::None, .. }) => complete(burst, i),
-            Some(_) => {
-                out.send(burst, &frames[whole..at]);
-                whole = at + 1;
-                added += cut(burst, i, scratch, &mut out) - 1;
-            }
-        }
-    }
-    out.send(burst, &frames[whole..]);
-    (out.sent, added)
+/// Whether a receiver that takes `accepts` gets `frame` as it is. What is in VXLAN is never left undone: receivers look for it behind
+/// the outer headers.
+pub(crate) fn goes_whole(frame: &Frame, accepts: Accepts) -> bool {
+    frame.offload().is_none_or(|offload| accepts.takes(offload) && !is_encapsulated(frame))
 }
 
-/// Where [`send`] sends.
-struct Out<'a> {
-    tx: &'a mut dyn Tx,
-    drops: &'a mut Drops,
-    sent: Sent,
+/// Whether `frame` is to be cut for receivers that don't take it as it is.
+pub(crate) fn is_long(frame: &Frame) -> bool {
+    frame.pending.gso != Gso::None
 }
 
-impl Out<'_> {
-    fn send(&mut self, burst: &mut Burst, frames: &[u16]) {
-        if !frames.is_empty() {
-            let sent = self.tx.send(burst, frames, self.drops);
-            self.sent.packets += sent.packets;
-            self.sent.bytes += sent.bytes;
-        }
-    }
-
-    /// Sends all of `scratch` and empties it.
-    fn flush(&mut self, scratch: &mut Burst) {
-        let all: [u16; BURST] = std::array::from_fn(|i| i as u16);
-        self.send(scratch, &all[..scratch.len()]);
-        scratch.clear();
-    }
+/// Into how many pieces `frame` is cut.
+pub(crate) fn pieces(frame: &Frame) -> u32 {
+    let headers = payload_at(frame) - frame.start as usize;
+    (frame.len() - headers).div_ceil(frame.pending.gso_size as usize) as u32
 }
 
-/// Sends frame `i` in pieces. How many.
-fn cut(burst: &Burst, i: u16, scratch: &mut Burst, out: &mut Out) -> u32 {
+/// Cuts frame `i` into pieces, which `send` gets in `scratch`, up to [`BURST`] at a time. That is empty before and after.
+pub(crate) fn cut(burst: &Burst, i: u16, scratch: &mut Burst, mut send: impl FnMut(&mut Burst)) {
     let frame = burst.frame(i);
     let at = payload_at(frame);
     let mut left = frame.len() - (at - frame.start as usize);
     let mut head = &frame.bytes[at..frame.end as usize];
     let mut body = burst.segments(frame);
     let mut segment = Segment::EMPTY;
-    let mut pieces = 0;
-    while left != 0 {
-        if scratch.room() == 0 {
-            out.flush(scratch);
+    for n in 0.. {
+        if left == 0 || scratch.room() == 0 {
+            send(scratch);
+            scratch.clear();
+        }
+        if left == 0 {
+            return;
         }
         let mut want = left.min(frame.pending.gso_size as usize);
         left -= want;
@@ -303,11 +270,8 @@ fn cut(burst: &Burst, i: u16, scratch: &mut Burst, out: &mut Out) -> u32 {
             want -= part.len() as usize;
             segment = rest;
         }
-        rewrite(scratch, frame.pending, pieces, left == 0);
-        pieces += 1;
+        rewrite(scratch, frame.pending, n, left == 0);
     }
-    out.flush(scratch);
-    pieces
 }
 
 /// Makes the headers of the frame pushed last those of piece number `n`, counted from 0, of a frame with `pending`: lengths,

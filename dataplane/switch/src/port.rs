@@ -1,7 +1,7 @@
 //! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave.
 
 use crate::offload::Accepts;
-use crate::{Burst, Drops};
+use crate::{Burst, Drop, Drops};
 use std::net::Ipv4Addr;
 
 /// One receive queue, owned by one worker. One dynamic call a burst.
@@ -47,6 +47,16 @@ pub trait Tx: Send {
 pub trait Output {
     /// Sends the frames of `burst` named by `frames` through `port`.
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]);
+
+    /// What `port` can be given undone; `None` if nobody is there, so that whatever it is given is dropped. Asked only for bursts that
+    /// have such frames.
+    fn accepts(&self, port: u16) -> Option<Accepts>;
+
+    /// Counts `added` frames that segmentation adds to those that leave through `port`.
+    fn segmented(&mut self, port: u16, added: u32);
+
+    /// Counts a frame that was to leave through `port` and can't be sent.
+    fn refuse(&mut self, port: u16, reason: Drop);
 
     /// Hands something to the control thread. False if it has too much to do already.
     fn punt(&mut self, port: u16, punt: Punt) -> bool;

@@ -4,7 +4,7 @@
 use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_MAX, HEAD_UNDERLAY};
 use crate::fdb::{Egress, Fdb};
 use crate::offload::tests::*;
-use crate::offload::{self, Accepts, Gso, Offload};
+use crate::offload::{Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};
 use crate::port::{Output, Punt};
 use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
@@ -30,17 +30,22 @@ struct Sink {
 impl Output for Sink {
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
         let mut tx = Port::new(self.accepts.get(&port).copied().unwrap_or_default());
-        let mut drops = Drops::default();
-        let sent = if burst.has_offloads() {
-            let (sent, added) = offload::send(&mut tx, burst, frames, &mut Burst::default(), &mut drops);
-            self.segments += added;
-            sent
-        } else {
-            tx.send(burst, frames, &mut drops)
-        };
+        let sent = tx.send(burst, frames, &mut Drops::default());
         assert_eq!(sent.packets as usize, tx.sent.len());
         self.undone.extend(tx.sent.iter().filter_map(|(_, undone)| undone.map(|undone| (port, undone))));
         self.sent.extend(tx.sent.into_iter().map(|(bytes, _)| (port, bytes)));
+    }
+
+    fn accepts(&self, port: u16) -> Option<Accepts> {
+        Some(self.accepts.get(&port).copied().unwrap_or_default())
+    }
+
+    fn segmented(&mut self, _: u16, added: u32) {
+        self.segments += added;
+    }
+
+    fn refuse(&mut self, port: u16, reason: Drop) {
+        panic!("port {port}: {reason:?}");
     }
 
     fn punt(&mut self, _: u16, punt: Punt) -> bool {
@@ -357,6 +362,24 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
         assert_eq!(got, want, "port {port} gets all, in order");
     }
     assert_eq!(s.tally.copies, 99 * BURST as u32);
+}
+
+/// Whatever a bridge's size, a burst makes a bounded number of copies; of long frames fewer.
+#[test]
+fn flooding_more_copies_than_a_burst_may_make() {
+    for (members, len, whole) in [(1000, 60, 9), (1000, 1500, 5), (129, 60, 64), (129, 1500, 32), (1000, 9000, 1)] {
+        let flood = (0..members).map(|p| Egress::port(p, 0)).collect();
+        let mut s = Switch::new(Tables {
+            ports: vec![PortTable::Access(1); members as usize],
+            bridges: vec![BridgeTable::default(), BridgeTable { flood }],
+            overlay: None,
+        });
+        let sent = s.run(0, (0..BURST).map(|n| frame(ALL, [2, 0, 0, 0, 1, n as u8], len)).collect());
+        assert_eq!(sent.len(), (members as usize - 1) * whole, "{members} members, {len} bytes");
+        let refused = (BURST - whole) as u32;
+        assert_eq!(s.drops.iter().map(|(_, n)| n).sum::<u32>(), refused);
+        assert!(s.drops.iter().all(|(reason, _)| *reason == Drop::FloodTooManyCopies), "{:?}", s.drops);
+    }
 }
 
 const VTEP_MAC: Mac = Mac([2, 0x99, 0, 0, 0, 1]);

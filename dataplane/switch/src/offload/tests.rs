@@ -2,8 +2,11 @@
 //! complete.
 
 use super::*;
-use crate::burst::{FRAME_MAX, GSO_MAX, HEAD_MAX};
+use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
 use crate::mem::to_vec;
+use crate::port::{Output, Punt};
+use crate::stages::egress::Lists;
+use crate::{Drops, Sent, Tx};
 
 /// UDP over IPv4 with an odd payload; in the checksum field the sum of the pseudo-header.
 #[rustfmt::skip]
@@ -218,12 +221,14 @@ const NOTHING: Accepts = Accepts { csum: false, tso4: false, tso6: false, ecn: f
 pub(crate) struct Port {
     pub(crate) accepts: Accepts,
     pub(crate) sent: Vec<(Vec<u8>, Option<Offload>)>,
+    /// Where the heads of these were.
+    heads: Vec<usize>,
     pub(crate) room: usize,
 }
 
 impl Port {
     pub(crate) fn new(accepts: Accepts) -> Port {
-        Port { accepts, sent: Vec::new(), room: usize::MAX }
+        Port { accepts, sent: Vec::new(), heads: Vec::new(), room: usize::MAX }
     }
 
     fn frames(&self) -> Vec<&[u8]> {
@@ -242,6 +247,7 @@ impl Tx for Port {
             }
             let frame = burst.frame(i);
             self.sent.push((to_vec(burst, frame), frame.offload()));
+            self.heads.push(frame.head().as_ptr() as usize);
             sent.packets += 1;
             sent.bytes += frame.len() as u64;
         }
@@ -279,12 +285,55 @@ fn send_one(port: &mut Port, bytes: &'static [u8], offload: Offload, head: usize
     let mut burst = Burst::default();
     push(&mut burst, bytes, head, lengths);
     assert!(burst.set_offload(offload), "{offload:?}");
-    let (mut scratch, mut drops) = (Burst::default(), Drops::default());
-    let (sent, added) = send(port, &mut burst, &[0], &mut scratch, &mut drops);
+    let (sent, added, drops) = send(&mut [port], &mut burst, &[0]);
     assert_eq!(sent.packets + drops.total(), 1 + added);
     assert_eq!(sent.bytes, port.sent.iter().map(|(bytes, _)| bytes.len() as u64).sum::<u64>());
-    assert!(scratch.is_empty() && !scratch.has_offloads());
     added
+}
+
+/// Sends these frames of `burst` to all `ports`. What was sent, how many frames segmentation added, and what was dropped.
+fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, Drops) {
+    let mut lists = Lists::default();
+    lists.reach(ports.len());
+    for port in 0..ports.len() as u16 {
+        frames.iter().for_each(|&i| lists.push(port, i));
+    }
+    let mut out = Ports { ports, sent: Sent::default(), drops: Drops::default(), added: 0 };
+    lists.flush(burst, &mut out);
+    assert_eq!(lists.switched as usize, out.ports.len() * frames.len());
+    (out.sent, out.added, out.drops)
+}
+
+/// Ports by number, and what they were given.
+struct Ports<'a, 'b> {
+    ports: &'a mut [&'b mut Port],
+    sent: Sent,
+    drops: Drops,
+    added: u32,
+}
+
+impl Output for Ports<'_, '_> {
+    fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
+        let sent = self.ports[port as usize].send(burst, frames, &mut self.drops);
+        self.sent.packets += sent.packets;
+        self.sent.bytes += sent.bytes;
+    }
+
+    fn accepts(&self, port: u16) -> Option<Accepts> {
+        Some(self.ports[port as usize].accepts)
+    }
+
+    fn segmented(&mut self, _: u16, added: u32) {
+        self.added += added;
+    }
+
+    fn refuse(&mut self, _: u16, reason: crate::Drop) {
+        self.drops.add(reason, 1);
+    }
+
+    fn punt(&mut self, _: u16, _: Punt) -> bool {
+        false
+    }
 }
 
 /// The one's-complement sum of 16-bit words, a word at a time.
@@ -405,24 +454,77 @@ fn order_is_kept_and_what_is_shared_is_completed_once() {
         push(&mut burst, frame, HEAD_MAX, &[9999]);
         assert!(offload.is_none_or(|offload| burst.set_offload(offload)));
     }
-    let frames = [5, 0, 1, 2, 3, 4];
-    let (mut scratch, mut drops) = (Burst::default(), Drops::default());
+    let frames = [0, 1, 2, 3, 4, 5];
     let mut port = Port::new(Accepts { csum: true, uso6: true, ..NOTHING });
-    let (sent, added) = send(&mut port, &mut burst, &frames, &mut scratch, &mut drops);
-    let expected = [TSO6_0, UDP4_DONE, TSO4_0, TSO4_1, TSO4_2, UDP4, USO6, USO4_0, USO4_1, USO4_2];
-    assert_eq!(port.frames(), expected);
+    let (sent, added, drops) = send(&mut [&mut port], &mut burst, &frames);
     assert_eq!((sent.packets, added, drops.total()), (10, 4, 0));
+    let expected = [UDP4_DONE, TSO4_0, TSO4_1, TSO4_2, UDP4, USO6, USO4_0, USO4_1, USO4_2, TSO6_0];
+    assert_eq!(port.frames(), expected);
     // A frame is as good for the next port as it was for the first.
     for _ in 0..2 {
         let mut port = Port::new(NOTHING);
-        send(&mut port, &mut burst, &frames, &mut scratch, &mut drops);
-        let whole = [TSO6_0, UDP4_DONE, TSO4_0, TSO4_1, TSO4_2, UDP4_DONE];
-        assert_eq!(port.frames(), [&whole[..], &[USO6_0, USO6_1, USO4_0, USO4_1, USO4_2]].concat());
+        send(&mut [&mut port], &mut burst, &frames);
+        let whole = [UDP4_DONE, TSO4_0, TSO4_1, TSO4_2, UDP4_DONE];
+        assert_eq!(port.frames(), [&whole[..], &[USO6_0, USO6_1, USO4_0, USO4_1, USO4_2, TSO6_0]].concat());
     }
     // What doesn't fit is the port's to count.
     let mut port = Port { room: 4, ..Port::new(NOTHING) };
-    let (sent, added) = send(&mut port, &mut burst, &frames, &mut scratch, &mut drops);
+    let (sent, added, drops) = send(&mut [&mut port], &mut burst, &frames);
     assert_eq!((sent.packets, added, drops.total()), (4, 5, 7));
+}
+
+/// Each receiver gets all in order, in pieces or whole, whatever the others take; the pieces are made once.
+#[test]
+fn pieces_are_made_once_for_all_receivers() {
+    let mut burst = Burst::default();
+    for (frame, offload) in
+        [(TSO6_0, None), (TSO4, Some(ASK_TSO4)), (UDP4_DONE, None), (USO6, Some(ASK_USO6)), (TSO6_1, None)]
+    {
+        push(&mut burst, frame, HEAD_MAX, &[9999]);
+        assert!(offload.is_none_or(|offload| burst.set_offload(offload)));
+    }
+    let mut ports = [NOTHING, ALL, Accepts { uso6: true, csum: true, ..NOTHING }, NOTHING].map(Port::new);
+    send(&mut ports.each_mut(), &mut burst, &[0, 1, 2, 3, 4]);
+    let cut = [TSO6_0, TSO4_0, TSO4_1, TSO4_2, UDP4_DONE, USO6_0, USO6_1, TSO6_1];
+    assert_eq!(ports[0].frames(), cut);
+    assert_eq!(ports[1].frames(), [TSO6_0, TSO4, UDP4_DONE, USO6, TSO6_1]);
+    assert_eq!(ports[2].frames(), [TSO6_0, TSO4_0, TSO4_1, TSO4_2, UDP4_DONE, USO6, TSO6_1]);
+    assert_eq!(ports[3].frames(), cut);
+    // It is the same piece that both are given: the place that its head is in says so.
+    assert_eq!(ports[0].heads[1..4], ports[3].heads[1..4]);
+    assert_eq!(burst.pieces, 2 * (3 + 2) + 3);
+}
+
+/// However many frames, receivers and pieces there are: so many pieces, and what is refused has its reason.
+#[test]
+fn a_burst_makes_a_bounded_number_of_pieces() {
+    let frame = long(&TSO4[..54], 40 + 512);
+    for (gso_size, frames, receivers) in [(1, 1, 16), (1, 1, 17), (1, 64, 1), (8, 64, 2), (8, 64, 3), (512, 64, 40)] {
+        let mut burst = Burst::default();
+        for _ in 0..frames {
+            push(&mut burst, frame, HEAD_MAX, &[9999]);
+            assert!(burst.set_offload(Offload { gso_size, ..ASK_TSO4 }));
+        }
+        let mut ports: Vec<Port> = (0..receivers).map(|_| Port::new(NOTHING)).collect();
+        let mut ports: Vec<&mut Port> = ports.iter_mut().collect();
+        let all: Vec<u16> = (0..frames).collect();
+        let (sent, added, drops) = send(&mut ports, &mut burst, &all);
+        let pieces = 512 / u32::from(gso_size);
+        let wanted = u32::from(frames) * receivers;
+        let whole = wanted.min(ADDED_MAX / pieces);
+        assert_eq!((sent.packets, added), (whole * pieces, whole * (pieces - 1)));
+        let refused = drops.get(crate::Drop::TxTooManyPieces);
+        assert_eq!((refused, drops.total()), (wanted - whole, refused));
+    }
+    // The next burst begins anew.
+    let mut burst = Burst::default();
+    for _ in 0..3 {
+        burst.clear();
+        push(&mut burst, frame, HEAD_MAX, &[9999]);
+        assert!(burst.set_offload(Offload { gso_size: 1, ..ASK_TSO4 }));
+        let mut port = Port::new(NOTHING);
+        assert_eq!(send(&mut [&mut port], &mut burst, &[0]).0.packets, 512);
+    }
 }
 
 /// Headers of `TSO4` or another, and a payload that makes the IP packet `ip_len` bytes long.
@@ -554,7 +656,6 @@ fn any_request_is_refused_or_done() {
         (x >> 11) as usize % n
     };
     let mut burst = Burst::default();
-    let mut scratch = Burst::default();
     let (mut done, mut refused) = (0, 0);
     for _ in 0..100_000 {
         burst.clear();
@@ -583,8 +684,7 @@ fn any_request_is_refused_or_done() {
         }
         done += 1;
         let mut port = Port::new(NOTHING);
-        let mut drops = Drops::default();
-        let (sent, added) = send(&mut port, &mut burst, &[0], &mut scratch, &mut drops);
+        let (sent, added, _) = send(&mut [&mut port], &mut burst, &[0]);
         assert_eq!(sent.packets, 1 + added);
         assert!(added < PIECES_MAX as u32);
         if offload.gso == Gso::None {

@@ -1,7 +1,11 @@
 //! Frames by the port they leave through, so that every port is called once a burst.
+//!
+//! Drops: `tx.too_many_pieces`.
 
-use crate::burst::{BURST, Burst, FRAMES};
+use crate::burst::{ADDED_MAX, BURST, Burst, FRAMES};
+use crate::drops::Drop;
 use crate::fdb::Egress;
+use crate::offload::{self, Accepts};
 use crate::port::Output;
 use crate::stages::Live;
 
@@ -13,6 +17,12 @@ pub(crate) struct Lists {
     pub(crate) switched: u32,
     /// The numbers of one port's frames.
     numbers: [u16; FRAMES],
+    /// For pieces of frames on their way out; empty.
+    scratch: Box<Burst>,
+    /// Ports that get frames of a burst to which something is left to be done, and what they take undone.
+    ports: Vec<(u16, Accepts)>,
+    /// Those that get a frame in pieces.
+    receivers: Vec<u16>,
 }
 
 /// A bit for each frame, and for each copy.
@@ -31,7 +41,15 @@ const ALL: [u16; BURST] = {
 
 impl Default for Lists {
     fn default() -> Self {
-        Lists { lists: Vec::new(), touched: Vec::new(), switched: 0, numbers: [0; FRAMES] }
+        Lists {
+            lists: Vec::new(),
+            touched: Vec::new(),
+            switched: 0,
+            numbers: [0; FRAMES],
+            scratch: Box::default(),
+            ports: Vec::new(),
+            receivers: Vec::new(),
+        }
     }
 }
 
@@ -70,24 +88,99 @@ impl Lists {
     /// Sends everything.
     #[inline]
     pub(crate) fn flush(&mut self, burst: &mut Burst, out: &mut impl Output) {
+        if burst.has_offloads() {
+            self.finish(burst, out);
+        }
         for port in self.touched.drain(..) {
             let list = std::mem::take(&mut self.lists[port as usize]);
-            let frames = match list {
-                // All from the first to some other.
-                [frames, 0] if frames & frames.wrapping_add(1) == 0 => &ALL[..frames.trailing_ones() as usize],
-                _ => {
-                    let mut n = 0;
-                    for (word, first) in list.into_iter().zip((0..).step_by(BURST)) {
-                        for i in Live(word).iter() {
-                            self.numbers[n % FRAMES] = first + i;
-                            n += 1;
-                        }
-                    }
-                    &self.numbers[..n]
-                }
-            };
-            self.switched += frames.len() as u32;
-            out.send(port, burst, frames);
+            self.switched += send(port, list, burst, &mut self.numbers, out);
         }
     }
+
+    /// Does what was left to be done to frames whose receivers don't. Those that are cut leave here, each after whatever goes to the
+    /// same port before it; the others stay in the lists.
+    #[cold]
+    #[inline(never)]
+    fn finish(&mut self, burst: &mut Burst, out: &mut impl Output) {
+        let mut ports = std::mem::take(&mut self.ports);
+        ports.extend(self.touched.iter().filter_map(|&port| Some((port, out.accepts(port)?))));
+        for i in 0..FRAMES as u16 {
+            let frame = burst.frame(i);
+            if frame.offload().is_none() {
+                continue;
+            }
+            let (word, bit) = (i as usize / BURST, 1 << (i as usize % BURST));
+            let needs = |&(port, accepts): &(u16, Accepts)| {
+                self.lists[port as usize][word] & bit != 0 && !offload::goes_whole(frame, accepts)
+            };
+            if !offload::is_long(frame) {
+                if ports.iter().any(needs) {
+                    offload::complete(burst, i);
+                }
+                continue;
+            }
+            let mut receivers = std::mem::take(&mut self.receivers);
+            receivers.extend(ports.iter().filter(|port| needs(port)).map(|&(port, _)| port));
+            if !receivers.is_empty() {
+                self.cut(burst, i, &receivers, out);
+            }
+            receivers.clear();
+            self.receivers = receivers;
+        }
+        ports.clear();
+        self.ports = ports;
+    }
+
+    /// Sends frame `i` in pieces to all `receivers`, as far as that is not too many.
+    fn cut(&mut self, burst: &mut Burst, i: u16, receivers: &[u16], out: &mut impl Output) {
+        let pieces = offload::pieces(burst.frame(i));
+        let room = (ADDED_MAX.saturating_sub(burst.pieces) / pieces) as usize;
+        let (receivers, refused) = receivers.split_at(receivers.len().min(room));
+        burst.pieces += pieces * receivers.len() as u32;
+        for &port in receivers.iter().chain(refused) {
+            let list = &mut self.lists[port as usize];
+            let first = before(*list, i);
+            list.iter_mut().zip(before([u64::MAX; 2], i + 1)).for_each(|(word, gone)| *word &= !gone);
+            self.switched += 1 + send(port, first, burst, &mut self.numbers, out);
+        }
+        receivers.iter().for_each(|&port| out.segmented(port, pieces - 1));
+        refused.iter().for_each(|&port| out.refuse(port, Drop::TxTooManyPieces));
+        if !receivers.is_empty() {
+            offload::cut(burst, i, &mut self.scratch, |scratch| {
+                receivers.iter().for_each(|&port| out.send(port, scratch, &ALL[..scratch.len()]));
+            });
+        }
+    }
+}
+
+/// Those of `list` whose number is less than `i`.
+fn before(list: List, i: u16) -> List {
+    let below = |first: u16| match i.saturating_sub(first) {
+        n @ 0..64 => (1 << n) - 1,
+        _ => u64::MAX,
+    };
+    [list[0] & below(0), list[1] & below(BURST as u16)]
+}
+
+/// Sends the frames in `list`, if there are any, through `port`. How many.
+#[inline(always)]
+fn send(port: u16, list: List, burst: &mut Burst, numbers: &mut [u16; FRAMES], out: &mut impl Output) -> u32 {
+    let frames = match list {
+        // All from the first to some other.
+        [frames, 0] if frames & frames.wrapping_add(1) == 0 => &ALL[..frames.trailing_ones() as usize],
+        _ => {
+            let mut n = 0;
+            for (word, first) in list.into_iter().zip((0..).step_by(BURST)) {
+                for i in Live(word).iter() {
+                    numbers[n % FRAMES] = first + i;
+                    n += 1;
+                }
+            }
+            &numbers[..n]
+        }
+    };
+    if !frames.is_empty() {
+        out.send(port, burst, frames);
+    }
+    frames.len() as u32
 }

@@ -1,10 +1,10 @@
 //! One copy for everybody in the bridge: broadcast, multicast and what isn't known. Never back to where it came from,
 //! and never from a tunnel to a tunnel (split horizon: every VTEP is asked by the first one itself).
 //!
-//! Drops: `flood.no_target`, `flood.link_local`.
+//! Drops: `flood.no_target`, `flood.link_local`, `flood.too_many_copies`.
 
 use super::{Context, Live, egress::Lists, encap, vlan};
-use crate::burst::Burst;
+use crate::burst::{ADDED_MAX, Burst};
 use crate::drops::Drop;
 use crate::port::Output;
 
@@ -12,13 +12,20 @@ const MAC: u64 = (1 << 48) - 1;
 /// 01:80:c2:00:00:00 to :0f stay on their link (IEEE 802.1Q, table 8-1).
 const LINK_LOCAL: u64 = 0x0180_c200_0000;
 
+/// A copy counts once more for so many bytes, which take as long to write.
+const LONG: usize = 1024;
+
 /// How many copies were made beyond the frames themselves.
 pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
-    let mut copies = 0;
+    let (mut copies, mut cost) = (0, 0);
     for i in live.iter() {
         let (ingress, priority) = (burst.meta.ingress[i], burst.meta.priority[i]);
         if burst.meta.dst[i] & MAC & !0xf == LINK_LOCAL {
             burst.drops.add(Drop::FloodLinkLocal, 1);
+            continue;
+        }
+        if cost >= ADDED_MAX {
+            burst.drops.add(Drop::FloodTooManyCopies, 1);
             continue;
         }
         let mut targets = 0;
@@ -44,6 +51,7 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
                 lists.push(to.index(), copy);
             }
         }
+        cost += targets * (1 + burst.frame(i).len() / LONG) as u32;
         match targets {
             0 => burst.drops.add(Drop::FloodNoTarget, 1),
             n => copies += n - 1,
