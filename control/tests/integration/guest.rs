@@ -78,10 +78,7 @@ impl Guest {
     }
 
     fn launch(test: &Test, name: &str, number: u8, device: Device, more: &[&str]) -> Guest {
-        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
-        assert!(files.join("initramfs").exists(), "there is nothing to boot: run .ci/guest");
         let path = |what: &str| test.path(&format!("{name}.{what}"));
-        let (shell, monitor, console) = (path("shell"), path("monitor"), path("console"));
         let role = match device.dray {
             Role::Client => "server=on,wait=off",
             Role::Server => "reconnect=1",
@@ -97,16 +94,28 @@ impl Guest {
         }
         let addresses = format!("address={}/24 address6={}/64", Self::address(number), Self::address6(number));
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-accel", "tcg", "-smp", &queues.to_string(), "-m", "256", "-nodefaults", "-display", "none"]);
+        command.args(["-smp", &queues.to_string(), "-m", "256"]);
         command.args(["-object", "memory-backend-memfd,id=memory,size=256M,share=on", "-numa", "node,memdev=memory"]);
+        command.args(["-chardev", &format!("socket,id=dray,path={},{role}", path("sock").display())]);
+        command.args(["-netdev", &format!("vhost-user,id=net,chardev=dray,queues={queues}"), "-device", &nic]);
+        command.args(more);
+        Self::boot(test, name, command, "", &addresses)
+    }
+
+    /// Boots what `.ci/guest` has put into a folder. `command` is a QEMU with the guest's own devices; the kernel gets these
+    /// parameters beside those of every guest. Returns when QEMU's devices are there, not yet the guest.
+    pub fn boot(test: &Test, name: &str, mut command: Command, folder: &str, parameters: &str) -> Guest {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest").join(folder);
+        assert!(files.join("initramfs").exists(), "there is nothing to boot: run .ci/guest");
+        let path = |what: &str| test.path(&format!("{name}.{what}"));
+        let (shell, monitor, console) = (path("shell"), path("monitor"), path("console"));
+        command.args(["-accel", "tcg", "-nodefaults", "-display", "none"]);
         command.arg("-kernel").arg(files.join("vmlinuz")).arg("-initrd").arg(files.join("initramfs"));
-        command.args(["-append", &format!("console=ttyS0 quiet {addresses}")]);
+        command.args(["-append", &format!("console=ttyS0 quiet {parameters}")]);
         command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-serial", &format!("unix:{},server=on,wait=off", shell.display())]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]);
-        command.args(["-chardev", &format!("socket,id=dray,path={},{role}", path("sock").display())]);
-        command.args(["-netdev", &format!("vhost-user,id=net,chardev=dray,queues={queues}"), "-device", &nic]);
-        command.args(more).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         let mut process = Process::start(command);
         let mut connect = |path: &Path| {
             let stream = wait_for("QEMU to listen", || {
@@ -119,13 +128,14 @@ impl Guest {
         };
         let (shell, monitor) = (connect(&shell), connect(&monitor));
         let mut guest = Guest { process, name: name.into(), shell, commands: 0, monitor, console };
-        // It greets once its devices are there, which takes Dray.
+        // It greets once its devices are there, which may take Dray.
         guest.message();
         guest.monitor("qmp_capabilities", json!({}));
         guest
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until the guest is at its shell's prompt.
+    pub fn wait_ready(&mut self) {
         while self.line() != "ready" {}
     }
 

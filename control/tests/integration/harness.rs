@@ -337,21 +337,11 @@ impl Drayd {
     pub fn conserved(&self) {
         let begin = Instant::now();
         loop {
-            let s = self.status();
-            let came = s.received + s.originated + s.flood_copies + s.segments;
-            let went = s.sent + s.consumed + s.dropped;
-            let ports = self.ports();
-            let of_ports = |count: fn(&PortInfo) -> u64| ports.iter().map(count).sum::<u64>();
-            let sums = (of_ports(|p| p.rx_packets), of_ports(|p| p.tx_packets), of_ports(|p| p.drops.values().sum()));
-            // Ports that were deleted stay in the status' totals.
-            let sums_fit = sums.0 <= s.received && sums.1 <= s.sent && sums.2 <= s.dropped;
-            if came == went && sums_fit {
+            let (s, ports) = (self.status(), self.ports());
+            if is_conserved(&s, &ports) {
                 return;
             }
-            assert!(
-                begin.elapsed() < Duration::from_secs(5),
-                "not conserved: {came} came, {went} went\n{s:#?}\n{ports:#?}"
-            );
+            assert!(begin.elapsed() < Duration::from_secs(5), "not conserved\n{s:#?}\n{ports:#?}");
             sleep(Duration::from_millis(50));
         }
     }
@@ -407,6 +397,16 @@ fn with_control(config: &str) -> String {
     } else {
         format!("{config}\n[control]\nsocket = \"DIR/dray.sock\"\n")
     }
+}
+
+/// Whether every packet is accounted for.
+pub fn is_conserved(s: &Status, ports: &[PortInfo]) -> bool {
+    let came = s.received + s.originated + s.flood_copies + s.segments;
+    let went = s.sent + s.consumed + s.dropped;
+    let of_ports = |count: fn(&PortInfo) -> u64| ports.iter().map(count).sum::<u64>();
+    let sums = (of_ports(|p| p.rx_packets), of_ports(|p| p.tx_packets), of_ports(|p| p.drops.values().sum()));
+    // Ports that were deleted stay in the status' totals.
+    came == went && sums.0 <= s.received && sums.1 <= s.sent && sums.2 <= s.dropped
 }
 
 /// A dpdk-testpmd.

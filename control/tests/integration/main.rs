@@ -10,6 +10,7 @@ mod fdb;
 mod guest;
 mod harness;
 mod overlay;
+mod pci;
 mod reconfigure;
 mod refuse;
 mod survive;

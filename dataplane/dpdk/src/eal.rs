@@ -20,8 +20,9 @@ use std::{fs, io, mem};
 /// Free hugepages from which they are used, bytes: enough for a port with 1500-byte frames.
 const HUGEPAGES_MIN: u64 = 64 << 20;
 
-/// Memory that EAL may use without hugepages, MiB. Only what is used becomes resident.
-const NO_HUGE_MIB: u32 = 1024;
+/// Memory that EAL may use without hugepages, MiB. Only what is used becomes resident, until the first NIC is opened behind
+/// an IOMMU: VFIO then pins all of it. So it is no more than a quarter of what the machine has available.
+const NO_HUGE_MIB: u64 = 1024;
 
 /// What was decided when EAL started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,7 +252,7 @@ fn work(todo: Receiver<Job>) {
 fn arguments(cpu: usize, hugepages: bool, pci: bool) -> Vec<CString> {
     let prefix = format!("dray-{}", std::process::id());
     let lcores = format!("0@{cpu}");
-    let mib = NO_HUGE_MIB.to_string();
+    let mib = no_huge_mib().to_string();
     let mut args = vec!["dray", "--no-telemetry", "--file-prefix", &prefix, "--log-level", "warning"];
     args.extend(["--lcores", &lcores]);
     if hugepages {
@@ -297,6 +298,14 @@ fn process_cpus() -> io::Result<libc::cpu_set_t> {
         0 => Ok(set),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Memory for EAL without hugepages, MiB.
+fn no_huge_mib() -> u64 {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
+    available.map_or(NO_HUGE_MIB, |kib: u64| (kib >> 12).clamp(64, NO_HUGE_MIB))
 }
 
 /// Bytes in free hugepages of any size.
