@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
 use dray_dataplane::{Dataplane, Punt};
+use dray_vhost::mem::guard;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs;
@@ -88,6 +89,11 @@ fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
         None => never(),
     };
     log(format!("drayd {} starts: {}: {}", env!("CARGO_PKG_VERSION"), file.display(), summary(&config)));
+    if !guard::sees_holes() {
+        log(
+            "memory: userfaultfd is not allowed: holes in peers' memory are filled on drayd's account, without a limit",
+        );
+    }
     // `config save` writes there, whatever the working directory is then.
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let (mut switch, punts) =

@@ -401,3 +401,11 @@ fn hundreds_of_ports_and_thousands_of_bridges_start_at_once() {
     let status = switch.json("status");
     assert_eq!((&status["ports"], &status["bridges"]), (&json!(256), &json!(4096)));
 }
+
+/// DPDK sets a SIGBUS handler while it takes huge pages, onto which no worker may fall: its `sigaction` has to be drayd's.
+#[test]
+fn drayd_answers_for_the_handlers_of_dpdk() {
+    let symbols = Command::new("nm").args(["--dynamic", "--defined-only", DRAYD]).output().unwrap();
+    let symbols = String::from_utf8(symbols.stdout).unwrap();
+    assert!(symbols.lines().any(|line| line.ends_with(" T sigaction")), "{symbols}");
+}

@@ -422,9 +422,8 @@ impl Frames {
     /// # Errors
     /// If it can't be mapped.
     pub fn map(&self) -> Result<Region, String> {
-        let file = self.memory.try_clone().map_err(|e| format!("prepared frames: {e}"))?;
-        let size = rustix::fs::fstat(&file).map_err(|e| format!("prepared frames: {e}"))?.st_size;
-        Region::map(file, size as u64)
+        let size = rustix::fs::fstat(&self.memory).map_err(|e| format!("prepared frames: {e}"))?.st_size;
+        Region::map(&self.memory, size as u64, &Arc::default())
     }
 }
 

@@ -83,8 +83,8 @@ fn state() -> MutexGuard<'static, State> {
 /// Starts EAL, unless it is up. Hugepages are used if 64 MiB of them are free, ordinary memory otherwise. No file is
 /// left behind in /var/run/dpdk or a hugetlbfs, whatever end the process takes: all memory is anonymous.
 ///
-/// With hugepages, DPDK has a SIGBUS handler of its own for some milliseconds, here and whenever a pool needs more of
-/// them: a fault that the process's own handler would have mended is not mended then.
+/// With hugepages, DPDK wants a SIGBUS handler of its own for some milliseconds, here and whenever a pool needs more of
+/// them. `dray_vhost::mem::guard` keeps it from the other threads.
 ///
 /// # Errors
 /// What DPDK refused. It starts once per process: a failure stays, and so does [`cleanup`].

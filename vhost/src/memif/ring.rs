@@ -436,8 +436,8 @@ impl Queue {
         let faults = guard::faults();
         if faults != self.faults {
             self.faults = faults;
-            if self.shared.regions.faulted() {
-                self.fault("a region's file was shrunk");
+            if let Some(lost) = self.shared.regions.lost() {
+                self.fault(lost.text());
             }
         }
     }

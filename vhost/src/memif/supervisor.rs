@@ -7,7 +7,7 @@ use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
-use crate::mem::{ORDINARY_MAX, REGION_MAX, Region, Regions};
+use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
 use crate::socket::{Listening, check_event, dial, event, hung_up, show, text};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
@@ -182,6 +182,8 @@ impl Drop for Supervisor {
 struct Port {
     spec: PortSpec,
     max_frame: Arc<AtomicU32>,
+    /// What may be made of the holes in its peers' memory.
+    budget: Arc<Budget>,
     /// Its connection, from INIT (server) or connect (client) on.
     conn: Option<u64>,
     /// A client's next attempt, and the pause before the one after that.
@@ -376,6 +378,7 @@ impl Inner {
         lock(&self.states).insert(name.clone(), LinkState::Down(reason.into()));
         let port = Port {
             max_frame: Arc::new(AtomicU32::new(spec.max_frame)),
+            budget: Arc::default(),
             conn: None,
             retry: (!server).then(Instant::now),
             pause: RETRY.0,
@@ -511,7 +514,8 @@ impl Inner {
                 if index as usize != d.regions.len() || d.regions.len() >= REGIONS {
                     return Err(format!("unexpected region index {index}"));
                 }
-                d.regions.push(Region::map(fd, size)?);
+                let port = conn.port.as_ref().and_then(|p| self.ports.get(p)).ok_or("the port is gone")?;
+                d.regions.push(Region::map(&fd, size, &port.budget)?);
                 let bytes = |huge| d.regions.iter().filter(|r| r.huge() == huge).map(|r| r.len() as u64).sum::<u64>();
                 if bytes(true) > REGION_MAX || bytes(false) > ORDINARY_MAX {
                     return Err(format!(

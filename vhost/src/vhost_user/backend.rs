@@ -8,6 +8,7 @@ use super::memory::{DirtyLog, MappedRegion, Memory, RegionSpec};
 use super::port::{LinkInfo, RingStatus, Status};
 use super::queue::{Fault, Shared, Vring};
 use super::ring::{Ring, RingConfig};
+use crate::mem::Budget;
 use crate::socket::check_event;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -64,6 +65,8 @@ struct RingState {
 /// The state of a connection.
 pub(super) struct Backend {
     shared: Arc<Shared>,
+    /// The port's, for the holes in its peers' memory.
+    budget: Arc<Budget>,
     vrings: Vec<Arc<Vring>>,
     rings: Vec<RingState>,
     /// The front end has asked for the features.
@@ -80,12 +83,13 @@ pub(super) struct Backend {
 
 impl Backend {
     /// The state of a new connection that may use `queues` pairs of rings.
-    pub fn new(queues: u16, shared: Arc<Shared>) -> Backend {
+    pub fn new(queues: u16, shared: Arc<Shared>, budget: Arc<Budget>) -> Backend {
         let rings = 0..queues * 2;
         Backend {
             vrings: rings.clone().map(|i| Arc::new(Vring::new(i, shared.clone()))).collect(),
             rings: rings.map(|_| RingState::default()).collect(),
             shared,
+            budget,
             asked: false,
             features: None,
             protocol_features: 0,
@@ -435,8 +439,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        let mapped =
-            regions.iter().zip(files).map(|(region, file)| MappedRegion::map(spec(region, file)).map(Arc::new));
+        let mapped = regions
+            .iter()
+            .zip(files)
+            .map(|(region, file)| MappedRegion::map(spec(region, file), &self.budget).map(Arc::new));
         let memory = mapped.collect::<std::result::Result<Vec<_>, _>>().and_then(Memory::new);
         let memory = memory.map_err(|e| self.bad_memory(e))?;
         self.set_memory(memory)?;
@@ -554,7 +560,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         if regions.len() as u64 >= MEM_SLOTS {
             return Err(self.fault(format!("more than {MEM_SLOTS} memory regions")));
         }
-        let memory = MappedRegion::map(spec(region, file)).and_then(|new| {
+        let memory = MappedRegion::map(spec(region, file), &self.budget).and_then(|new| {
             regions.push(Arc::new(new));
             Memory::new(regions)
         });
@@ -572,7 +578,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
-        let mapped = DirtyLog::map(file.into(), log.mmap_offset, log.mmap_size);
+        let mapped = DirtyLog::map(file.into(), log.mmap_offset, log.mmap_size, &self.budget);
         self.log = Some(Arc::new(mapped.map_err(|e| self.bad_memory(e))?));
         self.set_log();
         Ok(())
@@ -631,7 +637,7 @@ mod tests {
 
     fn backend(queues: u16) -> Backend {
         let shared = Shared { max_frame: Arc::default(), fault: OnceLock::new(), wake: Arc::new(event().unwrap()) };
-        Backend::new(queues, Arc::new(shared))
+        Backend::new(queues, Arc::new(shared), Arc::default())
     }
 
     fn fault(backend: &mut Backend) -> String {

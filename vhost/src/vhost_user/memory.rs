@@ -1,7 +1,7 @@
 //! The memory that a front end shares: its regions, where addresses are in them, and the log of written pages.
 #![allow(unsafe_code)]
 
-use crate::mem::{REGION_MAX, Region};
+use crate::mem::{Budget, Lost, REGION_MAX, Region};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -46,16 +46,16 @@ unsafe impl Send for MappedRegion {}
 unsafe impl Sync for MappedRegion {}
 
 impl MappedRegion {
-    /// Maps a region.
+    /// Maps a region, whose holes are filled as far as `budget` goes.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn map(spec: RegionSpec) -> Result<MappedRegion, String> {
+    pub fn map(spec: RegionSpec, budget: &Arc<Budget>) -> Result<MappedRegion, String> {
         let RegionSpec { gpa, len, uva, offset, fd } = spec;
         if gpa.checked_add(len).is_none() || uva.checked_add(len).is_none() {
             return Err(format!("a region of {len} bytes at {gpa:#x} ({uva:#x}) goes beyond the end of all addresses"));
         }
-        let (region, skip) = Region::map_part(&fd, offset, len)?;
+        let (region, skip) = Region::map_part(&fd, offset, len, budget)?;
         // SAFETY: `map_part` mapped `skip + len` bytes.
         let base = unsafe { region.base().add(skip) };
         Ok(MappedRegion { gpa, len, uva, region, base })
@@ -114,7 +114,6 @@ impl Memory {
         }
         let bytes = |huge| regions.iter().filter(|r| r.region.huge() == huge).map(|r| u128::from(r.len)).sum::<u128>();
         let (huge, ordinary) = (bytes(true), bytes(false));
-        // Pages that we touch in a sparse file come into being on our account, so they are not without bound.
         if huge > MEMORY_MAX.into() || ordinary > REGION_MAX.into() {
             return Err(format!(
                 "{huge} bytes of huge pages and {ordinary} of ordinary memory (at most {MEMORY_MAX} and {REGION_MAX})"
@@ -150,9 +149,9 @@ impl Memory {
         })
     }
 
-    /// Whether a part of any region was found gone.
-    pub fn faulted(&self) -> bool {
-        self.regions.iter().any(|r| r.region.faulted())
+    /// Why a region can't be used any more, if so.
+    pub fn lost(&self) -> Option<Lost> {
+        self.regions.iter().find_map(|r| r.region.lost())
     }
 }
 
@@ -174,8 +173,8 @@ impl DirtyLog {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn map(fd: OwnedFd, offset: u64, size: u64) -> Result<DirtyLog, String> {
-        let (region, skip) = Region::map_part(&fd, offset, size).map_err(|e| format!("the dirty log: {e}"))?;
+    pub fn map(fd: OwnedFd, offset: u64, size: u64, budget: &Arc<Budget>) -> Result<DirtyLog, String> {
+        let (region, skip) = Region::map_part(&fd, offset, size, budget).map_err(|e| format!("the dirty log: {e}"))?;
         // SAFETY: `map_part` mapped `skip + size` bytes.
         let base = unsafe { region.base().add(skip) };
         Ok(DirtyLog { region, base, len: size })
@@ -196,9 +195,9 @@ impl DirtyLog {
         }
     }
 
-    /// Whether a part of it was found gone.
-    pub fn faulted(&self) -> bool {
-        self.region.faulted()
+    /// Why it can't be used any more, if so.
+    pub fn lost(&self) -> Option<Lost> {
+        self.region.lost()
     }
 }
 
@@ -214,7 +213,7 @@ mod tests {
     }
 
     fn region(gpa: u64, len: u64, uva: u64, offset: u64) -> Result<Arc<MappedRegion>, String> {
-        MappedRegion::map(RegionSpec { gpa, len, uva, offset, fd: memfd(0x10_000) }).map(Arc::new)
+        MappedRegion::map(RegionSpec { gpa, len, uva, offset, fd: memfd(0x10_000) }, &Arc::default()).map(Arc::new)
     }
 
     #[test]
@@ -256,7 +255,7 @@ mod tests {
     fn the_log_has_a_bit_for_every_page_that_is_touched() {
         let fd = memfd(0x2000);
         let copy = fd.try_clone().unwrap();
-        let log = DirtyLog::map(fd, 0x1001, 16).unwrap();
+        let log = DirtyLog::map(fd, 0x1001, 16, &Arc::default()).unwrap();
         log.mark(0x3fff, 2);
         log.mark(0x7f000, 1);
         log.mark(0x7ffff, 100_000);

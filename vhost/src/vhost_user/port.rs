@@ -4,6 +4,7 @@ use super::backend::Backend;
 use super::messages::{Messages, Next, lock};
 use super::queue::{Fault, Shared, rx_queues, tx_queues};
 use crate::link::{self, Event, Link, TxQueues};
+use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
 use crate::socket::{Listening, dial, event, hung_up, ready, text};
 use dray_config::{Role, VhostUser};
@@ -143,6 +144,7 @@ impl Port {
             wake: wake.clone(),
             max_frame: max_frame.clone(),
             shown: shown.clone(),
+            budget: Arc::default(),
             listening,
             next: Instant::now(),
             pause: RETRY,
@@ -223,6 +225,8 @@ struct Keeper {
     wake: Arc<OwnedFd>,
     max_frame: Arc<AtomicU32>,
     shown: Arc<Mutex<Shown>>,
+    /// What may be made of the holes in its peers' memory.
+    budget: Arc<Budget>,
     /// A server's.
     listening: Option<Listening>,
     /// When to connect or accept again.
@@ -312,7 +316,7 @@ impl Keeper {
     fn serve(&mut self, stream: UnixStream) {
         let shared =
             Arc::new(Shared { max_frame: self.max_frame.clone(), fault: OnceLock::new(), wake: self.wake.clone() });
-        let backend = Arc::new(Mutex::new(Backend::new(self.spec.vhost_user.queues, shared)));
+        let backend = Arc::new(Mutex::new(Backend::new(self.spec.vhost_user.queues, shared, self.budget.clone())));
         let stream = Arc::new(stream);
         let messages = match Messages::new(stream.clone(), backend.clone()) {
             Ok(messages) => messages,

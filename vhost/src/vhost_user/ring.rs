@@ -44,8 +44,6 @@ const PARTS: usize = 512;
 /// What a driver did wrong.
 pub(super) type Bad = (Fault, &'static str);
 
-const GONE: Bad = (Fault::Memory, "a region's file was shrunk");
-
 /// What a ring is made of, as messages told it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RingConfig {
@@ -277,18 +275,23 @@ impl Ring {
         let faults = guard::faults();
         if faults != self.faults {
             self.faults = faults;
-            if self.space.memory.faulted() || self.log.as_ref().is_some_and(|log| log.faulted()) {
-                return Err(GONE);
+            if let Some(lost) = self.lost() {
+                return Err(lost);
             }
         }
         Ok(())
     }
 
-    /// What the driver is to be blamed for, when `bad` was found: memory that is gone reads as zeros, which look like other
-    /// mistakes.
+    #[cold]
+    fn lost(&self) -> Option<Bad> {
+        let lost = self.space.memory.lost().or_else(|| self.log.as_ref()?.lost())?;
+        Some((Fault::Memory, lost.text()))
+    }
+
+    /// What the driver is to be blamed for, when `bad` was found: what is read of memory that is gone looks like other mistakes.
     #[cold]
     pub fn blame(&self, bad: Bad) -> Bad {
-        if self.space.memory.faulted() { GONE } else { bad }
+        self.lost().unwrap_or(bad)
     }
 
     /// Appends frames that the driver sent to `burst`; none is longer than `max` but those that are to be segmented.

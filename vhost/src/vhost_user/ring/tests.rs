@@ -42,7 +42,7 @@ impl Driver {
         let fd = memfd_create("driver", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&fd, BYTES).unwrap();
         let spec = RegionSpec { gpa: GPA, len: BYTES, uva: UVA, offset: 0, fd: fd.try_clone().unwrap() };
-        let memory = Arc::new(Memory::new(vec![Arc::new(MappedRegion::map(spec).unwrap())]).unwrap());
+        let memory = Arc::new(Memory::new(vec![Arc::new(MappedRegion::map(spec, &Arc::default()).unwrap())]).unwrap());
         Driver { fd, memory, features: features | F_VERSION_1 }
     }
 
@@ -627,7 +627,7 @@ fn every_page_that_is_written_is_logged() {
         let d = Driver::new(MRG | if packed { PACKED } else { 0 });
         let fd = memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&fd, 4096).unwrap();
-        let log = Arc::new(DirtyLog::map(fd.try_clone().unwrap(), 0, 4096).unwrap());
+        let log = Arc::new(DirtyLog::map(fd.try_clone().unwrap(), 0, 4096, &Arc::default()).unwrap());
         for n in 0..2u64 {
             // The second crosses into another page.
             let addr = GPA + DATA_AT + n * 0x2fc0;
