@@ -444,6 +444,15 @@ fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// Waits until so many descriptors are open: a peer sees its connection end before all of it is closed.
+fn until_closed(fds: usize) {
+    let end = Instant::now() + SOON;
+    while open_fds() != fds && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(open_fds(), fds);
+}
+
 #[test]
 fn mutated_messages() {
     let mut t = Test::new();
@@ -492,7 +501,7 @@ fn mutated_messages() {
     drop(t.link());
     assert_eq!(t.down(), "the peer closed the connection");
     t.check_honest();
-    assert_eq!(open_fds(), fds);
+    until_closed(fds);
 }
 
 #[test]
@@ -553,11 +562,7 @@ fn mutated_descriptors() {
     }
     assert!(links > 50 && frames > 1_000, "{links} {frames}");
     drop((peer, link, tx));
-    let end = Instant::now() + SOON;
-    while open_fds() != fds && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(open_fds(), fds);
+    until_closed(fds);
     t.check_honest();
 }
 
