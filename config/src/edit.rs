@@ -82,6 +82,9 @@ fn port_table(port: &PortAdd) -> String {
         ("name", Some(text(&port.name))),
         ("kind", Some(text(&port.kind))),
         ("socket", quoted(&port.socket)),
+        ("socket-mode", quoted(&port.socket_mode)),
+        ("socket-owner", quoted(&port.socket_owner)),
+        ("socket-group", quoted(&port.socket_group)),
         ("id", number(port.id)),
         ("role", quoted(&port.role)),
         ("secret", quoted(&port.secret)),
@@ -152,8 +155,8 @@ mod tests {
         let server = PortAdd { role: Some("server".into()), queues: Some(4), ..port.clone() };
         assert_eq!(request(server), Ok(vec!["+ port new: vhost-user server @new".into()]));
         assert_eq!(
-            request(PortAdd { socket: Some("/run/dray/vm1.sock".into()), ..port.clone() }),
-            Err("socket = \"/run/dray/vm1.sock\" of port \"new\" is already port \"vm1\"'s: \
+            request(PortAdd { socket: Some("/run/dray/vm1/vm1.sock".into()), ..port.clone() }),
+            Err("socket = \"/run/dray/vm1/vm1.sock\" of port \"new\" is already port \"vm1\"'s: \
                  a vhost-user port has its own"
                 .into())
         );

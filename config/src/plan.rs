@@ -1,6 +1,6 @@
 //! What to do to get from one configuration to another: computed here, done elsewhere.
 
-use crate::{Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan};
+use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
@@ -63,6 +63,7 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     let refused: Vec<String> = [
         ("[[worker]]", old.workers != new.workers),
         ("socket in [control]", old.control.socket != new.control.socket),
+        ("socket-mode, socket-owner or socket-group in [control]", old.control.access != new.control.access),
         ("metrics in [control]", old.control.metrics != new.control.metrics),
         ("size in [fdb]", old.fdb.size != new.fdb.size),
     ]
@@ -186,7 +187,8 @@ impl fmt::Display for Action {
                     PortKind::Memif(memif) => write!(f, " {} {} id {}", memif.role, memif.socket, memif.id),
                     PortKind::VhostUser(vhost_user) => write!(f, " {} {}", vhost_user.role, vhost_user.socket),
                     PortKind::Eth(eth) => write!(f, " {}", eth.device),
-                }
+                }?;
+                port.kind.access().map_or(Ok(()), |access| access.fmt(f))
             }
             Action::UpdatePort(port) => write!(f, "~ port {}: mac {}, mtu {}", port.name, port.mac, port.mtu),
             Action::SetVxlan(None) => write!(f, "- vxlan"),
@@ -207,6 +209,21 @@ impl fmt::Display for Action {
             Action::SetBalance(interval) => write!(f, "~ balance: interval {interval} s"),
             Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
         }
+    }
+}
+
+impl fmt::Display for Access {
+    /// What is not the default, each with a comma before it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mode != Access::default().mode {
+            write!(f, ", mode {:04o}", self.mode)?;
+        }
+        for (what, account) in [("owner", &self.owner), ("group", &self.group)] {
+            if let Some(account) = account {
+                write!(f, ", {what} {}", account.name)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,9 +4,10 @@ use crate::error::{Errors, Report, quote, suggest};
 use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
-    Balance, Bridge, Control, Eth, Fdb, Mac, Member, Memif, Port, PortKind, Role, SocketName, StaticMac, StaticTo,
-    ValidConfig, VhostUser, Vxlan, Worker,
+    Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Mac, Member, Memif, Port, PortKind, Role,
+    SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
 };
+use nix::unistd::{Group, User};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -111,6 +112,17 @@ impl Reader {
             });
             control.socket = socket.unwrap_or(control.socket);
             places.control_socket = place;
+            let mode;
+            (control.access, mode) = self.access(&t);
+            if let (Some(place), 1..) = (mode, control.access.mode & 0o007) {
+                self.report.add(&place, || {
+                    format!(
+                        "socket-mode = \"{:04o}\": who may connect to the control socket is as good as root: nothing for \
+                         others, like \"0660\" with a socket-group",
+                        control.access.mode
+                    )
+                });
+            }
             control.metrics = self
                 .string(&t, "metrics", |s| {
                     SocketAddr::from_str(s).map_err(|_| "an address and port, like \"127.0.0.1:9177\"".into())
@@ -174,6 +186,35 @@ impl Reader {
         (config, places)
     }
 
+    /// The keys of who may connect to a socket. With the place of the first that is there.
+    fn access(&mut self, t: &Table<'_>) -> (Access, Option<Span>) {
+        let (mode, mode_place) = self.string(t, "socket-mode", mode);
+        let (owner, owner_place) = self.string(t, "socket-owner", |name| {
+            account(name, "user", |name| Ok(User::from_name(name)?.map(|user| user.uid.as_raw())))
+        });
+        let (group, group_place) = self.string(t, "socket-group", |name| {
+            account(name, "group", |name| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw())))
+        });
+        let access = Access { mode: mode.unwrap_or(Access::default().mode), owner, group };
+        (access, mode_place.or(owner_place).or(group_place))
+    }
+
+    /// As [`Reader::access`], of a port: it has to listen on a file for that.
+    fn port_access(&mut self, t: &Table<'_>, socket: &SocketName, role: Role) -> (Access, Option<Span>) {
+        let (access, place) = self.access(t);
+        if let Some(place) = place.as_ref().filter(|_| access != Access::default()) {
+            let why = match (role, socket) {
+                (Role::Client, _) => "role = \"server\": a client's socket is its peer's",
+                (Role::Server, SocketName::Abstract(_)) => {
+                    "a path: who is in the network namespace may connect to @name"
+                }
+                (Role::Server, SocketName::Path(_)) => return (access, Some(place.clone())),
+            };
+            self.report.add(place, || format!("socket-mode, socket-owner and socket-group are for {why}"));
+        }
+        (access, place)
+    }
+
     fn port(&mut self, mut t: Table<'_>) -> (Port, bool, PortPlaces) {
         let (name, name_place) = self.name(&mut t);
         let kind = self
@@ -201,12 +242,19 @@ impl Reader {
                 place.id = id_right.then(|| id_place.unwrap_or_else(|| t.span.clone()));
                 let role = self.string(&t, "role", role);
                 place.role_right = role.0.is_some() || !t.has("role");
+                let socket = socket.unwrap_or(SocketName::Abstract(String::new()));
+                let (access, access_place) = self.port_access(&t, &socket, role.0.unwrap_or(Role::Server));
+                place.access = access_place;
                 let secret = self.string(&t, "secret", |s| match s.len() {
+                    _ if s == HIDDEN_SECRET => Err("it was hidden: put the secret itself here, or have the file \
+                                                    written with --secrets"
+                        .into()),
                     1..=24 if !s.contains('\0') => Ok(s.to_string()),
                     n => Err(format!("1 to 24 bytes without NUL, not {n}")),
                 });
                 PortKind::Memif(Memif {
-                    socket: socket.unwrap_or(SocketName::Abstract(String::new())),
+                    socket,
+                    access,
                     id: id as u32,
                     role: role.0.unwrap_or(Role::Server),
                     secret: secret.0,
@@ -218,11 +266,10 @@ impl Reader {
             Some("vhost-user") => {
                 let (socket, socket_place) = self.string(&t, "socket", str::parse::<SocketName>);
                 place.socket = socket_place;
-                PortKind::VhostUser(VhostUser {
-                    socket: socket.unwrap_or(SocketName::Abstract(String::new())),
-                    role: self.string(&t, "role", role).0.unwrap_or(Role::Client),
-                    queues,
-                })
+                let socket = socket.unwrap_or(SocketName::Abstract(String::new()));
+                let role = self.string(&t, "role", role).0.unwrap_or(Role::Client);
+                let access = self.port_access(&t, &socket, role).0;
+                PortKind::VhostUser(VhostUser { socket, access, role, queues })
             }
             _ => {
                 let mut device = (None, None);
@@ -602,6 +649,26 @@ fn resolve_statics(config: &mut ValidConfig, places: &Places, report: &mut Repor
             }
         }
     }
+}
+
+/// A file's permission bits.
+fn mode(s: &str) -> Result<u32, String> {
+    let is_octal = (3..=4).contains(&s.len()) && s.bytes().all(|c| c.is_ascii_digit());
+    let mode = u32::from_str_radix(s, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    mode.ok_or_else(|| "permission bits are octal digits, like \"0660\"".into())
+}
+
+/// A user or a group by name or number; `look` finds the number of a name.
+fn account(s: &str, kind: &str, look: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<Account, String> {
+    let is_number = !s.is_empty() && s.bytes().all(|c| c.is_ascii_digit());
+    let id = match s.parse::<u32>() {
+        // -1 is no number of anybody (chown(2)).
+        Ok(id) if is_number => Some(id).filter(|id| *id != u32::MAX),
+        _ if is_number || s.is_empty() || s.contains(char::is_control) => None,
+        _ => look(s).map_err(|error| format!("looking for the {kind}: {error}"))?,
+    };
+    let id = id.ok_or_else(|| format!("this host has no such {kind}: an existing name, or a number"))?;
+    Ok(Account { name: s.into(), id })
 }
 
 fn role(s: &str) -> Result<Role, String> {

@@ -60,7 +60,8 @@ A key without a default must be given.
 }
 
 /// The page's example of an error.
-const WRONG: &str = "[[port]]\nname = \"web\"\nkind = \"memif\"\nsocket = \"/run/dray/memif.sock\"\nring_size = 1024\n";
+const WRONG: &str =
+    "[[port]]\nname = \"web\"\nkind = \"memif\"\nsocket = \"/run/dray/web/memif.sock\"\nring_size = 1024\n";
 
 #[cfg(test)]
 mod tests {

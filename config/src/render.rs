@@ -1,6 +1,6 @@
 //! The configuration back to a file.
 
-use crate::{Balance, Control, Fdb, Member, PortKind, Role, StaticTo, ValidConfig};
+use crate::{Access, Balance, Control, Fdb, Member, PortKind, Role, StaticTo, ValidConfig};
 use std::fmt::{Display, Write};
 
 /// The configuration as a file, defaults left out: [`crate::parse`] reads the same from it. The workers are always
@@ -12,6 +12,7 @@ pub fn render(config: &ValidConfig) -> String {
     if config.control != default {
         out.table("[control]");
         out.unless("socket", text(config.control.socket.display()), text(default.socket.display()));
+        out.access(&config.control.access);
         if let Some(metrics) = config.control.metrics {
             out.key("metrics", text(metrics));
         }
@@ -39,6 +40,7 @@ pub fn render(config: &ValidConfig) -> String {
         match &port.kind {
             PortKind::Memif(memif) => {
                 out.key("socket", text(&memif.socket));
+                out.access(&memif.access);
                 out.unless("id", memif.id, 0);
                 out.unless("role", text(memif.role), text(Role::Server));
                 if let Some(secret) = &memif.secret {
@@ -50,6 +52,7 @@ pub fn render(config: &ValidConfig) -> String {
             }
             PortKind::VhostUser(vhost_user) => {
                 out.key("socket", text(&vhost_user.socket));
+                out.access(&vhost_user.access);
                 out.unless("role", text(vhost_user.role), text(Role::Client));
                 out.unless("queues", vhost_user.queues, 16);
             }
@@ -127,6 +130,20 @@ impl Out {
     }
 }
 
+impl Out {
+    /// The keys of who may connect to a socket.
+    fn access(&mut self, access: &Access) {
+        if access.mode != Access::default().mode {
+            self.key("socket-mode", text(format_args!("{:04o}", access.mode)));
+        }
+        for (key, account) in [("socket-owner", &access.owner), ("socket-group", &access.group)] {
+            if let Some(account) = account {
+                self.key(key, text(&account.name));
+            }
+        }
+    }
+}
+
 /// A TOML string.
 pub(crate) fn text(value: impl Display) -> String {
     toml::Value::String(value.to_string()).to_string()
@@ -142,7 +159,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, VhostUser, Vxlan, Worker, parse_for};
+    use crate::{Account, Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, VhostUser, Vxlan, Worker, parse_for};
     use proptest::collection::{btree_set, vec};
     use proptest::option;
     use proptest::prelude::*;
@@ -176,28 +193,36 @@ mod tests {
             .prop_filter("not empty", |s| !s.is_empty())
     }
 
+    /// Who may connect; by numbers, as a host need not know any name.
+    fn access() -> impl Strategy<Value = Access> {
+        let account = || option::of((0u32..u32::MAX).prop_map(|id| Account { name: id.to_string(), id }));
+        (0u32..=0o777, account(), account()).prop_map(|(mode, owner, group)| Access { mode, owner, group })
+    }
+
     fn port(i: usize) -> impl Strategy<Value = Port> {
-        let memif = (odd_text(24), any::<bool>(), any::<bool>(), option::of(odd_text(6)), 8u32..=14, 256u32..=65536)
-            .prop_map(move |(name, is_path, server, secret, ring, buffer_size)| {
-                let name = name.replace(char::is_control, "'");
-                // The number keeps sockets apart, so that roles and ids never clash.
-                let socket = if is_path {
-                    SocketName::Path(format!("/{i}/{name}").into())
-                } else {
-                    SocketName::Abstract(format!("{i}{name}"))
-                };
-                PortKind::Memif(Memif {
-                    socket,
-                    id: i as u32 * 3,
-                    role: if server { Role::Server } else { Role::Client },
-                    secret,
-                    ring_size: 1 << ring,
-                    buffer_size,
-                    queues: 1,
-                })
-            });
-        let vhost_user =
-            (odd_text(24), any::<bool>(), any::<bool>(), 1u16..=16).prop_map(move |(name, is_path, server, queues)| {
+        let memif =
+            (odd_text(24), any::<bool>(), any::<bool>(), option::of(odd_text(6)), 8u32..=14, 256u32..=65536, access())
+                .prop_map(move |(name, is_path, server, secret, ring, buffer_size, access)| {
+                    let name = name.replace(char::is_control, "'");
+                    // The number keeps sockets apart, so that roles and ids never clash.
+                    let socket = if is_path {
+                        SocketName::Path(format!("/{i}/{name}").into())
+                    } else {
+                        SocketName::Abstract(format!("{i}{name}"))
+                    };
+                    PortKind::Memif(Memif {
+                        socket,
+                        access: if is_path && server { access } else { Access::default() },
+                        id: i as u32 * 3,
+                        role: if server { Role::Server } else { Role::Client },
+                        secret,
+                        ring_size: 1 << ring,
+                        buffer_size,
+                        queues: 1,
+                    })
+                });
+        let vhost_user = (odd_text(24), any::<bool>(), any::<bool>(), 1u16..=16, access()).prop_map(
+            move |(name, is_path, server, queues, access)| {
                 let name = name.replace(char::is_control, "'");
                 let socket = if is_path {
                     SocketName::Path(format!("/{i}/{name}").into())
@@ -205,8 +230,10 @@ mod tests {
                     SocketName::Abstract(format!("{i}{name}"))
                 };
                 let role = if server { Role::Server } else { Role::Client };
-                PortKind::VhostUser(VhostUser { socket, role, queues })
-            });
+                let access = if is_path && server { access } else { Access::default() };
+                PortKind::VhostUser(VhostUser { socket, access, role, queues })
+            },
+        );
         let eth = (6u32..=12, 1u16..=16).prop_map(move |(ring, queues)| {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
@@ -238,9 +265,9 @@ mod tests {
                 mtu: 0,
             });
         let bridge = (any::<bool>(), option::of(peers), vec(any::<prop::sample::Index>(), 0..4), vec(mac(), 0..4));
-        let control = option::of(Just("127.0.0.1:9177".parse().unwrap()));
+        let control = (option::of(Just("127.0.0.1:9177".parse().unwrap())), access());
         (ports, option::of(vxlan), vec(bridge, 0..4), control, 1024usize..9999, 1u16..=32767).prop_map(
-            |(ports, vxlan, parts, metrics, size, ageing)| {
+            |(ports, vxlan, parts, (metrics, access), size, ageing)| {
                 let mut bridges = Vec::new();
                 let first = usize::from(vxlan.is_some());
                 for (i, (vni, peers, members, macs)) in parts.into_iter().enumerate() {
@@ -269,7 +296,8 @@ mod tests {
                     let peers = peers.filter(|_| vni.is_some());
                     bridges.push(Bridge { name: format!("b:{i}"), vni, ports: members, peers, statics });
                 }
-                let control = Control { metrics, ..Control::default() };
+                let access = Access { mode: access.mode & 0o770, ..access };
+                let control = Control { metrics, access, ..Control::default() };
                 let fdb = Fdb { size, ageing };
                 let balance = Balance { interval: ageing % 3601 };
                 let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];

@@ -76,6 +76,10 @@ pub enum PortRequest {
         #[arg(long, requires = "name")]
         #[serde(default)]
         connect: bool,
+        /// Show the secret in it, not "***"
+        #[arg(long, requires = "connect")]
+        #[serde(default, skip_serializing_if = "is_false")]
+        secrets: bool,
     },
     /// Add a port; the flags are the keys of the configuration file
     Add(Box<PortAdd>),
@@ -99,6 +103,15 @@ pub struct PortAdd {
     /// memif, vhost-user: the control channel's socket, a path or "@name"
     #[arg(long, value_hint = ValueHint::AnyPath)]
     pub socket: Option<String>,
+    /// memif, vhost-user: who may connect to a server's socket, its permission bits [default: 0660]
+    #[arg(long)]
+    pub socket_mode: Option<String>,
+    /// memif, vhost-user: the owner of a server's socket, name or number [default: drayd's user]
+    #[arg(long)]
+    pub socket_owner: Option<String>,
+    /// memif, vhost-user: the group of a server's socket, name or number [default: drayd's group]
+    #[arg(long)]
+    pub socket_group: Option<String>,
     /// memif: interface id on that socket [default: 0]
     #[arg(long)]
     pub id: Option<u64>,
@@ -246,7 +259,12 @@ pub enum DropRequest {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ConfigRequest {
     /// Show the running configuration
-    Show {},
+    Show {
+        /// With the ports' secrets, not "***", with which it can't be applied
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "is_false")]
+        secrets: bool,
+    },
     /// Show what applying a file would change
     Diff {
         /// The file; "-" reads standard input
@@ -259,11 +277,18 @@ pub enum ConfigRequest {
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: ConfigFile,
     },
-    /// Write the running configuration to a file on the switch's host
+    /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
+    Reload {},
+    /// Write the running configuration to a file; what was there before becomes FILE~
     Save {
-        /// The file [default: the one drayd was started with]
-        #[arg(value_parser = absolute, value_hint = ValueHint::FilePath)]
+        /// The file, which dray writes itself [default: the one drayd was started with, which drayd writes]
+        #[arg(value_hint = ValueHint::FilePath)]
+        #[serde(skip)]
         file: Option<PathBuf>,
+        /// Write the ports' secrets into FILE, not "***", with which it can't be applied
+        #[arg(long, requires = "file")]
+        #[serde(skip)]
+        secrets: bool,
     },
 }
 
@@ -324,6 +349,10 @@ pub struct FdbStatic {
 
 fn is_zero(n: &usize) -> bool {
     *n == 0
+}
+
+fn is_false(is: &bool) -> bool {
+    !is
 }
 
 impl FdbBatch {
@@ -390,11 +419,6 @@ impl FdbStatic {
         };
         Ok(FdbStatic { bridge: bridge.into(), mac, port, vtep, line })
     }
-}
-
-/// The switch has another working directory than the client.
-fn absolute(file: &str) -> Result<PathBuf, String> {
-    std::path::absolute(file).map_err(|error| error.to_string())
 }
 
 impl Request {
@@ -821,7 +845,7 @@ pub struct ConfigText {
     pub text: String,
 }
 
-/// Reply to `config.diff`, `config.apply`, and to whatever else changes the configuration.
+/// Reply to `config.diff`, `config.apply`, `config.reload`, and to whatever else changes the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigChange {
@@ -940,7 +964,8 @@ mod tests {
             "config show".into(),
             format!("config diff {}", file.display()),
             format!("config apply {}", file.display()),
-            "config save /tmp/x".into(),
+            "config reload".into(),
+            "config save".into(),
         ];
         let mut methods = Vec::new();
         for line in &lines {
@@ -1023,7 +1048,7 @@ mod tests {
 
     #[test]
     fn optional_parameters_may_be_left_out() {
-        let show = Request::Port(PortRequest::Show { name: None, connect: false });
+        let show = Request::Port(PortRequest::Show { name: None, connect: false, secrets: false });
         assert_eq!(Request::decode(br#"{"jsonrpc":"2.0","id":"a","method":"port.show"}"#), (json!("a"), Ok(show)));
         let add = Request::Port(PortRequest::Add(Box::new(PortAdd {
             name: "a".into(),
@@ -1052,6 +1077,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"method":"status","params":[]}"#, INVALID_PARAMS),
             (r#"{"jsonrpc":"2.0","id":1,"method":"status","params":{"x":1}}"#, INVALID_PARAMS),
             (r#"{"jsonrpc":"2.0","id":1,"method":"port.del"}"#, INVALID_PARAMS),
+            // The daemon writes no file but its own.
+            (r#"{"jsonrpc":"2.0","id":1,"method":"config.save","params":{"file":"/etc/passwd"}}"#, INVALID_PARAMS),
             (r#"{"jsonrpc":"2.0","id":1,"method":"port.add","params":{"name":"a","kind":"b","x":1}}"#, INVALID_PARAMS),
             (r#"{"jsonrpc":"2.0","id":1,"method":"fdb.del","params":{"bridge":"b","mac":"02:00"}}"#, INVALID_PARAMS),
         ];
@@ -1066,6 +1093,8 @@ mod tests {
     fn wrong_commands_are_refused() {
         for line in [
             "port show --connect",
+            "port show web --secrets",
+            "config save --secrets",
             "fdb add b 02:00:00:00:00:01",
             "fdb add b 02:00:00:00:00:01 --port a --vtep 10.0.0.1",
             "bridge add b --port a:4095",

@@ -74,6 +74,8 @@ pub const MAX_PEERS: usize = 4096;
 
 const NAME: Value = Value::String("1 to 32 of `A-Z a-z 0-9 _ . : -`, unique");
 const SOCKET: Value = Value::String("an absolute path, or `@name` in the abstract namespace");
+const MODE: Value = Value::String("octal digits, like `\"0660\"`");
+const ACCOUNT: Value = Value::String("a name or a number of this host");
 const MAC: Value = Value::String("a unicast MAC address");
 const PEERS: Value = Value::Array("IPv4 addresses, at most 4096");
 const ROLE: Value = Value::String("`\"server\"`, `\"client\"`");
@@ -112,9 +114,13 @@ pub static CONTROL: Section = Section {
         key(
             "socket",
             Value::String("an absolute path of at most 107 bytes"),
-            "\"/run/dray/dray.sock\"",
-            "Unix socket on which `drayd` takes commands.",
+            "\"/run/dray/control/dray.sock\"",
+            "Unix socket on which `drayd` takes commands. Whoever may connect to it is as good as root. Its directory, if \
+             missing, is made for the socket's owner and group alone.",
         ),
+        key("socket-mode", MODE, "\"0660\"", "Who may connect: the socket's permission bits. None for others."),
+        key("socket-owner", ACCOUNT, "the user of `drayd`", "The socket's owner."),
+        key("socket-group", ACCOUNT, "the group of `drayd`", "The socket's group."),
         key("metrics", Value::String("`address:port`"), "off", "Where OpenMetrics is served over HTTP."),
     ],
 };
@@ -197,6 +203,24 @@ pub static PORT: Section = Section {
                 REQUIRED,
                 "The control channel's socket. Several memif servers may share one; a vhost-user port has its own.",
             ),
+        ),
+        of(
+            &["memif", "vhost-user"],
+            key(
+                "socket-mode",
+                MODE,
+                "\"0660\"",
+                "Who may connect to a server's socket: its permission bits. The ports of one socket have the same, as with \
+                 owner and group.",
+            ),
+        ),
+        of(
+            &["memif", "vhost-user"],
+            key("socket-owner", ACCOUNT, "the user of `drayd`", "The owner of a server's socket."),
+        ),
+        of(
+            &["memif", "vhost-user"],
+            key("socket-group", ACCOUNT, "the group of `drayd`", "The group of a server's socket."),
         ),
         memif("id", Value::Integer(0, u32::MAX as u64), "0", "Interface id, unique on the socket."),
         memif(

@@ -33,10 +33,39 @@ pub struct ValidConfig {
 /// `[control]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
-    /// Path of the control socket; default `/run/dray/dray.sock`.
+    /// Path of the control socket; default [`CONTROL_SOCKET`].
     pub socket: PathBuf,
+    /// Who may connect to it.
+    pub access: Access,
     /// Where OpenMetrics is served, if anywhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// The default of [`Control::socket`]: in a directory of its own, beside those of the tenants' sockets.
+pub const CONTROL_SOCKET: &str = "/run/dray/control/dray.sock";
+
+/// What stands for a secret that is not shown. No port can have it, so that a configuration without its secrets is not
+/// applied by mistake.
+pub const HIDDEN_SECRET: &str = "***";
+
+/// Who may connect to a Unix socket that Dray listens on: whoever may write to its file (unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits of the file, at most 0777; default 0660.
+    pub mode: u32,
+    /// Its owner; drayd's user if absent.
+    pub owner: Option<Account>,
+    /// Its group; drayd's if absent.
+    pub group: Option<Account>,
+}
+
+/// A user or a group of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// As the file has it, a name or a number.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
 }
 
 /// `[[worker]]`
@@ -95,6 +124,8 @@ pub enum PortKind {
 pub struct Memif {
     /// The control channel's socket.
     pub socket: SocketName,
+    /// Who may connect to it, if we are the server and it has a path. The ports of one socket have the same.
+    pub access: Access,
     /// Interface id on that socket, unique per socket.
     pub id: u32,
     /// Which side of the connection we are.
@@ -115,6 +146,8 @@ pub struct Memif {
 pub struct VhostUser {
     /// The socket.
     pub socket: SocketName,
+    /// Who may connect to it, if we are the server and it has a path.
+    pub access: Access,
     /// Which side of the connection we are; default client: the VM's side listens, so that our restart does not hurt it.
     pub role: Role,
     /// The most queue pairs that the VM may use, 1..=16, default 16.
@@ -364,7 +397,13 @@ impl FromStr for Member {
 
 impl Default for Control {
     fn default() -> Self {
-        Control { socket: "/run/dray/dray.sock".into(), metrics: None }
+        Control { socket: CONTROL_SOCKET.into(), access: Access::default(), metrics: None }
+    }
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Access { mode: 0o660, owner: None, group: None }
     }
 }
 
@@ -399,6 +438,15 @@ impl PortKind {
         }
     }
 
+    /// Who may connect to that socket, if it has one.
+    pub fn access(&self) -> Option<&Access> {
+        match self {
+            PortKind::Memif(memif) => Some(&memif.access),
+            PortKind::VhostUser(vhost_user) => Some(&vhost_user.access),
+            PortKind::Eth(_) => None,
+        }
+    }
+
     /// Default of [`Port::mtu`].
     pub fn default_mtu(&self) -> u16 {
         match self {
@@ -408,7 +456,23 @@ impl PortKind {
     }
 }
 
+impl Port {
+    /// The port with [`HIDDEN_SECRET`] in the place of its secret, if it has one.
+    pub fn without_secret(mut self) -> Port {
+        if let PortKind::Memif(Memif { secret: Some(secret), .. }) = &mut self.kind {
+            *secret = HIDDEN_SECRET.into();
+        }
+        self
+    }
+}
+
 impl ValidConfig {
+    /// The configuration with [`HIDDEN_SECRET`] in the place of every secret.
+    pub fn without_secrets(mut self) -> ValidConfig {
+        self.ports = self.ports.into_iter().map(Port::without_secret).collect();
+        self
+    }
+
     /// The port of that name.
     pub fn port(&self, name: &str) -> Option<&Port> {
         self.ports.iter().find(|port| port.name == name)

@@ -1,7 +1,7 @@
 //! What must fit together: names resolve, nothing is used twice, addresses are reachable.
 
 use crate::error::{Report, quote, suggest};
-use crate::{Bridge, Port, PortKind, Role, SocketName, StaticTo, ValidConfig, Vxlan, read};
+use crate::{Access, Bridge, Port, PortKind, Role, SocketName, StaticTo, ValidConfig, Vxlan, read};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -24,6 +24,8 @@ pub(crate) struct Places {
 pub(crate) struct PortPlaces {
     pub name: Option<Span>,
     pub socket: Option<Span>,
+    /// The first of the keys of who may connect.
+    pub access: Option<Span>,
     pub id: Option<Span>,
     pub role_right: bool,
     pub device: Option<Span>,
@@ -96,6 +98,7 @@ fn ports(config: &ValidConfig, places: &Places, report: &mut Report) {
     let mut names = HashMap::new();
     let mut sockets: HashMap<&SocketName, (&Port, &Span)> = HashMap::new();
     let mut roles: HashMap<&SocketName, (Role, &Span)> = HashMap::new();
+    let mut accesses: HashMap<&SocketName, (&Port, &Access, &Span)> = HashMap::new();
     let mut ids = HashMap::new();
     let mut devices = HashMap::new();
     let control = SocketName::Path(config.control.socket.clone());
@@ -145,6 +148,17 @@ fn ports(config: &ValidConfig, places: &Places, report: &mut Report) {
                         };
                         report.add_with_note(socket, message, first, "first used here");
                     }
+                }
+                let at = place.access.as_ref().unwrap_or(socket);
+                let (other, access, first) = *accesses.entry(&memif.socket).or_insert((port, &memif.access, at));
+                if *access != memif.access {
+                    let message = || {
+                        format!(
+                            "socket-mode, socket-owner or socket-group of port {:?} is not port {:?}'s: they have one socket",
+                            port.name, other.name
+                        )
+                    };
+                    report.add_with_note(at, message, first, "what the other has");
                 }
                 if let Some(id) = &place.id
                     && let Some(first) = first_use(&mut ids, (&memif.socket, memif.id), id)

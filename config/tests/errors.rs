@@ -189,7 +189,7 @@ colour = "red"
         errors(text),
         [
             r#"5:1: unknown key "mut" in [[port]] "a"; did you mean "mtu"?"#,
-            r#"6:1: unknown key "colour" in [[port]] "a": known are name, kind, socket, id, role, secret, ring-size, buffer-size, queues, mac, mtu"#,
+            r#"6:1: unknown key "colour" in [[port]] "a": known are name, kind, socket, socket-mode, socket-owner, socket-group, id, role, secret, ring-size, buffer-size, queues, mac, mtu"#,
         ]
     );
 }
@@ -680,11 +680,11 @@ fn the_control_socket_as_a_vhost_user_port_s() {
     let text = r#"[[port]]
 name = "v"
 kind = "vhost-user"
-socket = "/run/dray/dray.sock"
+socket = "/run/dray/control/dray.sock"
 "#;
     assert_eq!(
         errors(text),
-        [r#"4:10: socket = "/run/dray/dray.sock" is the control socket's: give vhost-user its own"#,]
+        [r#"4:10: socket = "/run/dray/control/dray.sock" is the control socket's: give vhost-user its own"#,]
     );
 }
 
@@ -708,9 +708,12 @@ fn the_default_control_socket_as_memif_s() {
     let text = r#"[[port]]
 name = "a"
 kind = "memif"
-socket = "/run/dray/dray.sock"
+socket = "/run/dray/control/dray.sock"
 "#;
-    assert_eq!(errors(text), [r#"4:10: socket = "/run/dray/dray.sock" is the control socket's: give memif its own"#,]);
+    assert_eq!(
+        errors(text),
+        [r#"4:10: socket = "/run/dray/control/dray.sock" is the control socket's: give memif its own"#,]
+    );
 }
 
 #[test]
@@ -1268,4 +1271,102 @@ name = "b"
 static = [{ mac = "02:00:00:00:00:01", vtep = "10.9.0.2" }]
 "#;
     assert_eq!(errors(text), [r#"10:47: vtep = "10.9.0.2" is for a bridge in the overlay: give it a vni"#,]);
+}
+
+#[test]
+fn who_may_connect() {
+    let text = r#"[control]
+socket-mode = "0666"
+socket-owner = "4294967295"
+socket-group = 7
+[[port]]
+name = "a"
+kind = "memif"
+socket = "/m"
+socket-mode = "rw-rw----"
+socket-owner = "nobody-of-that-name"
+socket-group = ""
+[[port]]
+name = "b"
+kind = "memif"
+socket = "/n"
+socket-mode = "1777"
+[[port]]
+name = "c"
+kind = "vhost-user"
+socket = "/v"
+socket-group = "root"
+[[port]]
+name = "d"
+kind = "memif"
+socket = "@d"
+socket-owner = "root"
+"#;
+    let existing = "an existing name, or a number";
+    assert_eq!(
+        errors(text),
+        [
+            "2:15: socket-mode = \"0666\": who may connect to the control socket is as good as root: nothing for others, \
+             like \"0660\" with a socket-group"
+                .to_owned(),
+            format!("3:16: socket-owner = \"4294967295\": this host has no such user: {existing}"),
+            "4:16: socket-group = 7 is an integer, not string: a name or a number of this host".into(),
+            "9:15: socket-mode = \"rw-rw----\": permission bits are octal digits, like \"0660\"".into(),
+            format!("10:16: socket-owner = \"nobody-of-that-name\": this host has no such user: {existing}"),
+            format!("11:16: socket-group = \"\": this host has no such group: {existing}"),
+            "16:15: socket-mode = \"1777\": permission bits are octal digits, like \"0660\"".into(),
+            "21:16: socket-mode, socket-owner and socket-group are for role = \"server\": a client's socket is its peer's"
+                .into(),
+            "26:16: socket-mode, socket-owner and socket-group are for a path: who is in the network namespace may \
+             connect to @name"
+                .into(),
+        ]
+    );
+}
+
+#[test]
+fn who_may_connect_to_one_socket() {
+    let text = r#"[[port]]
+name = "a"
+kind = "memif"
+socket = "/m"
+id = 0
+[[port]]
+name = "b"
+kind = "memif"
+socket = "/m"
+id = 1
+socket-group = "1000"
+[[port]]
+name = "c"
+kind = "memif"
+socket = "/m"
+id = 2
+socket-mode = "0660"
+"#;
+    assert_eq!(
+        errors(text),
+        [
+            "11:16: socket-mode, socket-owner or socket-group of port \"b\" is not port \"a\"'s: they have one socket",
+            "note 4:10: what the other has",
+        ]
+    );
+    let config = parse_for("", &text.replace("1000", "0"), &[]);
+    assert!(config.is_err(), "a group is not the same as none");
+    let text = text.replace("socket = \"/m\"\n", "socket = \"/m\"\nsocket-group = \"root\"\n");
+    let config = parse_for("", &text.replace("socket-group = \"1000\"\n", ""), &[]).unwrap();
+    let access = config.ports[1].kind.access().unwrap();
+    assert_eq!((access.mode, access.group.as_ref().map(|group| group.id)), (0o660, Some(0)));
+}
+
+#[test]
+fn a_hidden_secret() {
+    let text = "[[port]]\nname = \"a\"\nkind = \"memif\"\nsocket = \"/m\"\nsecret = \"correct horse\"\n";
+    let config = parse_for("", text, &[0]).unwrap();
+    let hidden = dray_config::render(&config.without_secrets());
+    assert!(!hidden.contains("horse"), "{hidden}");
+    assert_eq!(
+        errors(&hidden),
+        [r#"8:10: secret = "***": it was hidden: put the secret itself here, or have the file written with --secrets"#]
+    );
 }

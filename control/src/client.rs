@@ -8,9 +8,10 @@ use dray_config::rpc::{
     FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError,
     Status, VtepInfo, WorkerInfo,
 };
+use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 )]
 struct Args {
     /// The switch's control socket
-    #[arg(long, value_name = "PATH", env = "DRAY_SOCKET", default_value = "/run/dray/dray.sock")]
+    #[arg(long, value_name = "PATH", env = "DRAY_SOCKET", default_value = CONTROL_SOCKET)]
     socket: PathBuf,
     /// Print JSON, for programs
     #[arg(long, global = true)]
@@ -68,6 +69,9 @@ pub fn run() -> ExitCode {
     };
     let result = match request {
         Request::Fdb(FdbRequest::Load { entries, delete }) => load(&args.socket, entries, delete, args.json),
+        Request::Config(ConfigRequest::Save { file: Some(file), secrets }) => {
+            save(&args.socket, &file, secrets, args.json)
+        }
         request => {
             let answer = call(&args.socket, &request);
             answer
@@ -197,6 +201,21 @@ fn load(socket: &Path, mut batch: FdbBatch, delete: bool, as_json: bool) -> Resu
     Ok(if is_done { code } else { ExitCode::FAILURE })
 }
 
+/// Writes the running configuration to `file`.
+fn save(socket: &Path, file: &Path, secrets: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let text = result::<ConfigText>(&call(socket, &Request::Config(ConfigRequest::Show { secrets }))?)?.text;
+    let shown = file.display();
+    crate::save::save(file, &text).map_err(|why| format!("{shown}: {why}"))?;
+    let hidden = format!("secret = \"{HIDDEN_SECRET}\"");
+    if text.lines().any(|line| line == hidden) {
+        eprintln!("note: {shown} is without the ports' secrets and can't be applied: --secrets writes them");
+    }
+    let saved = ConfigSaved { file: file.to_owned() };
+    let line = json!({ "result": saved }).to_string();
+    let request = Request::Config(ConfigRequest::Save { file: None, secrets: false });
+    Ok(print(&if as_json { json(&line) } else { people(&request, &line) }?))
+}
+
 #[derive(Deserialize)]
 struct Answer<T> {
     result: Option<T>,
@@ -235,7 +254,7 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
         Request::Vtep(_) => vteps(&result::<Vec<_>>(line)?),
         Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
         Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
-        Request::Config(ConfigRequest::Show {}) => result::<ConfigText>(line)?.text,
+        Request::Config(ConfigRequest::Show { .. }) => result::<ConfigText>(line)?.text,
         Request::Config(ConfigRequest::Save { .. }) => {
             format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())
         }

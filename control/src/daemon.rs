@@ -65,7 +65,7 @@ pub fn run() -> ExitCode {
 }
 
 /// The configuration, and the file's text.
-fn read(file: &Path) -> Result<(ValidConfig, String), String> {
+pub(crate) fn read(file: &Path) -> Result<(ValidConfig, String), String> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| format!("error: {name}: {error}"))?;
     let config = parse(&name, &text).map_err(|errors| errors.to_string())?;
@@ -83,7 +83,7 @@ fn summary(config: &ValidConfig) -> String {
 fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("error: signals: {error}"))?;
     // First of all: if another drayd is there, nothing of it must be touched.
-    let socket = Socket::bind(&config.control.socket).map_err(|why| format!("error: {why}"))?;
+    let socket = Socket::bind(&config.control.socket, &config.control.access).map_err(|why| format!("error: {why}"))?;
     let asks = match config.control.metrics {
         Some(address) => metrics::serve(address).map_err(|error| format!("error: metrics on {address}: {error}"))?,
         None => never(),
@@ -147,23 +147,12 @@ fn control_loop(
                 }
             }
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => reload(switch),
+                Ok(SIGHUP) => drop(switch.reload()),
                 Ok(SIGINT) => return "SIGINT",
                 _ => return "SIGTERM",
             },
             recv(ticks) -> _ => switch.tick(),
         }
-    }
-}
-
-/// SIGHUP: the file is read again.
-fn reload(switch: &mut Switch) {
-    let file = switch.file.clone();
-    let name = file.display().to_string();
-    let result = read(&file).and_then(|(config, text)| switch.apply(config).map_err(|why| why.in_file(&name, &text)));
-    match result {
-        Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
-        Err(why) => log(format!("config: {name} not applied:\n{why}")),
     }
 }
 

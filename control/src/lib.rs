@@ -11,6 +11,7 @@ mod overlay;
 mod ports;
 pub mod reference;
 mod rpc;
+mod save;
 mod server;
 mod switch;
 mod table;

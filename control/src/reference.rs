@@ -2,6 +2,7 @@
 
 use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
+use dray_config::CONTROL_SOCKET;
 use dray_config::rpc::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
 use serde_json::Value;
 use std::fmt::Write;
@@ -19,10 +20,10 @@ pub const EXCHANGE: [&str; 2] = [
 ];
 
 /// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 19] = [
+const EXAMPLES: [&str; 20] = [
     "status",
     "port show web",
-    "port add --name web --kind memif --socket /run/dray/memif.sock --id 2 --bridge blue",
+    "port add --name web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
     "port del web",
     "bridge show",
     "bridge add blue --vni 42 --port web --port trunk:10",
@@ -38,7 +39,8 @@ const EXAMPLES: [&str; 19] = [
     "config show",
     "config diff dray.toml",
     "config apply dray.toml",
-    "config save /etc/dray/dray.toml",
+    "config reload",
+    "config save",
 ];
 
 /// The reference page of the commands and of their JSON, in Markdown.
@@ -71,7 +73,7 @@ pub fn reference() -> String {
 
     page += "\n## drayd\n\n";
     describe(&mut page, &drayd);
-    page += "\nSIGTERM and SIGINT end it, SIGHUP makes it read the file again and apply what differs.\n";
+    page += "\nSIGTERM and SIGINT end it, SIGHUP makes it read the file again and apply what differs,\nas `dray config reload` does, which also says what was wrong with it.\n";
     page += "\n## dray\n\n";
     describe(&mut page, &dray);
     page += "\n`--json` may stand anywhere on the line. The options of `port add` are the keys of\n\
@@ -143,7 +145,7 @@ request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included, a
 (`MAX_BATCH`); `dray fdb load` sends as many requests as it takes.
 
 ```text
-$ echo '{request}' | socat - UNIX-CONNECT:/run/dray/dray.sock
+$ echo '{request}' | socat - UNIX-CONNECT:{CONTROL_SOCKET}
 {answer}
 ```
 

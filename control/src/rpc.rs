@@ -3,13 +3,14 @@
 use crate::connect;
 use crate::log::log;
 use crate::ports::Link;
+use crate::save::save;
 use crate::switch::Switch;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
     DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
     RpcError, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
-use dray_config::{Action, PortKind, ValidConfig, edit, parse, plan, render};
+use dray_config::{Access, Action, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
@@ -17,10 +18,6 @@ use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 
 /// A reply that is yet to be written as JSON: its size is the connection's business, not the control loop's.
 pub type Reply = Result<Box<dyn FnOnce() -> serde_json::Result<String> + Send>, RpcError>;
@@ -38,12 +35,13 @@ impl Switch {
     pub fn handle(&mut self, request: Request) -> Reply {
         match request {
             Request::Status {} => done(self.status()),
-            Request::Port(PortRequest::Show { name, connect: false }) => done(self.port_infos(name.as_deref())?),
-            Request::Port(PortRequest::Show { name, connect: true }) => {
+            Request::Port(PortRequest::Show { name, connect: false, .. }) => done(self.port_infos(name.as_deref())?),
+            Request::Port(PortRequest::Show { name, connect: true, secrets }) => {
                 let name = name.ok_or_else(|| refused("connect needs the name of a port"))?;
                 let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
+                let port = if secrets { port.clone() } else { port.clone().without_secret() };
                 let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
-                done(connect::connect(port, is_underlay, self.dataplane.workers()))
+                done(connect::connect(&port, is_underlay, self.dataplane.workers()))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
             Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),
@@ -60,7 +58,10 @@ impl Switch {
             }
             Request::Worker(WorkerRequest::Show { total }) => done(self.worker_infos(total)),
             Request::Drop(DropRequest::Show {}) => done(self.drop_infos()),
-            Request::Config(ConfigRequest::Show {}) => done(ConfigText { text: render(&self.config) }),
+            Request::Config(ConfigRequest::Show { secrets: true }) => done(ConfigText { text: render(&self.config) }),
+            Request::Config(ConfigRequest::Show { secrets: false }) => {
+                done(ConfigText { text: render(&self.config.clone().without_secrets()) })
+            }
             Request::Config(ConfigRequest::Diff { file }) => {
                 let new = read(&file)?;
                 let actions = plan(&self.config, &new).map_err(|lines| refused(lines.join("\n")))?;
@@ -71,14 +72,36 @@ impl Switch {
                 let actions = self.apply(new).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
                 done(change(&actions))
             }
-            Request::Config(ConfigRequest::Save { file }) => {
-                let file = file.unwrap_or_else(|| self.file.clone());
+            Request::Config(ConfigRequest::Reload {}) => {
+                let actions = self.reload().map_err(|(code, why)| RpcError::new(code, why))?;
+                done(change(&actions))
+            }
+            // Where else it may be written is the client's to decide, with the client's rights.
+            Request::Config(ConfigRequest::Save { .. }) => {
+                let file = self.file.clone();
                 save(&file, &render(&self.config)).map_err(|why| refused(format!("{}: {why}", file.display())))?;
                 log(format!("config: saved to {}", file.display()));
                 done(ConfigSaved { file })
             }
             Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) => self.edit(&request),
         }
+    }
+
+    /// Applies the file that drayd was started with, and logs what became of it.
+    ///
+    /// # Errors
+    /// [`BAD_FILE`] or [`REFUSED`], and why; the old configuration runs on.
+    pub fn reload(&mut self) -> Result<Vec<Action>, (i64, String)> {
+        let file = self.file.clone();
+        let name = file.display().to_string();
+        let result = crate::daemon::read(&file)
+            .map_err(|why| (BAD_FILE, why))
+            .and_then(|(config, text)| self.apply(config).map_err(|why| (REFUSED, why.in_file(&name, &text))));
+        match &result {
+            Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
+            Err((_, why)) => log(format!("config: {name} not applied:\n{why}")),
+        }
+        result
     }
 
     /// Requests that change the running configuration.
@@ -189,6 +212,7 @@ impl Switch {
             PortKind::Memif(memif) => {
                 info.queues = memif.queues;
                 put("socket", json!(memif.socket.to_string()));
+                put_access(memif.role, &memif.socket, &memif.access, &mut put);
                 put("id", json!(memif.id));
                 put("role", json!(memif.role.to_string()));
                 put("ring_size", json!(memif.ring_size));
@@ -210,6 +234,7 @@ impl Switch {
                     info.queues = peer.rx_rings;
                 }
                 put("socket", json!(vhost_user.socket.to_string()));
+                put_access(vhost_user.role, &vhost_user.socket, &vhost_user.access, &mut put);
                 put("role", json!(vhost_user.role.to_string()));
                 if let Some(status) = self.ports.vhost_user(&port.name) {
                     vhost_user_detail(&status, &mut put);
@@ -319,6 +344,19 @@ impl Switch {
     }
 }
 
+/// Who may connect to a server's socket, if it is a file.
+fn put_access(role: Role, socket: &SocketName, access: &Access, put: &mut impl FnMut(&str, Value)) {
+    if role == Role::Client || matches!(socket, SocketName::Abstract(_)) {
+        return;
+    }
+    put("socket_mode", json!(format!("{:04o}", access.mode)));
+    for (key, account) in [("socket_owner", &access.owner), ("socket_group", &access.group)] {
+        if let Some(account) = account {
+            put(key, json!(account.name));
+        }
+    }
+}
+
 /// A front end and its rings as they are now.
 fn vhost_user_detail(status: &vhost_user::Status, put: &mut impl FnMut(&str, Value)) {
     put("connected", json!(status.connected));
@@ -398,46 +436,4 @@ fn read(file: &ConfigFile) -> Result<ValidConfig, RpcError> {
 
 fn change(actions: &[Action]) -> ConfigChange {
     ConfigChange { changes: actions.iter().map(Action::to_string).collect() }
-}
-
-/// Replaces `file` by `text` in one step: after a crash there is either the old or the new one. Its mode stays; a new
-/// one is not for everybody, as it may have secrets.
-fn save(file: &Path, text: &str) -> std::io::Result<()> {
-    // What a symbolic link points to is replaced, not the link.
-    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let mode = fs::metadata(&file).map_or(0o640, |meta| meta.permissions().mode() & 0o777);
-    let mut name = file.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = file.with_file_name(name);
-    let write = || {
-        let mut to = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        to.set_permissions(fs::Permissions::from_mode(mode))?;
-        to.write_all(text.as_bytes())?;
-        to.sync_all()?;
-        fs::rename(&temporary, &file)?;
-        fs::File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn saving_keeps_mode_and_link_and_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (file, link) = (dir.join("a.toml"), dir.join("link.toml"));
-        save(&file, "new").unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        save(&link, "newer").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o604);
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(save(dir, "x").is_err());
-        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
-    }
 }

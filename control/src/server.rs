@@ -7,12 +7,14 @@ use crate::log::log;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_config::rpc::{INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use dray_config::{Access, SocketName};
+use dray_vhost::Listening;
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketType;
 use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,44 +49,29 @@ pub struct Call {
     pub reply: Sender<Reply>,
 }
 
-/// The control socket. It is removed when this is dropped.
+/// The control socket. It is removed when this is dropped, and its directory if that was made for it.
 pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode: a socket that is somebody else's by now is left alone.
-    identity: (u64, u64),
+    listening: Listening,
+    _directory: Option<Directory>,
 }
 
 impl Socket {
-    /// Listens on `path` with mode 0660; makes the directory if need be. A socket that nobody listens on any more is
-    /// replaced.
+    /// Listens on `path` for those whom `access` admits. A missing directory is made for them alone; a socket that nobody
+    /// listens on any more is replaced.
     ///
     /// # Errors
     /// Why it can't, for people: above all if another drayd is there.
-    pub fn bind(path: &Path) -> Result<Socket, String> {
-        let shown = path.display();
-        let failed = |error: io::Error| format!("control socket {shown}: {error}");
+    pub fn bind(path: &Path, access: &Access) -> Result<Socket, String> {
+        let failed = |error: io::Error| format!("control socket {}: {error}", path.display());
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(dir).map_err(failed)?;
+        let directory = Directory::make(dir, access).map_err(failed)?;
         // Of two that start at the same time, one looks and binds after the other.
         let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed(error.into()))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        match fs::symlink_metadata(path) {
-            Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(format!("control socket {shown}: there is a file that is no socket; remove it"));
-            }
-            Ok(_) => match UnixStream::connect(path) {
-                Ok(_) => return Err(format!("another drayd answers on {shown}")),
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
-                Err(error) => return Err(failed(error)),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = bind_for_group(path).map_err(failed)?;
-        let meta = fs::symlink_metadata(path).map_err(failed)?;
-        Ok(Socket { listener, path: path.to_owned(), identity: (meta.dev(), meta.ino()) })
+        let listening = Listening::new(&SocketName::Path(path.to_owned()), SocketType::STREAM, access)
+            .map_err(|why| format!("control socket: {why}"))?;
+        Ok(Socket { listening, _directory: directory })
     }
 
     /// Serves requests to the receiver, on threads of its own, as long as the process runs.
@@ -97,36 +84,47 @@ impl Socket {
 
     fn serve_within(&self, limits: Limits) -> io::Result<Receiver<Call>> {
         let (calls, receiver) = bounded(MAX_CONNECTIONS);
-        let listener = self.listener.try_clone()?;
+        let listener = UnixListener::from(self.listening.fd.try_clone()?);
+        listener.set_nonblocking(false)?;
         thread::Builder::new().name("control".into()).spawn(move || accept(&listener, &calls, limits))?;
         Ok(receiver)
     }
 }
 
-/// Binds a socket that owner and group may connect to, and nobody else, from the first moment on.
-fn bind_for_group(path: &Path) -> io::Result<UnixListener> {
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // What has no name yet hands its mode on to the name (Linux). The umask may take from it; to change that is to change it for
-    // all threads.
-    rustix::fs::fchmod(&socket, FOR_GROUP)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::fs::chmod(path, FOR_GROUP)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+/// A directory that was made for the socket.
+struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes `dir` if there is none. One that is there stays as it is.
+    fn make(dir: &Path, access: &Access) -> io::Result<Option<Directory>> {
+        if let Some(parent) = dir.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+        }
+        match fs::create_dir(dir) {
+            Ok(()) => {
+                let directory = Directory(dir.to_owned());
+                fs::set_permissions(dir, fs::Permissions::from_mode(0o750))?;
+                chown(dir, access.owner.as_ref().map(|user| user.id), access.group.as_ref().map(|group| group.id))?;
+                Ok(Some(directory))
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let meta = fs::metadata(dir)?;
+                if let Some(group) =
+                    access.group.as_ref().filter(|group| group.id != meta.gid() && meta.mode() & 1 == 0)
+                {
+                    log(format!("control socket: group {} can't enter {}: chgrp it", group.name, dir.display()));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
-/// The mode of the control socket.
-const FOR_GROUP: Mode = Mode::from_raw_mode(0o660);
-
-/// Connections that may wait to be accepted: as many as the system lets (`net.core.somaxconn`).
-const BACKLOG: i32 = -1;
-
-impl Drop for Socket {
+impl Drop for Directory {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity);
-        if ours {
-            let _ = fs::remove_file(&self.path);
-        }
+        // Unless there is something else in it.
+        let _ = fs::remove_dir(&self.0);
     }
 }
 
@@ -267,7 +265,7 @@ mod tests {
     impl Fixture {
         fn new(limits: Limits) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let socket = Socket::bind(&dir.path().join("run/dray.sock")).unwrap();
+            let socket = Socket::bind(&dir.path().join("run/dray.sock"), &Access::default()).unwrap();
             let calls = socket.serve_within(limits).unwrap();
             thread::spawn(move || {
                 for Call { request, reply } in calls {
@@ -293,6 +291,7 @@ mod tests {
         fn drop(&mut self) {
             self.socket = None;
             assert!(!self.path().exists(), "the socket is removed");
+            assert!(!self.dir.path().join("run").exists(), "and the directory that was made for it");
         }
     }
 
@@ -416,35 +415,47 @@ mod tests {
     fn a_live_socket_is_refused_and_a_stale_one_replaced() {
         let fixture = Fixture::new(LIMITS);
         let path = fixture.path();
-        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
-        let error = Socket::bind(&path).err().unwrap();
-        assert!(error.starts_with("another drayd answers on "), "{error}");
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o660, 0o750));
+        let bind = |path: &Path| Socket::bind(path, &Access::default());
+        let error = bind(&path).err().unwrap();
+        assert!(error.ends_with("run/dray.sock: a running process is using it"), "{error}");
 
         let stale = fixture.dir.path().join("stale.sock");
         drop(UnixListener::bind(&stale).unwrap());
         assert!(stale.exists());
-        drop(Socket::bind(&stale).unwrap());
+        drop(bind(&stale).unwrap());
         assert!(!stale.exists());
 
         fs::write(&stale, "precious").unwrap();
-        assert!(Socket::bind(&stale).err().unwrap().contains("no socket"));
+        assert!(bind(&stale).err().unwrap().contains("not a socket"));
         assert_eq!(fs::read_to_string(&stale).unwrap(), "precious");
     }
 
     #[test]
-    fn sockets_bound_at_once_have_their_mode() {
+    fn the_socket_and_its_directory_are_for_whom_it_says() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
-        // Within one directory there is a lock already.
-        let bind = |worker: usize| {
-            let path = dir.path().join(format!("{worker}/dray.sock"));
-            for _ in 0..500 {
-                let _socket = Socket::bind(&path).unwrap();
-                assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
-            }
-        };
+        let account = |id: u32| Some(dray_config::Account { name: id.to_string(), id });
+        let access = Access { mode: 0o600, owner: account(1234), group: account(4321) };
+        // Not one of the bits depends on the umask, and several processes' sockets don't mind each other.
         thread::scope(|scope| {
-            let bind = &bind;
-            (0..4).for_each(|worker| drop(scope.spawn(move || bind(worker))));
+            for worker in 0..4 {
+                let path = dir.path().join(format!("{worker}/dray.sock"));
+                let access = &access;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        let _socket = Socket::bind(&path, access).unwrap();
+                        let meta = fs::symlink_metadata(&path).unwrap();
+                        assert_eq!((meta.mode() & 0o777, meta.uid(), meta.gid()), (0o600, 1234, 4321));
+                        let meta = fs::metadata(path.parent().unwrap()).unwrap();
+                        assert_eq!((meta.mode() & 0o777, meta.uid(), meta.gid()), (0o750, 1234, 4321));
+                    }
+                });
+            }
         });
     }
 }

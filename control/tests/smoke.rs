@@ -72,6 +72,15 @@ impl Switch {
         serde_json::from_str(&self.dray(&format!("{args} --json"))).unwrap()
     }
 
+    /// The answer to a line on the control socket.
+    fn exchange(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(self.path("dray.sock")).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    }
+
     /// What `dray ARGS` says when it fails with `status`.
     fn refused(&self, args: &str, status: i32) -> String {
         let output = self.output(args);
@@ -181,6 +190,17 @@ fn it_is_configured_asked_and_ended() {
     );
     assert_eq!(switch.dray("config apply saved.toml"), "");
 
+    // It writes its own file, and keeps what was there; it is told of no other.
+    let started = fs::read_to_string(switch.path("dray.toml")).unwrap();
+    let modes = || ["dray.toml", "dray.toml~"].map(&mode);
+    assert_eq!(switch.dray("config save"), format!("saved to {}\n", switch.path("dray.toml").display()));
+    assert_eq!(fs::read_to_string(switch.path("dray.toml~")).unwrap(), started);
+    assert_eq!(fs::read_to_string(switch.path("dray.toml")).unwrap(), saved);
+    assert_eq!((modes()[0], mode("saved.toml")), (0o640, 0o640));
+    let path = r#"{"jsonrpc":"2.0","id":1,"method":"config.save","params":{"file":"/tmp/dray-planted"}}"#;
+    assert!(switch.exchange(path).contains("-32602") && !Path::new("/tmp/dray-planted").exists());
+    fs::rename(switch.path("dray.toml~"), switch.path("dray.toml")).unwrap();
+
     // The file that it was started with, by a signal.
     switch.signal("-HUP");
     let start = Instant::now();
@@ -193,6 +213,42 @@ fn it_is_configured_asked_and_ended() {
     assert!(!switch.path("dray.sock").exists() && !switch.path("memif.sock").exists());
     let error = switch.refused("status", 1);
     assert!(error.contains("is drayd running?"), "{error}");
+}
+
+#[test]
+fn secrets_are_shown_to_who_asks_for_them() {
+    let switch = Switch::start(&TWO_PORTS.replace("id = 1", "id = 1\nsecret = \"battery staple\""));
+    for hidden in ["config show", "port show db", "port show db --connect", "config show --json", "port show --json"] {
+        assert!(!switch.dray(hidden).contains("battery"), "{hidden}");
+    }
+    for shown in ["config show --secrets", "port show db --connect --secrets"] {
+        assert!(switch.dray(shown).contains("battery staple"), "{shown}");
+    }
+    // What was saved without them can't be applied by mistake, as it would cut off all peers.
+    let output = switch.output("config save hidden.toml");
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && note.contains("--secrets writes them"), "{note}");
+    let error = switch.refused("config apply hidden.toml", 2);
+    assert!(error.contains("secret = \"***\": it was hidden"), "{error}");
+    switch.dray("config save all.toml --secrets");
+    assert_eq!(switch.dray("config diff all.toml"), "");
+    switch.dray("config save");
+    assert!(fs::read_to_string(switch.path("dray.toml")).unwrap().contains("battery staple"));
+}
+
+#[test]
+fn a_wrong_file_is_not_reloaded_and_says_so() {
+    let switch = Switch::start(TWO_PORTS);
+    assert_eq!(switch.dray("config reload"), "");
+    switch.file("dray.toml", &TWO_PORTS.replace("id = 1", "id = 2"));
+    let change = switch.dray("config reload");
+    assert!(change.starts_with("- port db\n+ port db: ") && change.ends_with("id 2\n"), "{change}");
+    switch.file("dray.toml", &TWO_PORTS.replace("kind = \"memif\"", "knid = \"memif\""));
+    let error = switch.refused("config reload", 2);
+    assert!(error.contains("dray.toml:10:1: unknown key \"knid\""), "{error}");
+    switch.file("dray.toml", &TWO_PORTS.replace("65536", "32768"));
+    assert!(switch.refused("config reload", 1).contains("needs a restart of drayd"));
+    assert_eq!(switch.json("status")["ports"], 2);
 }
 
 #[test]
@@ -240,7 +296,7 @@ fn a_second_one_is_refused_and_a_killed_one_replaced() {
     let file = switch.path("dray.toml");
     let second = Command::new(DRAYD).arg("--config").arg(&file).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another drayd answers on"));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("dray.sock: a running process is using it"));
     assert_eq!(switch.json("status")["ports"], 2);
 
     // A crash leaves sockets behind. They are no obstacle.
@@ -343,11 +399,7 @@ ports = ["web", { port = "trunk", vlan = 10 }]
 fn replies_are_as_documented() {
     let switch = Switch::start(TAGGED);
     let [request, answer] = EXCHANGE;
-    let mut stream = UnixStream::connect(switch.path("dray.sock")).unwrap();
-    stream.write_all(format!("{request}\n").as_bytes()).unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    assert_eq!(line, format!("{answer}\n"));
+    assert_eq!(switch.exchange(request), format!("{answer}\n"));
 
     switch.file("new.toml", &TAGGED.replace("10", "20"));
     switch.file("entries.txt", "blue 02:00:00:00:00:02 web\n");
@@ -373,6 +425,8 @@ fn replies_are_as_documented() {
         "config diff new.toml",
         "config apply new.toml",
         "config save saved.toml",
+        "config reload",
+        "config save",
     ] {
         let method = line.split(' ').take(if line == "status" { 1 } else { 2 }).collect::<Vec<_>>().join(".");
         let reply = switch.json(line);

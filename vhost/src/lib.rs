@@ -12,3 +12,4 @@ mod socket;
 pub mod vhost_user;
 
 pub use link::{Event, Link, LinkInfo, TxQueues};
+pub use socket::Listening;

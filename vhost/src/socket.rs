@@ -1,11 +1,14 @@
 //! Unix sockets by which peers and ports find each other, whatever is said on them.
 
-use dray_config::SocketName;
+use dray_config::{Access, SocketName};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::process::geteuid;
+use std::fs::DirBuilder;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// What an error means, without its number.
@@ -47,7 +50,8 @@ pub(crate) fn dial(name: &SocketName, kind: SocketType) -> Result<OwnedFd, Strin
 }
 
 /// A listening socket. Its file is removed with it.
-pub(crate) struct Listening {
+pub struct Listening {
+    /// The socket, which doesn't block.
     pub fd: OwnedFd,
     name: SocketName,
     /// The file's device and inode: another's file is not removed.
@@ -55,21 +59,23 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Listens on `name`. A missing directory is made, a stale socket file replaced.
+    /// Listens on `name`, for those whom `access` admits if it is a path. A missing directory is made, a stale socket file
+    /// replaced.
     ///
     /// # Errors
     /// "listen on NAME: why not", also if somebody else is listening there.
-    pub fn new(name: &SocketName, kind: SocketType) -> Result<Listening, String> {
-        Self::listen(name, kind).map_err(|e| format!("listen on {}: {e}", show(name)))
+    pub fn new(name: &SocketName, kind: SocketType, access: &Access) -> Result<Listening, String> {
+        Self::listen(name, kind, access).map_err(|e| format!("listen on {}: {e}", show(name)))
     }
 
-    fn listen(name: &SocketName, kind: SocketType) -> Result<Listening, String> {
+    fn listen(name: &SocketName, kind: SocketType, access: &Access) -> Result<Listening, String> {
         let address = address(name).map_err(|_| "the name is too long for a socket".to_owned())?;
         let fd = socket(kind).map_err(text)?;
         match (bind(&fd, &address), name) {
             (Ok(()), _) => {}
             (Err(Errno::NOENT), SocketName::Path(path)) => {
-                std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(text)?;
+                let directory = path.parent().unwrap_or(Path::new("/"));
+                DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(text)?;
                 bind(&fd, &address).map_err(text)?;
             }
             (Err(Errno::ADDRINUSE), SocketName::Path(path)) => {
@@ -91,19 +97,53 @@ impl Listening {
             SocketName::Abstract(_) => None,
         };
         let listening = Listening { fd, name: name.clone(), file };
-        listen(&listening.fd, 128).map_err(text)?;
+        if let SocketName::Path(path) = name {
+            admit(path, access)?;
+        }
+        // Until here whoever connects is refused.
+        listen(&listening.fd, BACKLOG).map_err(text)?;
         Ok(listening)
+    }
+
+    /// Whether the socket's file is still the one that was made.
+    fn is_ours(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|m| Some((m.dev(), m.ino())) == self.file)
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
         if let SocketName::Path(path) = &self.name
-            && std::fs::symlink_metadata(path).is_ok_and(|m| Some((m.dev(), m.ino())) == self.file)
+            && self.is_ours(path)
         {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Connections that may wait to be accepted: as many as the system lets (`net.core.somaxconn`).
+const BACKLOG: i32 = -1;
+
+/// Gives the socket file `path` its permission bits, owner and group. The directory may be another's, who must not be able to
+/// put something else in its place that is changed then.
+fn admit(path: &Path, access: &Access) -> Result<(), String> {
+    let file =
+        rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(text)?;
+    let stat = rustix::fs::fstat(&file).map_err(text)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket || stat.st_uid != geteuid().as_raw() {
+        return Err("something else was put in its place".into());
+    }
+    // What was opened without the right to read can only be changed by this name. First the bits: they are only its owner's to
+    // change.
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::chmod(opened.as_str(), Mode::from_raw_mode(access.mode)).map_err(|e| format!("mode: {}", text(e)))?;
+    let owner = access.owner.as_ref().map(|owner| Uid::from_raw(owner.id));
+    let group = access.group.as_ref().map(|group| Gid::from_raw(group.id));
+    if owner.is_some() || group.is_some() {
+        rustix::fs::chownat(&file, "", owner, group, AtFlags::EMPTY_PATH)
+            .map_err(|e| format!("owner and group: {}", text(e)))?;
+    }
+    Ok(())
 }
 
 /// Whether there is `what` to be seen of a descriptor now.

@@ -1,6 +1,6 @@
 //! A peer that breaks every rule: it loses its own link and nothing else happens. No root, no DPDK.
 
-use dray_config::{Memif, Role, SocketName};
+use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Drops, Tx};
 use dray_vhost::mem::guard;
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
@@ -136,8 +136,16 @@ impl Test {
         let s = Supervisor::start(move |e| drop(tx.send(e))).unwrap();
         for (id, secret) in [(0, Some(String::from_utf8(SECRET.to_vec()).unwrap())), (1, None)] {
             let role = Role::Server;
-            let memif =
-                Memif { socket: socket.clone(), id, role, secret, ring_size: 1024, buffer_size: 2048, queues: 1 };
+            let memif = Memif {
+                socket: socket.clone(),
+                access: Access::default(),
+                id,
+                role,
+                secret,
+                ring_size: 1024,
+                buffer_size: 2048,
+                queues: 1,
+            };
             s.add(PortSpec { name: format!("p{id}"), memif, max_frame: 9216 }).unwrap();
         }
         let client = Client::connect(&socket, 1, &ClientOptions::default()).unwrap();
@@ -712,6 +720,7 @@ fn an_eventfd_that_blocks_hurts_its_own_link_only() {
     // Another peer that sleeps.
     let memif = Memif {
         socket: SocketName::Path(t.path()),
+        access: Access::default(),
         id: 2,
         role: Role::Server,
         secret: None,

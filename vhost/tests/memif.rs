@@ -1,6 +1,6 @@
 //! Links within one process: supervisor to supervisor, supervisor to client. No root, no DPDK.
 
-use dray_config::{Memif, Role, SocketName};
+use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
@@ -9,7 +9,16 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 fn spec(name: &str, socket: &SocketName, id: u32, role: Role) -> PortSpec {
-    let memif = Memif { socket: socket.clone(), id, role, secret: None, ring_size: 1024, buffer_size: 2048, queues: 1 };
+    let memif = Memif {
+        socket: socket.clone(),
+        access: Access::default(),
+        id,
+        role,
+        secret: None,
+        ring_size: 1024,
+        buffer_size: 2048,
+        queues: 1,
+    };
     PortSpec { name: name.into(), memif, max_frame: 9216 }
 }
 

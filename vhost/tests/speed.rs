@@ -1,7 +1,7 @@
 //! What receiving and sending costs, without a pipeline between. Not a test of correctness: run it on an idle machine with
 //! `cargo test --release -p dray-vhost --test speed -- --ignored --nocapture`.
 
-use dray_config::{Memif, Role, SocketName};
+use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drops};
 use dray_vhost::Event;
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
@@ -24,8 +24,16 @@ fn measure(len: usize, alone: bool) -> (f64, f64) {
     let mut clients = Vec::new();
     for id in 0..2 {
         let (role, socket) = (Role::Server, socket.clone());
-        let memif =
-            Memif { socket: socket.clone(), id, role, secret: None, ring_size: 1024, buffer_size: 2048, queues: 1 };
+        let memif = Memif {
+            socket: socket.clone(),
+            access: Access::default(),
+            id,
+            role,
+            secret: None,
+            ring_size: 1024,
+            buffer_size: 2048,
+            queues: 1,
+        };
         s.add(PortSpec { name: format!("p{id}"), memif, max_frame: 9216 }).unwrap();
         clients.push(Client::connect(&socket, id, &ClientOptions::default()).unwrap());
         let Event::Up { link, .. } = events.recv().unwrap() else { panic!() };

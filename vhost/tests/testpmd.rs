@@ -1,6 +1,6 @@
 //! Links with DPDK's memif (`dpdk-testpmd`) in both roles. Skipped, and said so, where it is not installed.
 
-use dray_config::{Memif, Role, SocketName};
+use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drops, Rx, Tx};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
@@ -97,7 +97,16 @@ fn supervisor() -> (Supervisor, Receiver<Event>) {
 
 fn port(name: &str, socket: &Path, role: Role) -> PortSpec {
     let socket = SocketName::Path(socket.to_owned());
-    let memif = Memif { socket, id: 0, role, secret: None, ring_size: 1024, buffer_size: 2048, queues: 1 };
+    let memif = Memif {
+        socket,
+        access: Access::default(),
+        id: 0,
+        role,
+        secret: None,
+        ring_size: 1024,
+        buffer_size: 2048,
+        queues: 1,
+    };
     PortSpec { name: name.into(), memif, max_frame: 9216 }
 }
 

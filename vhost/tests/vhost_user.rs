@@ -1,6 +1,6 @@
 //! Ports, and front ends that keep to the rules and that don't. No root, no DPDK.
 
-use dray_config::{Role, SocketName, VhostUser};
+use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::{Burst, Drops};
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses};
 use dray_vhost::vhost_user::frontend::message::{NEED_REPLY, REPLY, VERSION, request};
@@ -112,7 +112,7 @@ impl Test {
 
 fn open(socket: &SocketName, role: Role, queues: u16) -> Result<(Port, Receiver<Event>), String> {
     let (tx, events) = channel();
-    let vhost_user = VhostUser { socket: socket.clone(), role, queues };
+    let vhost_user = VhostUser { socket: socket.clone(), access: Access::default(), role, queues };
     let spec = PortSpec { name: "vm".into(), vhost_user, max_frame: 1518 };
     Ok((Port::open(spec, move |e| drop(tx.send(e)))?, events))
 }

@@ -1,7 +1,7 @@
 //! The front end's side of vhost-user against back ends that send back what comes: our own port, and DPDK's (`dpdk-testpmd`,
 //! `net_vhost`), which is skipped, and said so, where that is not installed.
 
-use dray_config::{Role, SocketName, VhostUser};
+use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::{Burst, Drops};
 use dray_vhost::vhost_user::frontend::{Frontend, Meeting, Options, VNET_HEADER, feature};
 use dray_vhost::vhost_user::{Port, PortSpec};
@@ -60,7 +60,7 @@ struct Echo {
 impl Echo {
     fn start(socket: &Path, role: Role, queues: u16) -> Echo {
         let (tx, events) = channel();
-        let vhost_user = VhostUser { socket: SocketName::Path(socket.into()), role, queues };
+        let vhost_user = VhostUser { socket: SocketName::Path(socket.into()), access: Access::default(), role, queues };
         let spec = PortSpec { name: "vm".into(), vhost_user, max_frame: 9216 };
         let port = Port::open(spec, move |event| drop(tx.send(event))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));

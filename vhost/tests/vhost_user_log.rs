@@ -1,7 +1,7 @@
 //! The log of written pages, by which a virtual machine is migrated: a page that changed and isn't marked is a page that is wrong where the
 //! machine goes on. Memory is compared before and after, page by page. No root, no DPDK.
 
-use dray_config::{Role, SocketName, VhostUser};
+use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::{Burst, Drops};
 use dray_vhost::vhost_user::frontend::feature;
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses, protocol};
@@ -84,7 +84,7 @@ impl Guest {
         let dir = tempfile::tempdir().unwrap();
         let socket = SocketName::Path(dir.path().join("s"));
         let (sender, events) = channel();
-        let vhost_user = VhostUser { socket: socket.clone(), role: Role::Server, queues: 1 };
+        let vhost_user = VhostUser { socket: socket.clone(), access: Access::default(), role: Role::Server, queues: 1 };
         let spec = PortSpec { name: "vm".into(), vhost_user, max_frame: 9018 };
         let port = Port::open(spec, move |event| drop(sender.send(event))).unwrap();
         let mut connection = Meeting::new(&socket, Role::Client).unwrap().connection(SOON).unwrap();

@@ -3,6 +3,7 @@
 //! They need root and the packages of `.ci/deps test`; without root they do nothing and say so. In each of them packets
 //! are conserved at the end.
 
+mod access;
 mod bridge;
 mod cpu;
 mod daemon;

@@ -1,6 +1,6 @@
 //! Ports with a peer each, and a worker's turn between them.
 
-use dray_config::{Mac, Memif, Role, SocketName, VhostUser};
+use dray_config::{Access, Mac, Memif, Role, SocketName, VhostUser};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::fdb::{Egress, Fdb, key};
@@ -156,6 +156,7 @@ pub fn run(name: &str) {
             for id in 0..ports {
                 let memif = Memif {
                     socket: socket.clone(),
+                    access: Access::default(),
                     id,
                     role: Role::Server,
                     secret: None,
@@ -172,7 +173,8 @@ pub fn run(name: &str) {
         Link::VhostUser { packed } => {
             for id in 0..ports {
                 let socket = SocketName::Path(dir.path().join(id.to_string()));
-                let vhost_user = VhostUser { socket: socket.clone(), role: Role::Server, queues: 1 };
+                let vhost_user =
+                    VhostUser { socket: socket.clone(), access: Access::default(), role: Role::Server, queues: 1 };
                 let spec = vhost_user::PortSpec { name: id.to_string(), vhost_user, max_frame: 9216 };
                 let sender = sender.clone();
                 let port = vhost_user::Port::open(spec, move |event| drop(sender.send(event))).expect("a port");

@@ -25,7 +25,7 @@ use crate::stats::{self, median};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;
 use crate::workers::{self, Work};
-use dray_config::{Role, SocketName, rpc};
+use dray_config::{Access, Role, SocketName, rpc};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use results::{Contestant, Machine, Method, Started};
 use std::net::Ipv4Addr;
@@ -349,6 +349,7 @@ impl Bench {
         for (id, name) in [(0, "a"), (1, "b")] {
             let memif = dray_config::Memif {
                 socket: socket.clone(),
+                access: Access::default(),
                 id,
                 role: Role::Server,
                 secret: None,

@@ -367,7 +367,7 @@ impl Inner {
                 return Err(format!("id {} of {socket} is port {other:?}'s already", spec.memif.id));
             }
             if !self.listeners.contains_key(&spec.memif.socket) {
-                let socket = Listening::new(&spec.memif.socket, KIND)?;
+                let socket = Listening::new(&spec.memif.socket, KIND, &spec.memif.access)?;
                 self.token += 1;
                 self.watch(&socket.fd, self.token)?;
                 let listener = Listener { socket, token: self.token, paused: None };

@@ -130,7 +130,10 @@ impl Port {
     /// If the socket can't be listened on, or the kernel gives no thread.
     pub fn open(spec: PortSpec, events: impl FnMut(Event) + Send + 'static) -> Result<Port, String> {
         let listening = match spec.vhost_user.role {
-            Role::Server => Some(Listening::new(&spec.vhost_user.socket, SocketType::STREAM)?),
+            Role::Server => {
+                let port = &spec.vhost_user;
+                Some(Listening::new(&port.socket, SocketType::STREAM, &port.access)?)
+            }
             Role::Client => None,
         };
         let (wake, end) = (Arc::new(event()?), Arc::new(AtomicBool::new(false)));

@@ -8,7 +8,7 @@ mod fuzz;
 mod messages;
 mod rings;
 
-use dray_config::{Role, SocketName, VhostUser};
+use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses, protocol};
 use dray_vhost::vhost_user::frontend::{Frontend, Options, feature};
@@ -93,7 +93,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 fn open(dir: &Path, number: usize, role: Role, events: &Sender<(usize, Event)>) -> (Port, SocketName) {
     let socket = SocketName::Path(dir.join(format!("{number}")));
-    let vhost_user = VhostUser { socket: socket.clone(), role, queues: 2 };
+    let vhost_user = VhostUser { socket: socket.clone(), access: Access::default(), role, queues: 2 };
     let events = events.clone();
     let spec = PortSpec { name: format!("p{number}"), vhost_user, max_frame: 1518 };
     (Port::open(spec, move |event| drop(events.send((number, event)))).unwrap(), socket)

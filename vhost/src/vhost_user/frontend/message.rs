@@ -3,7 +3,7 @@
 //! Nothing is checked before it is sent: tests of back ends send what they like.
 
 use crate::socket::{Listening, dial, show, text};
-use dray_config::{Role, SocketName};
+use dray_config::{Access, Role, SocketName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -140,7 +140,7 @@ impl Meeting {
     /// "listen on NAME: why not".
     pub fn new(name: &SocketName, role: Role) -> Result<Meeting, String> {
         let listening = match role {
-            Role::Server => Some(Listening::new(name, SocketType::STREAM)?),
+            Role::Server => Some(Listening::new(name, SocketType::STREAM, &Access::default())?),
             Role::Client => None,
         };
         Ok(Meeting { name: name.clone(), listening })

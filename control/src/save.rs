@@ -1,0 +1,93 @@
+//! Writing a configuration file.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Result, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// The most that a file's mode admits: it may have secrets.
+const MODE: u32 = 0o640;
+
+/// Replaces `file` by `text` in one step: after a crash there is either the old or the new one. The old one stays as
+/// `FILE~`. The new one has the old one's owner, group and mode, but is never for everybody.
+///
+/// # Errors
+/// The system's reason; `file` is as it was then.
+pub fn save(file: &Path, text: &str) -> Result<()> {
+    // What a symbolic link points to is replaced, not the link.
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let old = match fs::metadata(&file) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let beside = |suffix: &str| -> Result<PathBuf> {
+        let mut name = file.file_name().ok_or(ErrorKind::IsADirectory)?.to_owned();
+        name.push(suffix);
+        Ok(file.with_file_name(name))
+    };
+    let temporary = beside(&format!(".{}.tmp", std::process::id()))?;
+    let write = || {
+        if old.is_some() {
+            fs::hard_link(&file, &temporary)?;
+            fs::rename(&temporary, beside("~")?)?;
+        }
+        let mode = old.as_ref().map_or(MODE, |old| old.mode() & MODE);
+        let mut to = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        to.set_permissions(Permissions::from_mode(mode))?;
+        if let Some(old) = &old
+            && to.metadata().is_ok_and(|new| (new.uid(), new.gid()) != (old.uid(), old.gid()))
+        {
+            fchown(&to, Some(old.uid()), Some(old.gid()))?;
+        }
+        to.write_all(text.as_bytes())?;
+        to.sync_all()?;
+        fs::rename(&temporary, &file)?;
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir)?.sync_all()
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_keeps_the_old_file_its_mode_and_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (file, link) = (dir.join("a.toml"), dir.join("link.toml"));
+        let mode = || fs::metadata(&file).unwrap().mode() & 0o777;
+        save(&file, "new").unwrap();
+        assert_eq!((mode(), fs::read_dir(dir).unwrap().count()), (0o640, 1));
+        // Never wider than before, and never for everybody.
+        for (old, new) in [(0o600, 0o600), (0o604, 0o600), (0o666, 0o640)] {
+            fs::set_permissions(&file, Permissions::from_mode(old)).unwrap();
+            save(&file, "new").unwrap();
+            assert_eq!(mode(), new);
+        }
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        save(&link, "newer").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
+        assert_eq!(fs::read_to_string(dir.join("a.toml~")).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(save(dir, "x").is_err());
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn saving_keeps_owner_and_group() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::chown(&file, Some(1234), Some(4321)).unwrap();
+        save(&file, "new").unwrap();
+        let meta = fs::metadata(&file).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1234, 4321));
+    }
+}
