@@ -1,6 +1,6 @@
 //! A container's whole network function: attaches to a memif port and sends every frame back to where it came from.
 //!
-//!     cargo run --release -p dray-vhost --example echo -- /run/dray/memif.sock 0
+//!     cargo run --release -p dray-vhost --example echo -- /run/dray/web/memif.sock 0
 
 use dray_config::SocketName;
 use dray_vhost::memif::{Client, ClientOptions};
