@@ -5,7 +5,7 @@ use crate::metrics;
 use crate::server::{Call, Socket};
 use crate::switch::Switch;
 use clap::{CommandFactory, Parser};
-use crossbeam_channel::{Receiver, Sender, at, never, select, tick, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
 use dray_dataplane::{Dataplane, Punt};
 use dray_vhost::mem::guard;
@@ -15,10 +15,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Frames for the VTEP itself that are looked at before others get their turn.
 const PUNTS: usize = 256;
+/// While the FDB is searched for what is to be forgotten: between two parts of it.
+const FORGET: Duration = Duration::from_millis(1);
 
 /// The switch: moves packets between NICs and the interfaces of containers.
 #[derive(Parser)]
@@ -123,6 +125,7 @@ fn control_loop(
     let ticks = tick(Dataplane::TICK);
     loop {
         let publish = switch.next_publish().map_or_else(never, at);
+        let forget = if switch.dataplane.is_forgetting() { after(FORGET) } else { never() };
         select! {
             recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
@@ -151,6 +154,7 @@ fn control_loop(
                 Ok(SIGINT) => return "SIGINT",
                 _ => return "SIGTERM",
             },
+            recv(forget) -> _ => switch.dataplane.forget_some(),
             recv(ticks) -> _ => switch.tick(),
         }
     }

@@ -205,8 +205,8 @@ impl Ports {
         open.link.is_up().then_some(name)
     }
 
-    /// Looks at the links of NICs. Those that have just come up.
-    pub fn poll(&mut self) -> Vec<String> {
+    /// Looks at the links of NICs. Those that have just come up; what was learned behind those that went down is forgotten.
+    pub fn poll(&mut self, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
         for (name, open) in &mut self.open {
@@ -217,6 +217,8 @@ impl Ports {
                 open.news.log(now, link_line(name, &link));
                 if link.is_up() {
                     up.push(name.clone());
+                } else {
+                    dataplane.forget(name);
                 }
                 open.link = link;
             }

@@ -310,7 +310,7 @@ impl Switch {
         self.dataplane.tick();
         if now.duration_since(self.polled) >= POLL {
             self.polled = now;
-            for port in self.ports.poll() {
+            for port in self.ports.poll(&mut self.dataplane) {
                 self.came_up(&port);
             }
             self.sample();

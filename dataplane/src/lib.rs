@@ -200,6 +200,10 @@ pub struct Dataplane {
     ageing: u16,
     /// The next part of the FDB to be searched for old entries.
     part: usize,
+    /// Ports behind which nothing is to be known any more, and how many buckets of the FDB are still to be searched for each.
+    forgetting: Vec<(Egress, usize)>,
+    /// The next of them.
+    bucket: usize,
     names: Names,
     places: Places,
     statics: HashMap<u64, Egress>,
@@ -259,6 +263,8 @@ impl Dataplane {
             started: (Instant::now(), dray_switch::mem::ticks()),
             ageing: config.fdb.ageing,
             part: 0,
+            forgetting: Vec::new(),
+            bucket: 0,
             names: Names::default(),
             places: Places::default(),
             statics: HashMap::new(),
@@ -308,6 +314,7 @@ impl Dataplane {
         // Only now may the numbers be somebody else's.
         let ports: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
         for number in self.names.ports.retain(|name| ports.contains(name.as_str())) {
+            self.forgetting.retain(|(place, _)| place.index() != number);
             self.retired.merge(&self.counts(number));
             self.workers.iter().for_each(|w| w.counters.ports[number as usize].clear());
         }
@@ -341,7 +348,8 @@ impl Dataplane {
         }
     }
 
-    /// Takes a port's queues from the workers and drops them here. Frames towards it are then dropped as `tx.link_down`.
+    /// Takes a port's queues from the workers and drops them here, and forgets what was learned behind it. Frames towards it are then
+    /// dropped as `tx.link_down`.
     pub fn link_down(&mut self, port: &str) {
         let Some(number) = self.names.ports.get(port) else { return };
         self.queues.retain(|(port, _), _| *port != number);
@@ -349,6 +357,42 @@ impl Dataplane {
         for worker in &self.workers {
             drop(worker.call(Command::Detach { port: number }));
         }
+        self.forget(port);
+    }
+
+    /// Forgets what was learned behind a port: its link is down, and its stations may be back behind another one. Static entries stay;
+    /// so does what is behind tunnels, for VTEPs stay where they are when the underlay's link is down.
+    pub fn forget(&mut self, port: &str) {
+        let Some(place) = self.names.ports.get(port).map(|number| Egress::port(number, 0)) else { return };
+        if self.fdb.learned(place) == 0 {
+            return;
+        }
+        let is_first = self.forgetting.is_empty();
+        self.forgetting.retain(|(other, _)| *other != place);
+        self.forgetting.push((place, self.fdb.buckets()));
+        // Who comes and goes without end does not keep us: all that are to be forgotten are searched for together.
+        if is_first {
+            self.forget_some();
+        }
+    }
+
+    /// Whether [`Dataplane::forget_some`] has something to do: then it is to be called about once in a millisecond.
+    pub fn is_forgetting(&self) -> bool {
+        !self.forgetting.is_empty()
+    }
+
+    /// Searches a part of the FDB, of 2 MiB, for what is to be forgotten.
+    pub fn forget_some(&mut self) {
+        const PART: usize = 1 << 15;
+        let from = self.bucket;
+        let to = (from + PART).min(self.fdb.buckets());
+        let places: Vec<Egress> = self.forgetting.iter().map(|(place, _)| *place).collect();
+        self.fdb.forget(from..to, &places);
+        self.bucket = if to == self.fdb.buckets() { 0 } else { to };
+        self.forgetting.retain_mut(|(place, left)| {
+            *left = left.saturating_sub(to - from);
+            *left != 0 && self.fdb.learned(*place) != 0
+        });
     }
 
     /// Sends `frame` (at most 9,216 bytes) through a port, from the control thread.
@@ -542,6 +586,9 @@ impl Dataplane {
         self.part %= parts;
         self.fdb.age(self.part, parts, self.now(), self.ageing);
         self.part += 1;
+        if self.is_forgetting() {
+            self.forget_some();
+        }
     }
 
     /// How often [`Dataplane::tick`] wants to be called.

@@ -158,6 +158,52 @@ fn a_host_that_has_moved_is_found_by_the_next_frame() {
     drayd.finish();
 }
 
+/// What was learned behind a port is forgotten with its link and with the port, and only that: its stations may be back behind another
+/// one, to which their frames are flooded at once.
+#[test]
+fn what_is_behind_a_link_is_forgotten_with_it() {
+    let Some(test) = Test::begin() else { return };
+    let drayd = Drayd::start(&test, &(memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "b", "c"])));
+    let (mut a, mut b, mut c) = (test.memif(0), test.memif(1), test.memif(2));
+    for port in ["a", "b", "c"] {
+        drayd.wait_link(port, "up");
+    }
+    let fdb = || -> Vec<(u32, String)> {
+        let entries: Vec<FdbEntry> = drayd.json("fdb show");
+        let number = |entry: &FdbEntry| u32::from(entry.mac.0[5]);
+        entries.into_iter().map(|entry| (number(&entry), entry.port.unwrap())).collect()
+    };
+    let places = |places: &[(u32, &str)]| places.iter().map(|(n, port)| (*n, (*port).to_owned())).collect::<Vec<_>>();
+    let hello = |source| short(source, [0xff; 6]);
+    drayd.dray("fdb add blue 02:d0:00:00:00:09 --port a");
+    send(&mut a, &[hello(mac(1)), hello(mac(2))]);
+    expect(&mut c, &[hello(mac(1)), hello(mac(2))]);
+    send(&mut b, &[hello(mac(3))]);
+    expect(&mut c, &[hello(mac(3))]);
+    receive(&mut b);
+    assert_eq!(fdb(), places(&[(1, "a"), (2, "a"), (3, "b"), (9, "a")]));
+
+    drop(a);
+    drayd.wait_link("a", "down");
+    wait_for("it is forgotten", || (fdb() == places(&[(3, "b"), (9, "a")])).then_some(()));
+    // The frames that went to the link are for all now, and who says nothing is found all the same.
+    let before = drayd.drops("a", "tx.link_down");
+    send(&mut b, &[short(mac(3), mac(1))]);
+    expect(&mut c, &[short(mac(3), mac(1))]);
+    assert_eq!(drayd.drops("a", "tx.link_down"), before + 1, "its copy of the flood");
+
+    // Who is there again at once, and speaks, is learned at once.
+    let mut a = test.memif(0);
+    drayd.wait_link("a", "up");
+    send(&mut a, &[hello(mac(1))]);
+    expect(&mut c, &[hello(mac(1))]);
+    assert_eq!(fdb(), places(&[(1, "a"), (3, "b"), (9, "a")]));
+
+    drayd.dray("port del b");
+    assert_eq!(fdb(), places(&[(1, "a"), (9, "a")]));
+    drayd.finish();
+}
+
 /// `dray --json fdb load -` with these lines.
 fn load(drayd: &Drayd, lines: &str, more: &[&str]) -> (Output, FdbLoaded) {
     let mut command = drayd.command(&["--json", "fdb", "load", "-"]);

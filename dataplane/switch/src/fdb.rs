@@ -12,6 +12,7 @@
 //! so that one of both knows what was there last, and each port's count of entries stays exact without a lock.
 
 use crate::mem::{self, Line as Bucket, Lines};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
@@ -510,6 +511,24 @@ impl Fdb {
         removed
     }
 
+    /// Forgets what was learned behind the ports of `places` (if one is a tunnel, behind all) in those of the table's
+    /// [`Fdb::buckets`], so that the control thread can spread the work. How many were forgotten.
+    pub fn forget(&self, buckets: Range<usize>, places: &[Egress]) -> usize {
+        let gone = |entry: &Entry| places.iter().any(|place| place.share() == entry.egress.share());
+        let removed = self.sweep(buckets, 0, |entry, _| !entry.is_static && gone(entry));
+        if removed != 0 {
+            for place in places {
+                self.shares[place.share()].epoch.fetch_add(1, Release);
+            }
+        }
+        removed
+    }
+
+    /// How many buckets the table has.
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Forgets what was not seen for `ageing` seconds, in one part of `parts` of the table, so that the control thread
     /// can spread the work. How many were forgotten.
     pub fn age(&self, part: usize, parts: usize, now: u16, ageing: u16) -> usize {
@@ -527,7 +546,7 @@ impl Fdb {
         all
     }
 
-    fn sweep(&self, range: std::ops::Range<usize>, now: u16, mut gone: impl FnMut(&Entry, u64) -> bool) -> usize {
+    fn sweep(&self, range: Range<usize>, now: u16, mut gone: impl FnMut(&Entry, u64) -> bool) -> usize {
         let mut removed = 0;
         for at in range {
             let bucket = &self.buckets[at];
@@ -811,6 +830,31 @@ mod tests {
         assert_eq!(learn(200, many), Learned::Updated);
         assert_eq!(fdb.age(0, 1, 9, 3), 99);
         assert_eq!(learned(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_was_learned_behind_a_port_is_forgotten_in_parts() {
+        let fdb = Fdb::new(1000, [1, 2]);
+        let places = [Egress::port(1, 0), Egress::port(1, 7), Egress::port(2, 0), Egress::tunnel(1)];
+        for n in 0..400 {
+            let k = key(1, mac(n));
+            fdb.view().learn(k, fdb.view().home(k), places[n as usize % 4], 0);
+        }
+        assert!(fdb.set_static(key(2, mac(0)), Egress::port(1, 0)));
+        let epochs = || places.map(|place| fdb.view().epoch(place));
+        let before = epochs();
+        let forget = |of: &[Egress]| {
+            let (parts, n) = (8, fdb.buckets());
+            (0..parts).map(|part| fdb.forget(part * n / parts..(part + 1) * n / parts, of)).sum::<usize>()
+        };
+        assert_eq!((forget(&places[..1]), fdb.used()), (200, 201));
+        assert!(fdb.entries(0).iter().all(|e| e.is_static || e.egress != places[0] && e.egress != places[1]));
+        assert_eq!(places.map(|place| fdb.learned(place)), [0, 0, 100, 100]);
+        // What workers know of others' addresses stays valid.
+        let after = epochs();
+        assert!(after[0] != before[0] && after[2..] == before[2..]);
+        assert_eq!((forget(&places[..1]), epochs()), (0, after));
+        assert_eq!((forget(&places[2..]), fdb.used()), (200, 1));
     }
 
     #[test]
