@@ -122,6 +122,7 @@ fn control_loop(
     signals: &Receiver<i32>,
 ) -> &'static str {
     let events = switch.ports.events();
+    let openings = switch.ports.openings();
     let ticks = tick(Dataplane::TICK);
     loop {
         let publish = switch.next_publish().map_or_else(never, at);
@@ -137,6 +138,11 @@ fn control_loop(
             recv(events) -> event => {
                 if let Ok(event) = event {
                     switch.event(event);
+                }
+            }
+            recv(openings) -> opened => {
+                if let Ok(opened) = opened {
+                    switch.opened(opened);
                 }
             }
             recv(punts) -> first => {

@@ -7,6 +7,7 @@ pub mod daemon;
 mod fdb;
 mod log;
 mod metrics;
+mod nic;
 mod overlay;
 mod ports;
 pub mod reference;

@@ -1,11 +1,12 @@
 //! The links of all ports: memif by its supervisor, each vhost-user port by its own thread, NICs by DPDK, which is
 //! started with the first of them.
 
-use crate::log::{Limit, log};
+use crate::log::Limit;
+use crate::nic::{Nic, Opened, Opener};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dray_config::{Mac, Port, PortKind, Role};
 use dray_dataplane::Dataplane;
-use dray_dpdk::{EthOptions, EthPort, Link as EthLink, eal};
+use dray_dpdk::{EthPort, Link as EthLink};
 use dray_vhost::memif::{self, Supervisor};
 use dray_vhost::{Event, LinkInfo, vhost_user};
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub struct Ports {
     /// For every vhost-user port that is opened.
     sender: Sender<Event>,
     events: Receiver<Event>,
+    opener: Opener,
     /// Events that were taken out of turn.
     early: Vec<Event>,
     open: BTreeMap<String, Open>,
@@ -53,14 +55,31 @@ enum Device {
     /// The supervisor does.
     Memif,
     VhostUser(vhost_user::Port),
-    Eth(EthPort),
+    Eth(Nic),
 }
 
 impl Open {
     fn eth(&self) -> Option<&EthPort> {
         match &self.device {
-            Device::Eth(eth) => Some(eth),
+            Device::Eth(nic) => nic.open(),
             _ => None,
+        }
+    }
+
+    /// Has a NIC opened that may be tried.
+    fn try_nic(&mut self, name: &str, opener: &mut Opener, now: Instant) {
+        if let Device::Eth(nic) = &mut self.device
+            && let Some(why) = nic.poll(name, opener, now)
+        {
+            self.set(name, Link::Down(why), now);
+        }
+    }
+
+    /// The link has changed. It says so if it was another one before.
+    fn set(&mut self, name: &str, link: Link, now: Instant) {
+        if self.link != link {
+            self.news.log(now, link_line(name, &link));
+            self.link = link;
         }
     }
 }
@@ -73,7 +92,8 @@ impl Ports {
     pub fn new() -> Result<Ports, String> {
         let (sender, events) = unbounded();
         let memif = Supervisor::start(into(&sender))?;
-        Ok(Ports { memif, sender, events, early: Vec::new(), open: BTreeMap::new() })
+        let opener = Opener::start()?;
+        Ok(Ports { memif, sender, events, opener, early: Vec::new(), open: BTreeMap::new() })
     }
 
     /// What happens to memif and vhost-user ports, for [`Ports::event`].
@@ -81,11 +101,16 @@ impl Ports {
         self.events.clone()
     }
 
-    /// Opens `port`. Its link comes up later: a NIC's with [`Ports::attach`], all others' with [`Ports::event`].
+    /// What became of NICs that were to be opened, for [`Ports::opened`].
+    pub fn openings(&self) -> Receiver<Opened> {
+        self.opener.opened()
+    }
+
+    /// Opens `port`. Its link comes up later: a NIC's with [`Ports::opened`], all others' with [`Ports::event`].
     /// `own_mac`: a NIC keeps its own address rather than taking the port's.
     ///
     /// # Errors
-    /// Why it can't be opened; nothing is left of it then.
+    /// Why it can't be opened; nothing is left of it then. A NIC that is missing or refuses is no error: it is tried again.
     pub fn open(&mut self, port: &Port, own_mac: bool, workers: usize) -> Result<(), String> {
         let name = port.name.clone();
         let (reason, device) = match &port.kind {
@@ -105,46 +130,36 @@ impl Ports {
                 let spec = vhost_user::PortSpec { name, vhost_user: vhost_user.clone(), max_frame: max_frame(port) };
                 (reason, Device::VhostUser(vhost_user::Port::open(spec, into(&self.sender))?))
             }
-            PortKind::Eth(eth) => {
-                start_eal()?;
-                let options = EthOptions {
-                    queues: eth.queues,
-                    workers: workers as u16,
-                    ring_size: eth.ring_size as u16,
-                    mtu: port.mtu,
-                    mac: (!own_mac).then_some(port.mac.0),
-                };
-                let device = EthPort::open(&eth.device, &options).map_err(|error| error.to_string())?;
-                device.info().notes.iter().for_each(|note| log(format!("port {}: {note}", port.name)));
-                ("not started yet".into(), Device::Eth(device))
-            }
+            PortKind::Eth(eth) => ("being opened".into(), Device::Eth(Nic::new(port, eth, own_mac, workers)?)),
         };
-        let open = Open { link: Link::Down(reason), device, news: Limit::default() };
+        let mut open = Open { link: Link::Down(reason), device, news: Limit::default() };
+        open.try_nic(&port.name, &mut self.opener, Instant::now());
         self.open.insert(port.name.clone(), open);
         Ok(())
     }
 
-    /// Gives a NIC's queues to the workers, whose tables know the port by now. They poll it from now on, whatever its link.
-    pub fn attach(&mut self, name: &str, dataplane: &mut Dataplane) {
-        let Some(Open { link, device: Device::Eth(eth), .. }) = self.open.get_mut(name) else { return };
-        let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
-        let info = eth.info();
-        log(format!(
-            "port {name}: open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
-            info.driver,
-            Mac(info.mac),
-            info.mtu,
-            info.rx_queues,
-            info.tx_queues,
-            info.rx_ring,
-            info.tx_ring,
-            if info.rss { ", RSS" } else { "" }
-        ));
-        // Each of its queues is emptied when the NIC likes.
-        let in_order = info.tx_queues == 1;
-        dataplane.link_up(name, rx, tx, in_order);
-        *link = eth_link(eth.link());
-        log(link_line(name, link));
+    /// Takes up what became of a NIC that was to be opened: the workers poll its queues from now on, whatever its link. The
+    /// name of the port, if it is open.
+    pub fn opened(&mut self, opened: Opened, dataplane: &mut Dataplane) -> Option<String> {
+        let name = opened.port.clone();
+        let open = self.open.get_mut(&name)?;
+        let Device::Eth(nic) = &mut open.device else { return None };
+        let now = Instant::now();
+        let link = match nic.opened(opened, now)? {
+            Err(why) => {
+                open.set(&name, Link::Down(why), now);
+                return None;
+            }
+            Ok(eth) => {
+                let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
+                // Each of its queues is emptied when the NIC likes.
+                dataplane.link_up(&name, rx, tx, eth.info().tx_queues == 1);
+                open_lines(&name, eth).iter().for_each(|line| open.news.log(now, line));
+                eth_link(eth.link())
+            }
+        };
+        open.set(&name, link, now);
+        Some(name)
     }
 
     /// Closes a port: its peer is told, its socket or device released. The workers lose its queues.
@@ -157,6 +172,7 @@ impl Ports {
             }
             // Its thread has ended after this.
             Device::VhostUser(port) => drop(port),
+            // EAL's thread closes it; whoever opens it next comes after that.
             Device::Eth(_) => return,
         }
         // What was said about it before must not be taken for news of a port of the same name. What was said about
@@ -175,7 +191,7 @@ impl Ports {
         match self.open.get(&port.name).map(|open| &open.device) {
             Some(Device::Memif) => self.memif.set_max_frame(&port.name, max_frame(port)),
             Some(Device::VhostUser(device)) => device.set_max_frame(max_frame(port)),
-            // Its MTU doesn't change while it is open.
+            // Neither changes while it is open.
             Some(Device::Eth(_)) | None => {}
         }
     }
@@ -205,26 +221,32 @@ impl Ports {
         open.link.is_up().then_some(name)
     }
 
-    /// Looks at the links of NICs. Those that have just come up; what was learned behind those that went down is forgotten.
+    /// Looks at the links of NICs, gives up those that are gone, and has those opened that are there again. Those whose link
+    /// has just come up; what was learned behind those that went down is forgotten.
     pub fn poll(&mut self, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
         for (name, open) in &mut self.open {
             open.news.flush(now, || format!("port {name}"));
-            let Some(eth) = open.eth() else { continue };
-            let link = eth_link(eth.link());
-            if link != open.link {
-                open.news.log(now, link_line(name, &link));
-                if link.is_up() {
+            if let Device::Eth(nic) = &mut open.device
+                && let Some(eth) = nic.open()
+            {
+                let link = match eth.lost() {
+                    Some(why) => {
+                        dataplane.link_down(name);
+                        nic.close(now);
+                        Link::Down(why)
+                    }
+                    None => eth_link(eth.link()),
+                };
+                if link.is_up() && !open.link.is_up() {
                     up.push(name.clone());
-                } else {
+                } else if open.link.is_up() && !link.is_up() {
                     dataplane.forget(name);
                 }
-                open.link = link;
+                open.set(name, link, now);
             }
-        }
-        if eal::is_up() {
-            eal::take_log().lines().for_each(|line| log(format!("dpdk: {}", line.trim())));
+            open.try_nic(name, &mut self.opener, now);
         }
         up
     }
@@ -234,7 +256,7 @@ impl Ports {
         self.open.get(name).map(|open| &open.link)
     }
 
-    /// A port's device, if it is a NIC.
+    /// A port's device, if it is a NIC and open.
     pub fn eth(&self, name: &str) -> Option<&EthPort> {
         self.open.get(name)?.eth()
     }
@@ -250,12 +272,10 @@ impl Ports {
     /// Closes all ports, whose peers are told, and ends DPDK. The workers have given back all queues: the data plane is
     /// gone.
     pub fn shutdown(self) {
-        let Ports { memif, open, .. } = self;
+        let Ports { memif, open, opener, .. } = self;
         memif.shutdown();
         drop(open);
-        if let Err(error) = eal::cleanup() {
-            log(format!("dpdk: {error}"));
-        }
+        opener.shutdown();
     }
 }
 
@@ -278,15 +298,21 @@ fn port_of(event: &Event) -> &str {
     }
 }
 
-fn start_eal() -> Result<(), String> {
-    let was_up = eal::is_up();
-    let eal = eal::init().map_err(|error| error.to_string())?;
-    if !was_up {
-        let memory = if eal.hugepages { "hugepages" } else { "no hugepages: ordinary memory" };
-        log(format!("dpdk: started, {}, {memory}", eal.version));
-        eal.log.lines().for_each(|line| log(format!("dpdk: {}", line.trim())));
-    }
-    Ok(())
+/// What a device turned out to be, for the log.
+fn open_lines(name: &str, eth: &EthPort) -> Vec<String> {
+    let info = eth.info();
+    let open = format!(
+        "port {name}: open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
+        info.driver,
+        Mac(info.mac),
+        info.mtu,
+        info.rx_queues,
+        info.tx_queues,
+        info.rx_ring,
+        info.tx_ring,
+        if info.rss { ", RSS" } else { "" }
+    );
+    info.notes.iter().map(|note| format!("port {name}: {note}")).chain([open]).collect()
 }
 
 fn eth_link(link: EthLink) -> Link {

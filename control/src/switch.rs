@@ -1,6 +1,7 @@
 //! The running switch: the configuration in force, and how it becomes another one.
 
 use crate::log::{Limit, log};
+use crate::nic::Opened;
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
@@ -155,9 +156,6 @@ impl Switch {
             }
             log(format!("config: {action}"));
         }
-        for port in &opened {
-            self.ports.attach(&port.name, &mut self.dataplane);
-        }
         self.take_early();
         self.tick_overlay(Instant::now());
         Ok(actions)
@@ -195,9 +193,8 @@ impl Switch {
         }
         let config = self.config.clone();
         for port in closed {
-            match self.open(&config, port) {
-                Ok(()) => self.ports.attach(&port.name, &mut self.dataplane),
-                Err(why) => log(format!("config: rolling back: {why}")),
+            if let Err(why) = self.open(&config, port) {
+                log(format!("config: rolling back: {why}"));
             }
         }
         self.take_early();
@@ -257,9 +254,25 @@ impl Switch {
         }
     }
 
+    /// Takes up what became of a NIC that was to be opened.
+    pub fn opened(&mut self, opened: Opened) {
+        if let Some(name) = self.ports.opened(opened, &mut self.dataplane)
+            && self.is_underlay(&name)
+        {
+            // Its address and MTU are known only now.
+            self.set_overlay();
+            self.publish();
+            self.came_up(&name);
+        }
+    }
+
+    fn is_underlay(&self, port: &str) -> bool {
+        self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
+    }
+
     fn came_up(&mut self, port: &str) {
-        if let Some(overlay) = &mut self.overlay
-            && self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
+        if self.is_underlay(port)
+            && let Some(overlay) = &mut self.overlay
         {
             overlay.link_up();
             self.tick_overlay(Instant::now());

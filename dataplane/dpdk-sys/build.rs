@@ -10,6 +10,8 @@ const LIBS: &[&str] = &["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool"];
 
 /// The functions that are used, besides the shim's own `dray_*`.
 const FUNCTIONS: &[&str] = &[
+    "rte_devargs_parse",
+    "rte_devargs_reset",
     "rte_eal_cleanup",
     "rte_eal_get_runtime_dir",
     "rte_eal_hotplug_add",

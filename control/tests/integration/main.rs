@@ -10,6 +10,7 @@ mod daemon;
 mod fdb;
 mod guest;
 mod harness;
+mod nic;
 mod overlay;
 mod pci;
 mod reconfigure;

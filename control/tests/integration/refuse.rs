@@ -80,19 +80,6 @@ fn config_apply_refuses_the_same_and_changes_nothing() {
     drayd.finish();
 }
 
-/// A device that is not there is only found when it is opened: the switch that runs says why and goes on; one that starts, ends.
-#[test]
-fn a_missing_device_is_named() {
-    let Some(test) = Test::begin() else { return };
-    let bad = format!("{GOOD}[[port]]\nname = \"nic\"\nkind = \"eth\"\ndevice = \"net_af_packet0,iface=nosuch0\"\n");
-    let drayd = Drayd::start(&test, GOOD);
-    let file = test.file("bad.toml", &format!("{bad}[control]\nsocket = \"DIR/dray.sock\"\n"));
-    let message = drayd.refused(&format!("config apply {}", file.display()), 1);
-    assert!(message.contains("nic") && message.contains("nosuch0"), "{message}");
-    assert_eq!(drayd.ports().len(), 1);
-    drayd.finish();
-}
-
 /// A vhost-user server finds something in its place: it says what, removes nothing, and the switch goes on as it was.
 #[test]
 fn a_vhost_user_server_takes_nobody_s_place() {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <rte_devargs.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>

@@ -1,12 +1,13 @@
 //! Device strings: taking them apart, and finding out beforehand what DPDK would only print, or not even that.
 
+use crate::eal;
 use crate::ethdev::{EthOptions, OVERHEAD, ROOM_MIN};
 use crate::iface;
 use dray_dpdk_sys as sys;
 use dray_switch::burst::FRAME_MAX;
 use std::ffi::{CStr, CString};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A device string, taken apart.
 pub(crate) struct Wanted {
@@ -89,30 +90,47 @@ impl Wanted {
         Ok(Wanted { bus: c"vdev", name: name.into(), args: with, iface, driver, room })
     }
 
-    /// Finds out beforehand what DPDK would only print, or not even that.
+    /// Whether it is a NIC that the PCI bus no longer has.
+    pub fn is_gone(&self) -> bool {
+        self.bus == c"pci" && !pci_path(&self.name).exists()
+    }
+
+    /// Finds out beforehand, from the kernel, what DPDK would only print, or not even that.
     pub fn check(&self) -> Result<(), String> {
         if self.bus == c"pci" {
             return check_pci(&self.name);
         }
-        if let Some(iface) = self.iface.as_ref().filter(|iface| !iface::exists(iface)) {
+        if let Some(iface) = self.iface.as_ref().filter(|iface| iface::index(iface) == 0) {
             return Err(format!("there is no interface \"{}\": see \"ip link\"", iface.to_string_lossy()));
         }
-        let folder = CStr::from_bytes_with_nul(sys::RTE_EAL_PMD_PATH).expect("a C string").to_string_lossy();
-        let plugin = format!("{folder}/librte_{}.so", self.driver);
-        // The plain name is a link; the file that EAL needs may have only the name with a version.
-        let installed = fs::read_dir(&*folder).is_ok_and(|files| {
-            let start = format!("librte_{}.so", self.driver);
-            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(&start))
-        });
-        // A DPDK built with its drivers inside has an empty folder name.
-        if !folder.is_empty() && !installed {
-            return Err(format!(
-                "the driver {} is not installed ({plugin}): on Debian, \"apt install 'librte-{}*'\"",
-                self.driver,
-                self.driver.replace('_', "-")
-            ));
-        }
         Ok(())
+    }
+
+    /// Finds out whether DPDK has a driver for a virtual device. EAL is up, and has loaded the drivers of its folder.
+    pub fn check_driver(&self) -> Result<(), String> {
+        if self.bus != c"vdev" {
+            return Ok(());
+        }
+        let name = CString::new(format!("vdev:{}", self.name)).expect("parsed, so without NUL");
+        let mut devargs = sys::rte_devargs::default();
+        // SAFETY: C strings, and a structure of ours that DPDK fills in and empties. The bus takes a name only if one of its
+        // drivers has it.
+        let result = unsafe {
+            let result = sys::rte_devargs_parse(&mut devargs, name.as_ptr());
+            sys::rte_devargs_reset(&mut devargs);
+            result
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        // It has printed no more than that it can't parse the name.
+        eal::take_log();
+        let folder = CStr::from_bytes_with_nul(sys::RTE_EAL_PMD_PATH).expect("a C string").to_string_lossy();
+        Err(format!(
+            "DPDK has loaded no driver {} from {folder}: if it is one of DPDK's, install it (on Debian, \
+             \"apt install librte-meta-net\" brings all) and restart drayd",
+            self.driver
+        ))
     }
 }
 
@@ -129,9 +147,14 @@ fn pci_address(name: &str) -> Option<String> {
         .then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
 }
 
+/// The kernel's folder of a PCI device.
+fn pci_path(address: &str) -> PathBuf {
+    Path::new("/sys/bus/pci/devices").join(address)
+}
+
 /// Whether the PCI device is there, and with a kernel driver that DPDK can work through.
 fn check_pci(address: &str) -> Result<(), String> {
-    let device = Path::new("/sys/bus/pci/devices").join(address);
+    let device = pci_path(address);
     if !device.exists() {
         return Err("there is no such PCI device: see \"dpdk-devbind.py --status\"".into());
     }

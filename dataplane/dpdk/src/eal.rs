@@ -15,10 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{fs, io, mem};
 
 /// Free hugepages from which they are used, bytes: enough for a port with 1500-byte frames.
 const HUGEPAGES_MIN: u64 = 64 << 20;
+
+/// How long [`cleanup`] waits for devices that are being opened or closed.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Memory that EAL may use without hugepages, MiB. Only what is used becomes resident, until the first NIC is opened behind
 /// an IOMMU: VFIO then pins all of it. So it is no more than a quarter of what the machine has available.
@@ -114,14 +118,20 @@ pub fn is_up() -> bool {
     UP.load(Ordering::Acquire)
 }
 
-/// Ends EAL, if it is up. It can't be started again in this process.
+/// Ends EAL, if it is up. It can't be started again in this process. What has been dropped is closed before.
 ///
 /// # Errors
-/// A port or a queue is still there: drop all of them first.
+/// A port or a queue is still there: drop all of them first. Or a device keeps EAL's thread for longer than [`CLOSING`]:
+/// then EAL ends with the process.
 pub fn cleanup() -> Result<(), Error> {
     let mut state = state();
-    if !matches!(*state, State::Up { .. }) {
-        return Ok(());
+    let State::Up { jobs, .. } = &*state else { return Ok(()) };
+    let (done, closed) = channel();
+    let _ = jobs.send(Box::new(move || {
+        let _ = done.send(());
+    }));
+    if closed.recv_timeout(CLOSING).is_err() {
+        return Err(Error::new(format!("a device does not let go within {} seconds", CLOSING.as_secs())));
     }
     if USERS.load(Ordering::Acquire) != 0 {
         return Err(Error::new("DPDK is still in use by a port"));
@@ -152,15 +162,16 @@ pub(crate) fn run<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -
         return job();
     }
     let (reply, result) = channel();
+    post(move || drop(reply.send(job())));
+    result.recv().expect("EAL's thread answers")
+}
+
+/// Has `job` run on EAL's thread, after all that was asked of it before. EAL is up: the job or the caller has a [`User`].
+pub(crate) fn post(job: impl FnOnce() + Send + 'static) {
     match &*state() {
-        State::Up { jobs, .. } => jobs
-            .send(Box::new(move || {
-                let _ = reply.send(job());
-            }))
-            .expect("EAL's thread runs until cleanup"),
+        State::Up { jobs, .. } => jobs.send(Box::new(job)).expect("EAL's thread runs until cleanup"),
         _ => panic!("EAL is not up"),
     }
-    result.recv().expect("EAL's thread answers")
 }
 
 /// Registers this thread with DPDK, which gives it a cache in every mempool, until it ends. Does nothing if EAL

@@ -11,7 +11,7 @@ use dray_dpdk_sys as sys;
 use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
 use std::ffi::{CStr, CString};
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::sync::{Arc, Mutex};
 
 /// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
@@ -89,8 +89,8 @@ pub struct EthStats {
     pub buffers_used: u32,
 }
 
-/// A port that is open. It and its queues hold the device together: it is stopped, closed and removed from DPDK, on
-/// EAL's thread, when the last of them is dropped; whoever drops that waits. Then it can be opened again.
+/// A port that is open. It and its queues hold the device together: when the last of them is dropped, EAL's thread stops
+/// and closes it and removes it from DPDK. Nobody waits for that, but what is opened later is opened after it.
 pub struct EthPort {
     device: Arc<Device>,
     info: EthInfo,
@@ -99,20 +99,27 @@ pub struct EthPort {
     tx: bool,
 }
 
-/// A device that is started. Its parts go in this order.
+/// A device that is started.
 pub(crate) struct Device {
     /// DPDK's number of the port.
     pub id: u16,
     /// The longest frame received or sent, bytes.
     pub max_frame: u32,
-    iface: Option<CString>,
-    _probed: Probed,
+    origin: Origin,
+    probed: ManuallyDrop<Probed>,
     /// What it receives into and what is sent is copied into.
-    pub pool: Mempool,
-    _user: eal::User,
+    pub pool: ManuallyDrop<Mempool>,
+    user: ManuallyDrop<eal::User>,
 }
 
-/// A device that DPDK has probed. Stopped, closed and removed again when dropped, so that nothing of it uses the pool.
+/// What a device is made of outside of DPDK: that can go away, or be replaced by another one of the same name.
+struct Origin {
+    wanted: Wanted,
+    /// The kernel's number of the interface that it was made of; 0 if it is made of none.
+    index: u32,
+}
+
+/// A device that DPDK has probed. Stopped, closed and removed again when dropped, on EAL's thread.
 struct Probed {
     bus: &'static CStr,
     name: CString,
@@ -129,10 +136,10 @@ impl EthPort {
     pub fn open(device: &str, options: &EthOptions) -> Result<EthPort, Error> {
         let named = |what: String| Error::new(format!("device {device:?}: {what}"));
         let wanted = Wanted::parse(device, options).map_err(named)?;
+        wanted.check().map_err(named)?;
         let user = eal::User::new()?;
         let hugepages = eal::init()?.hugepages;
         let pci = wanted.bus == c"pci";
-        wanted.check().map_err(named)?;
         let options = options.clone();
         eal::run(move || {
             // What was printed before is not about this device.
@@ -147,6 +154,42 @@ impl EthPort {
             }
         })
         .map_err(named)
+    }
+
+    /// Whether `device` and `options` say something that could be opened, on some machine. Asks neither DPDK nor the kernel.
+    ///
+    /// # Errors
+    /// What is wrong and what would be right, with the device's name.
+    pub fn check(device: &str, options: &EthOptions) -> Result<(), Error> {
+        match Wanted::parse(device, options) {
+            Ok(_) => Ok(()),
+            Err(what) => Err(Error::new(format!("device {device:?}: {what}"))),
+        }
+    }
+
+    /// Why `device` can't be opened yet, as far as the kernel knows that without DPDK: there is no such interface or NIC,
+    /// or a driver of the kernel has it. Does not wait.
+    pub fn missing(device: &str, options: &EthOptions) -> Option<String> {
+        let what = Wanted::parse(device, options).and_then(|wanted| wanted.check()).err()?;
+        Some(format!("device {device:?}: {what}"))
+    }
+
+    /// Why this is no longer what was opened: the interface or NIC is gone, or another one has its name. Such a port
+    /// carries nothing any more; it can only be closed. Does not wait.
+    pub fn lost(&self) -> Option<String> {
+        let Origin { wanted, index } = &self.device.origin;
+        match &wanted.iface {
+            Some(iface) => {
+                let name = iface.to_string_lossy();
+                match iface::index(iface) {
+                    0 => Some(format!("the interface \"{name}\" is gone")),
+                    now if now != *index => Some(format!("the interface \"{name}\" is another one than was opened")),
+                    _ => None,
+                }
+            }
+            None if wanted.is_gone() => Some(format!("the device {} is gone", wanted.name)),
+            None => None,
+        }
     }
 
     /// What the port turned out to be.
@@ -199,7 +242,7 @@ impl EthPort {
         // SAFETY: the port is there as long as `self.device`.
         unsafe { sys::dray_eth_link(self.device.id, &mut mbps, &mut up) };
         // The drivers over a kernel interface say "up" whatever it does.
-        let running = self.device.iface.as_deref().is_none_or(iface::is_running);
+        let running = self.device.origin.wanted.iface.as_deref().is_none_or(iface::is_running);
         Link { up: up != 0 && running, speed_mbps: (mbps != 0 && mbps != u32::MAX).then_some(mbps) }
     }
 
@@ -218,28 +261,45 @@ impl EthPort {
     }
 }
 
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: each is taken once: here.
+        let (probed, pool, user) = unsafe {
+            let Device { probed, pool, user, .. } = self;
+            (ManuallyDrop::take(probed), ManuallyDrop::take(pool), ManuallyDrop::take(user))
+        };
+        eal::post(move || {
+            // In this order: nothing of the device uses the pool any more, and the pool needs EAL.
+            drop(probed);
+            drop(pool);
+            drop(user);
+        });
+    }
+}
+
 impl Drop for Probed {
     fn drop(&mut self) {
-        let (bus, name, id) = (self.bus, mem::take(&mut self.name), self.id);
-        eal::run(move || {
-            // SAFETY: the port is this device's; whoever used it held the `Device` that is being dropped. A step that
-            // fails (a NIC that was pulled out) leaves nothing better to do than the next.
-            unsafe {
-                sys::rte_eth_dev_stop(id);
-                sys::rte_eth_promiscuous_disable(id);
-                sys::rte_eth_dev_close(id);
-                sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr());
-            }
-        });
+        let (bus, id) = (self.bus, self.id);
+        // SAFETY: this is EAL's thread. The port is this device's; whoever used it held the `Device` that is gone. A step
+        // that fails (a NIC that was pulled out) leaves nothing better to do than the next.
+        unsafe {
+            sys::rte_eth_dev_stop(id);
+            sys::rte_eth_promiscuous_disable(id);
+            sys::rte_eth_dev_close(id);
+            sys::rte_eal_hotplug_remove(bus.as_ptr(), self.name.as_ptr());
+        }
     }
 }
 
 /// Probes, configures and starts a device. Runs on EAL's thread.
 fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort, String> {
     let iface = wanted.iface.clone();
+    // Before it is opened: should it be replaced meanwhile, that is seen.
+    let index = iface.as_deref().map_or(0, iface::index);
     let mut notes = Vec::new();
     // Declared first, so that it goes last if the device is given up half-way: the driver may have buffers of it.
     let pool;
+    wanted.check_driver()?;
     let probed = Probed::new(&wanted)?;
     let id = probed.id;
 
@@ -335,7 +395,14 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     notes.extend(eal::take_log().lines().map(str::to_owned));
 
     let info = EthInfo { driver, mac, mtu, rx_queues, tx_queues, rx_ring, tx_ring, rss, notes };
-    let device = Device { id, max_frame, iface, _probed: probed, pool, _user: user };
+    let device = Device {
+        id,
+        max_frame,
+        origin: Origin { wanted, index },
+        probed: ManuallyDrop::new(probed),
+        pool: ManuallyDrop::new(pool),
+        user: ManuallyDrop::new(user),
+    };
     Ok(EthPort { device: Arc::new(device), info, rx: true, tx: true })
 }
 

@@ -26,10 +26,10 @@ fn interface(iface: &CStr, request: libc::Ioctl, fill: impl FnOnce(&mut libc::if
     }
 }
 
-/// Whether there is such an interface.
-pub(crate) fn exists(iface: &CStr) -> bool {
+/// The kernel's number of the interface, 0 if there is none. A new one of the same name has another number.
+pub(crate) fn index(iface: &CStr) -> u32 {
     // SAFETY: a C string.
-    unsafe { libc::if_nametoindex(iface.as_ptr()) != 0 }
+    unsafe { libc::if_nametoindex(iface.as_ptr()) }
 }
 
 /// Whether the kernel's interface is up and has a carrier.

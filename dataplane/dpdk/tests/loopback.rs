@@ -190,7 +190,7 @@ fn refused() {
         ("net_af_packet0,iface=nosuch", &["net_af_packet0", "no interface \"nosuch\""]),
         ("net_af_packet0", &["iface=eth1"]),
         ("net_af_packet0,iface=lo,qpairs=4", &["qpairs", "queues"]),
-        ("net_bogus0", &["net_bogus", "not installed", "librte-net-bogus"]),
+        ("net_bogus0", &["no driver net_bogus", "apt install librte-meta-net"]),
         ("0000:ff:1f.7", &["0000:ff:1f.7", "no such PCI device"]),
         ("ff:1f.7", &["no such PCI device"]),
         ("net_pcap0,rx_pcap=/nonexistent.pcap", &["net_pcap0", "/nonexistent.pcap"]),

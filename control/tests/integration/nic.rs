@@ -1,0 +1,137 @@
+//! NICs that are missing, refuse, go away and come back, by the kernel's interfaces.
+
+use crate::harness::*;
+
+/// An eth port over the kernel's interface of the same name.
+fn af_packet(names: &[&str]) -> String {
+    let port =
+        |(n, name)| format!("[[port]]\nname = {name:?}\nkind = \"eth\"\ndevice = \"net_af_packet{n},iface={name}\"\n");
+    names.iter().enumerate().map(port).collect()
+}
+
+/// A switch and two hosts, 10.5.0.1 and 10.5.0.2.
+struct Hosts {
+    switch: Netns,
+    hosts: [Netns; 2],
+}
+
+impl Hosts {
+    fn new() -> Hosts {
+        Hosts { switch: Netns::new("switch"), hosts: [Netns::new("a"), Netns::new("b")] }
+    }
+
+    /// Joins host `n` to the switch's interface `nic`N.
+    fn plug(&self, n: usize) {
+        let host = &self.hosts[n];
+        host.veth("eth0", &self.switch, &format!("nic{n}"));
+        host.run(&format!("ip addr add 10.5.0.{}/24 dev eth0", n + 1));
+    }
+
+    /// Waits until one host reaches the other: what is learned and the kernel's neighbours may be of before.
+    fn reach(&self) {
+        wait_for("a ping", || self.hosts[0].answers("10.5.0.2").then_some(()));
+    }
+}
+
+/// Everything else runs while a device is missing, whoever asks for it; it is opened as soon as it is there.
+#[test]
+fn a_missing_device_costs_its_own_port_only() {
+    let Some(test) = Test::begin() else { return };
+    let net = Hosts::new();
+    net.plug(0);
+    let others = memif_ports(&["a", "b"]) + &bridge("memif", &["a", "b"]) + &bridge("wire", &["nic0", "nic1"]);
+    let config = others + &af_packet(&["nic0", "nic1"]);
+    let mut drayd = Drayd::start_in(&test, &net.switch, &config);
+    let exchange = Exchange::start(&test, &drayd);
+    drayd.wait_link("nic0", "up");
+    let port = drayd.port("nic1");
+    assert_eq!(port.link, "down");
+    assert!(port.reason.as_ref().is_some_and(|why| why.contains("there is no interface \"nic1\"")), "{port:?}");
+    assert_eq!(drayd.log().matches("port nic1: down: ").count(), 1, "{}", drayd.log());
+
+    // The same at run time: by a command, a file, and a signal.
+    drayd.dray("port add --name late --kind eth --device net_af_packet7,iface=late");
+    assert!(drayd.port("late").reason.unwrap().contains("there is no interface \"late\""));
+    drayd.dray("port del late");
+    let more = format!("{config}{}", af_packet(&["x", "y", "z"]).replace("af_packet", "af_packet1"));
+    drayd.apply(&test, &more);
+    assert!(drayd.port("z").reason.unwrap().contains("there is no interface \"z\""));
+    drayd.apply(&test, &config);
+    test.file("dray.toml", &format!("{more}\n[control]\nsocket = \"DIR/dray.sock\"\n"));
+    drayd.process().signal(libc::SIGHUP);
+    wait_for("the file to be read", || (drayd.ports().len() == 7).then_some(()));
+    assert!(drayd.port("z").reason.unwrap().contains("there is no interface \"z\""));
+
+    // A device that DPDK refuses is one that may do better later; one that can't be on any machine is refused at once.
+    drayd.dray("port add --name bad --kind eth --device net_af_packet8,iface=nic0,nonsense=1");
+    wait_for("the refusal", || drayd.port("bad").reason.filter(|why| why.contains("DPDK can't have it")));
+    drayd.dray("port add --name none --kind eth --device net_nosuch0");
+    wait_for("the refusal", || drayd.port("none").reason.filter(|why| why.contains("no driver net_nosuch")));
+    let message = drayd.refused("port add --name w --kind eth --device net_af_packet9", 1);
+    assert!(message.contains("says no interface"), "{message}");
+
+    exchange.more(1000);
+    net.plug(1);
+    drayd.wait_link("nic1", "up");
+    net.reach();
+    exchange.more(1000);
+    drop(exchange.stop());
+    drayd.finish();
+}
+
+/// A veth that is deleted, and one that is made anew, are seen, said and opened again.
+#[test]
+fn a_device_that_was_replaced_is_opened_again() {
+    let Some(test) = Test::begin() else { return };
+    let net = Hosts::new();
+    net.plug(0);
+    net.plug(1);
+    let config = bridge("wire", &["nic0", "nic1"]) + &af_packet(&["nic0", "nic1"]);
+    let drayd = Drayd::start_in(&test, &net.switch, &config);
+    drayd.wait_link("nic0", "up");
+    drayd.wait_link("nic1", "up");
+    net.reach();
+
+    net.switch.run("ip link del nic1");
+    let gone = |text: &str| wait_for(text, || drayd.port("nic1").reason.filter(|why| why.contains("nic1\"")));
+    gone("the loss to be seen");
+    assert!(drayd.log().contains("port nic1: down: the interface \"nic1\" is gone"), "{}", drayd.log());
+    net.plug(1);
+    drayd.wait_link("nic1", "up");
+    net.reach();
+
+    // Within a moment: the name never seemed to be missing.
+    net.switch.run("ip link del nic1");
+    net.plug(1);
+    wait_for("the other interface to be seen", || drayd.log().contains("is another one than was opened").then_some(()));
+    drayd.wait_link("nic1", "up");
+    net.reach();
+    drayd.finish();
+}
+
+/// The overlay waits for its port, and takes the address and MTU of the device when there is one.
+#[test]
+fn the_underlay_may_come_later() {
+    let Some(test) = Test::begin() else { return };
+    let (switch, kernel) = (Netns::new("switch"), Netns::new("kernel"));
+    let config = memif_ports(&["web"])
+        + "[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"net_af_packet0,iface=nic\"\n\
+           [[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"web\"]\n\
+           [vxlan]\nport = \"uplink\"\nlocal = \"10.9.0.1/24\"\npeers = [\"10.9.0.2\"]\n";
+    let drayd = Drayd::start_in(&test, &switch, &config);
+    assert_eq!(drayd.port("uplink").link, "down");
+    let mut web = Testpmd::client(&test, 0, "icmpecho");
+    web.start();
+    kernel.veth("under", &switch, "nic");
+    kernel.run_all(
+        "ip addr add 10.9.0.2/24 dev under
+         ip link add vx type vxlan id 42 local 10.9.0.2 remote 10.9.0.1 dstport 4789
+         ip link set vx up
+         ip addr add 192.168.7.2/24 dev vx",
+    );
+    drayd.wait_link("uplink", "up");
+    wait_for("a ping", || kernel.answers("192.168.7.1").then_some(()));
+    kernel.ping("192.168.7.1", 20, 1400);
+    drop(web);
+    drayd.finish();
+}
