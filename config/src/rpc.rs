@@ -599,6 +599,11 @@ pub struct Status {
     pub ports_up: usize,
     /// Number of bridges.
     pub bridges: usize,
+    /// Who was refused on a socket and is not known to have wanted any port.
+    pub strangers: u64,
+    /// Why the last of them was, and on which socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stranger: Option<String>,
     /// Other VTEPs known.
     pub vteps: usize,
     /// MAC addresses in the FDB.
@@ -631,9 +636,14 @@ pub struct PortInfo {
     pub kind: String,
     /// `up` or `down`.
     pub link: String,
-    /// Why it is down.
+    /// Why it is down. If somebody was refused since, why that was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Peers that were refused, since the port was opened.
+    pub refused: u64,
+    /// Why the last of them was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received, without FCS.

@@ -265,11 +265,13 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
 }
 
 fn status(s: &Status) -> String {
+    let stranger = s.stranger.as_ref().map_or_else(String::new, |why| format!(", last on {why}"));
     let lines = [
         ("drayd", format!("{}, process {}, up {}", s.version, s.pid, duration(s.uptime_seconds))),
         ("workers", s.workers.to_string()),
         ("ports", format!("{}, {} up", s.ports, s.ports_up)),
         ("bridges", s.bridges.to_string()),
+        ("strangers", format!("{} refused{stranger}", thousands(s.strangers))),
         ("vteps", s.vteps.to_string()),
         ("fdb", format!("{} of {} MACs", thousands(s.fdb_used), thousands(s.fdb_size))),
         ("received", thousands(s.received)),
@@ -333,11 +335,13 @@ fn memberships(port: &PortInfo) -> String {
 
 fn port(p: &PortInfo) -> String {
     let link = p.reason.as_ref().map_or(p.link.clone(), |reason| format!("{}: {reason}", p.link));
+    let refusal = p.refusal.as_ref().map_or_else(String::new, |reason| format!(", last: {reason}"));
     let bridges = memberships(p);
     let mut lines = vec![
         ("port", p.name.clone()),
         ("kind", p.kind.clone()),
         ("link", link),
+        ("refused", format!("{} peers{refusal}", thousands(p.refused))),
         ("bridges", if bridges.is_empty() { "none".into() } else { bridges }),
         ("mac", p.mac.to_string()),
         ("mtu", p.mtu.to_string()),

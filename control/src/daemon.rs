@@ -83,8 +83,10 @@ fn summary(config: &ValidConfig) -> String {
 
 /// From start to end.
 fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
+    // First of all, while there is little to make a copy of and one thread.
+    dray_vhost::quarantine::start().map_err(|why| format!("error: {why}"))?;
     let signals = signals().map_err(|error| format!("error: signals: {error}"))?;
-    // First of all: if another drayd is there, nothing of it must be touched.
+    // Before all else: if another drayd is there, nothing of it must be touched.
     let socket = Socket::bind(&config.control.socket, &config.control.access).map_err(|why| format!("error: {why}"))?;
     let asks = match config.control.metrics {
         Some(address) => metrics::serve(address).map_err(|error| format!("error: metrics on {address}: {error}"))?,

@@ -121,6 +121,16 @@ pub fn render(switch: &Switch) -> String {
     family("dray_port_interrupts", "counter", "Interrupts sent to a virtual machine, by ring.", &interrupts);
     let help = "Connections to a virtual machine reset for what it did wrong, by reason.";
     family("dray_port_resets", "counter", help, &resets);
+    let samples: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((port(name), switch.ports.refused(name)?.count as f64)))
+        .chain(switch.ports.strangers().iter().map(|(socket, refused)| {
+            let socket = socket.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            (format!("{{socket=\"{socket}\"}}"), refused.count as f64)
+        }))
+        .collect();
+    let help = "Peers refused, by port, or by socket where it is not known which port they wanted.";
+    family("dray_refused_peers", "counter", help, &samples);
     let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
     let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
     family("dray_port_up", "gauge", "Whether the link is up.", &links);

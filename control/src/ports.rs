@@ -41,10 +41,32 @@ pub struct Ports {
     /// Events that were taken out of turn.
     early: Vec<Event>,
     open: BTreeMap<String, Open>,
+    /// By socket: those of whom it is not known which port they wanted.
+    strangers: BTreeMap<String, Refused>,
+    /// They must not fill the log.
+    news: Limit,
+}
+
+/// Peers that were refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// How many.
+    pub count: u64,
+    /// Why the last of them was.
+    pub reason: String,
+    /// When.
+    pub last: Instant,
+}
+
+impl Refused {
+    fn note(before: Option<u64>, reason: String) -> Refused {
+        Refused { count: before.unwrap_or(0) + 1, reason, last: Instant::now() }
+    }
 }
 
 struct Open {
     link: Link,
+    refused: Option<Refused>,
     device: Device,
     /// A peer that comes and goes all the time must not fill the log.
     news: Limit,
@@ -93,7 +115,16 @@ impl Ports {
         let (sender, events) = unbounded();
         let memif = Supervisor::start(into(&sender))?;
         let opener = Opener::start()?;
-        Ok(Ports { memif, sender, events, opener, early: Vec::new(), open: BTreeMap::new() })
+        Ok(Ports {
+            memif,
+            sender,
+            events,
+            opener,
+            early: Vec::new(),
+            open: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            news: Limit::default(),
+        })
     }
 
     /// What happens to memif and vhost-user ports, for [`Ports::event`].
@@ -132,7 +163,7 @@ impl Ports {
             }
             PortKind::Eth(eth) => ("being opened".into(), Device::Eth(Nic::new(port, eth, own_mac, workers)?)),
         };
-        let mut open = Open { link: Link::Down(reason), device, news: Limit::default() };
+        let mut open = Open { link: Link::Down(reason), refused: None, device, news: Limit::default() };
         open.try_nic(&port.name, &mut self.opener, Instant::now());
         self.open.insert(port.name.clone(), open);
         Ok(())
@@ -178,7 +209,7 @@ impl Ports {
         // What was said about it before must not be taken for news of a port of the same name. What was said about
         // others has to wait: the workers' tables may not know them yet.
         self.early.extend(self.events.try_iter());
-        self.early.retain(|event| port_of(event) != name);
+        self.early.retain(|event| port_of(event) != Some(name));
     }
 
     /// Events that came while ports were closed, older than all that [`Ports::events`] will give.
@@ -198,7 +229,15 @@ impl Ports {
 
     /// Takes up what happened to a memif or vhost-user port. The name of the port, if its link is up now.
     pub fn event(&mut self, event: Event, dataplane: &mut Dataplane) -> Option<String> {
-        let name = port_of(&event).to_owned();
+        let now = Instant::now();
+        let Some(name) = port_of(&event).map(str::to_owned) else {
+            if let Event::Refused { socket, reason, .. } = event {
+                self.news.log(now, format!("socket {socket}: a peer was refused: {reason}"));
+                let before = self.strangers.get(&socket).map(|refused| refused.count);
+                self.strangers.insert(socket, Refused::note(before, reason));
+            }
+            return None;
+        };
         let open = self.open.get_mut(&name)?;
         let link = match event {
             Event::Up { link, .. } => {
@@ -215,9 +254,17 @@ impl Ports {
                 dataplane.link_down(&name);
                 Link::Down(reason)
             }
+            Event::Refused { reason, .. } => {
+                open.news.log(now, format!("port {name}: a peer was refused: {reason}"));
+                open.refused = Some(Refused::note(open.refused.as_ref().map(|refused| refused.count), reason.clone()));
+                if !open.link.is_up() {
+                    open.link = Link::Down(reason);
+                }
+                return None;
+            }
         };
         open.link = link;
-        open.news.log(Instant::now(), link_line(&name, &open.link));
+        open.news.log(now, link_line(&name, &open.link));
         open.link.is_up().then_some(name)
     }
 
@@ -226,6 +273,7 @@ impl Ports {
     pub fn poll(&mut self, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
+        self.news.flush(now, || "sockets".into());
         for (name, open) in &mut self.open {
             open.news.flush(now, || format!("port {name}"));
             if let Device::Eth(nic) = &mut open.device
@@ -292,9 +340,10 @@ fn max_frame(port: &Port) -> u32 {
     u32::from(port.mtu) + OVERHEAD
 }
 
-fn port_of(event: &Event) -> &str {
+fn port_of(event: &Event) -> Option<&str> {
     match event {
-        Event::Up { port, .. } | Event::Down { port, .. } => port,
+        Event::Up { port, .. } | Event::Down { port, .. } => Some(port),
+        Event::Refused { port, .. } => port.as_deref(),
     }
 }
 

@@ -141,7 +141,13 @@ impl Switch {
         let total = self.dataplane.total();
         let (fdb_used, fdb_size) = self.dataplane.fdb_usage();
         let up = |port: &&dray_config::Port| self.ports.link(&port.name).is_some_and(Link::is_up);
+        let strangers = self.ports.strangers();
         Status {
+            strangers: strangers.values().map(|refused| refused.count).sum(),
+            stranger: strangers
+                .iter()
+                .max_by_key(|(_, refused)| refused.last)
+                .map(|(socket, refused)| format!("{socket}: {}", refused.reason)),
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: VERSION,
             pid: std::process::id(),
@@ -180,6 +186,7 @@ impl Switch {
     fn port_info(&self, port: &dray_config::Port, bridges: Vec<PortBridge>) -> PortInfo {
         let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
         let link = self.ports.link(&port.name);
+        let refused = self.ports.refused(&port.name);
         let mut info = PortInfo {
             name: port.name.clone(),
             kind: port.kind.name().into(),
@@ -189,6 +196,8 @@ impl Switch {
                 Some(Link::Down(reason)) => Some(reason.clone()),
                 None => Some("it could not be opened again".into()),
             },
+            refused: refused.map_or(0, |refused| refused.count),
+            refusal: refused.map(|refused| refused.reason.clone()),
             rx_packets: counts.rx_packets,
             rx_bytes: counts.rx_bytes,
             tx_packets: counts.tx_packets,

@@ -49,6 +49,15 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Somebody was not taken as a server's peer. What the port has, it keeps.
+    Refused {
+        /// The port, if it is known which one was wanted.
+        port: Option<String>,
+        /// The socket it came to, as the configuration writes it.
+        socket: String,
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// All transmit queues of a link.

@@ -5,7 +5,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use rustix::process::geteuid;
+use rustix::process::{Resource, geteuid, getrlimit};
 use std::fs::DirBuilder;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -144,6 +144,13 @@ fn admit(path: &Path, access: &Access) -> Result<(), String> {
             .map_err(|e| format!("owner and group: {}", text(e)))?;
     }
     Ok(())
+}
+
+/// That we are out of descriptors: the peer is not to blame.
+pub(crate) fn no_descriptors() -> String {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or("no limit".into(), |limit| limit.to_string());
+    format!("the switch has no file descriptors left (RLIMIT_NOFILE is {limit})")
 }
 
 /// Whether there is `what` to be seen of a descriptor now.

@@ -35,7 +35,7 @@ fn up(events: &Receiver<Event>, name: &str) -> Link {
         match events.recv_timeout(end - Instant::now()).expect("the link comes up") {
             Event::Up { port, link } if port == name => return link,
             Event::Up { port, .. } => panic!("{port} came up"),
-            Event::Down { .. } => {}
+            Event::Down { .. } | Event::Refused { .. } => {}
         }
     }
 }

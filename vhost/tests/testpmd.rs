@@ -115,7 +115,7 @@ fn up(events: &Receiver<Event>) -> Link {
     loop {
         match events.recv_timeout(end.saturating_duration_since(Instant::now())).expect("the link comes up") {
             Event::Up { link, .. } => return link,
-            Event::Down { .. } => {}
+            Event::Down { .. } | Event::Refused { .. } => {}
         }
     }
 }
@@ -123,7 +123,7 @@ fn up(events: &Receiver<Event>) -> Link {
 fn down(events: &Receiver<Event>) -> String {
     match events.recv_timeout(Duration::from_secs(1)).expect("the link goes down within a second") {
         Event::Down { reason, .. } => reason,
-        Event::Up { .. } => panic!("it came up"),
+        Event::Up { .. } | Event::Refused { .. } => panic!("it did not go down"),
     }
 }
 

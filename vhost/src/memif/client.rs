@@ -198,7 +198,7 @@ impl Client {
             Received::Message(Message::Disconnect { reason, .. }, _) => Some(reason),
             Received::Closed => Some("the server closed the connection".into()),
             Received::Message(other, _) => Some(format!("unexpected {other:?}")),
-            Received::Bad(what) => Some(what),
+            Received::Bad(what, _) => Some(what),
         }
     }
 }
@@ -216,7 +216,7 @@ fn wait(fd: &OwnedFd, deadline: Instant) -> Result<Message, String> {
             Received::Message(Message::Disconnect { reason, .. }, _) => return Err(reason),
             Received::Message(message, _) => return Ok(message),
             Received::Closed => return Err("the server closed the connection".into()),
-            Received::Bad(what) => return Err(what),
+            Received::Bad(what, _) => return Err(what),
             Received::Nothing => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());

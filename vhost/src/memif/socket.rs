@@ -1,7 +1,8 @@
 //! The control channel's messages: one a packet, file descriptors beside.
 
 use super::proto::{Message, SIZE};
-use crate::socket::text;
+use crate::quarantine::{self, Kind, Leaving};
+use crate::socket::{no_descriptors, text};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -22,48 +23,82 @@ pub(super) enum Received {
     Nothing,
     /// The peer is gone.
     Closed,
-    /// Not a message of the protocol.
-    Bad(String),
+    /// Not a message of the protocol, or none that can be taken; with what looked at its descriptors.
+    Bad(String, Option<Leaving>),
 }
 
-/// Reads one message, without blocking.
+/// Reads one message, without blocking. A descriptor becomes ours only if it is harmless and belongs to the message; if not, the
+/// message stays where it is, and the connection is to be closed by [`quarantine`] alone.
 pub(super) fn receive(fd: BorrowedFd<'_>) -> Received {
-    receive_again(fd, false)
+    // Without a place for descriptors none is made, but it is said that there are some.
+    let (message, passes) = match read(fd, true, &mut []) {
+        Ok((message, _, more)) => (message, more),
+        Err(end) => return end,
+    };
+    if !passes {
+        return match read(fd, false, &mut []) {
+            Ok(_) => Received::Message(message, None),
+            Err(end) => end,
+        };
+    }
+    let (wanted, what) = match message {
+        Message::AddRegion { .. } => (Kind::Memory, "a region is not a memfd nor a file on tmpfs or hugetlbfs"),
+        Message::AddRing { .. } => (Kind::Event, "a ring's interrupt is not an eventfd"),
+        _ => return Received::Bad("a file descriptor in a message that has none".into(), None),
+    };
+    match quarantine::inspect(fd, SIZE as u16) {
+        Ok((kinds, _)) if kinds == [wanted] => {}
+        Ok((kinds, leaving)) if kinds.len() == 1 => return Received::Bad(what.into(), Some(leaving)),
+        Ok((_, leaving)) => {
+            return Received::Bad("more than one file descriptor in a message".into(), Some(leaving));
+        }
+        Err(why) => return Received::Bad(why, None),
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    match read(fd, false, &mut space) {
+        Ok((_, Some(passed), _)) => Received::Message(message, Some(passed)),
+        Ok((_, None, _)) => Received::Bad(no_descriptors(), None),
+        Err(end) => end,
+    }
 }
 
-fn receive_again(fd: BorrowedFd<'_>, again: bool) -> Received {
+/// Takes one message, or looks at it; with the descriptor that there is `space` for, and whether there are more.
+fn read(
+    fd: BorrowedFd<'_>,
+    peek: bool,
+    space: &mut [MaybeUninit<u8>],
+) -> Result<(Message, Option<OwnedFd>, bool), Received> {
     let mut bytes = [0; SIZE + 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let got = match recvmsg(fd, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-        Ok(got) => got,
+    let mut control = RecvAncillaryBuffer::new(space);
+    let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    flags.set(RecvFlags::PEEK, peek);
+    let mut recv = || recvmsg(fd, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+    let got = match recv() {
         // A peer that closed while something was on its way to it. What it said before is still to be read.
-        Err(Errno::CONNRESET) if !again => return receive_again(fd, true),
-        Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
-        Err(_) => return Received::Closed,
+        Err(Errno::CONNRESET) => recv(),
+        got => got,
     };
-    // Taken out at once: those not kept are closed when this returns.
-    let mut fds = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
-    if got.bytes == 0 {
-        return Received::Closed;
-    }
-    if got.flags.contains(ReturnFlags::CTRUNC) || fds.len() > 1 {
-        return Received::Bad("more than one file descriptor in a message".into());
-    }
+    let got = match got {
+        Ok(got) if got.bytes == 0 => return Err(Received::Closed),
+        Ok(got) => got,
+        Err(Errno::AGAIN | Errno::INTR) => return Err(Received::Nothing),
+        Err(_) => return Err(Received::Closed),
+    };
+    let passed = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+        _ => None,
+    });
     if got.bytes != SIZE || got.flags.contains(ReturnFlags::TRUNC) {
-        return Received::Bad(format!("a message that has not {SIZE} bytes"));
+        return Err(Received::Bad(format!("a message that has not {SIZE} bytes"), None));
     }
     let mut message = [0; SIZE];
     message.copy_from_slice(&bytes[..SIZE]);
     match Message::decode(&message) {
-        Some(message) => Received::Message(message, fds.pop()),
-        None => Received::Bad(format!("unknown message type {}", u16::from_le_bytes([message[0], message[1]]))),
+        Some(message) => Ok((message, passed, got.flags.contains(ReturnFlags::CTRUNC))),
+        None => {
+            let kind = u16::from_le_bytes([message[0], message[1]]);
+            Err(Received::Bad(format!("unknown message type {kind}"), None))
+        }
     }
 }
 
@@ -99,10 +134,4 @@ pub(super) fn reason(fd: BorrowedFd<'_>) -> Option<String> {
 /// Tells the peer why the link ends. Whether it hears is its own affair.
 pub(super) fn send_disconnect(fd: BorrowedFd<'_>, reason: &str) {
     let _ = send(fd, &Message::Disconnect { code: 0, reason: reason.to_owned() }, None);
-    // What is still unread when a socket is closed makes its peer see a reset before the message: read it.
-    for _ in 0..256 {
-        if !matches!(receive(fd), Received::Message(..) | Received::Bad(_)) {
-            break;
-        }
-    }
 }

@@ -8,7 +8,8 @@ use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
-use crate::socket::{Listening, check_event, dial, event, hung_up, show, text};
+use crate::quarantine::{self, Leaving};
+use crate::socket::{Listening, dial, event, hung_up, no_descriptors, show, text};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
 use rustix::event::{Timespec, epoll};
@@ -31,11 +32,15 @@ const RINGS: usize = 16;
 const REGIONS: usize = 256;
 /// Between a client's attempts to connect.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// What peers of one socket (and of one port) left that cannot be closed: with more, nobody is taken.
+const STUCK: usize = 32;
+/// As [`STUCK`], of one port.
+const STUCK_OF_PORT: usize = 4;
 /// Messages of one connection that are read before the others get their turn.
 const TURN: usize = 64;
 /// Between two attempts to end a thread that wakes peers.
 const END: Duration = Duration::from_millis(1);
-/// Between two looks for peers that fell asleep unnoticed.
+/// Between two looks for peers that fell asleep unnoticed, and for what is closed by now.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A port to be kept.
@@ -108,6 +113,7 @@ impl Supervisor {
     /// # Errors
     /// If the kernel gives no epoll, eventfd or thread.
     pub fn start(events: impl FnMut(Event) + Send + 'static) -> Result<Supervisor, String> {
+        quarantine::start()?;
         let (commands, receiver) = channel();
         let wake = Arc::new(event()?);
         let states = States::default();
@@ -122,6 +128,7 @@ impl Supervisor {
             listeners: HashMap::new(),
             conns: HashMap::new(),
             ending: Vec::new(),
+            leaving: Vec::new(),
             token: 0,
             look: Instant::now(),
         };
@@ -241,9 +248,11 @@ struct Inner {
     conns: HashMap<u64, Conn>,
     /// Of links that have ended.
     ending: Vec<Kicker>,
+    /// What peers left, by socket and, if known, port.
+    leaving: Vec<(SocketName, Option<String>, Leaving)>,
     /// The last epoll token given out; 0 is `wake`.
     token: u64,
-    /// When to look for peers that fell asleep unnoticed, if any link is up.
+    /// When to do what is done from time to time, if there is anything to look for.
     look: Instant,
 }
 
@@ -289,6 +298,7 @@ impl Inner {
                     Command::Shutdown => {
                         for (_, conn) in self.conns.drain() {
                             send_disconnect(conn.fd.as_fd(), "the switch shuts down");
+                            quarantine::close(conn.fd);
                         }
                         self.listeners.clear();
                         return;
@@ -305,7 +315,8 @@ impl Inner {
     fn next_time(&self) -> Option<Instant> {
         let conns = self.conns.values().filter(|c| !matches!(c.stage, Stage::Up(..))).map(|c| c.deadline);
         let ports = self.ports.values().filter(|p| p.conn.is_none()).filter_map(|p| p.retry);
-        let look = self.conns.values().any(|c| matches!(c.stage, Stage::Up(..))).then_some(self.look);
+        let up = |c: &Conn| matches!(c.stage, Stage::Up(..));
+        let look = (!self.leaving.is_empty() || self.conns.values().any(up)).then_some(self.look);
         let ending = (!self.ending.is_empty()).then(|| Instant::now() + END);
         conns.chain(ports).chain(self.listeners.values().filter_map(|l| l.paused)).chain(look).chain(ending).min()
     }
@@ -316,6 +327,7 @@ impl Inner {
         let look = self.look <= Instant::now();
         if look {
             self.look = Instant::now() + LOOK;
+            self.leaving.retain(|(.., leaving)| !leaving.is_done());
         }
         for conn in self.conns.values_mut() {
             let Stage::Up(_, kicker) = &mut conn.stage else { continue };
@@ -418,22 +430,46 @@ impl Inner {
         Ok(self.token)
     }
 
+    /// How much peers have left that is not closed yet.
+    fn stuck(&mut self, is: impl Fn(&SocketName, Option<&str>) -> bool) -> usize {
+        self.leaving.retain(|(.., leaving)| !leaving.is_done());
+        self.leaving.iter().filter(|(socket, port, _)| is(socket, port.as_deref())).count()
+    }
+
+    /// Closes a connection without waiting.
+    fn bury(&mut self, fd: OwnedFd, socket: &SocketName, port: Option<&str>) {
+        let leaving = quarantine::close(fd).map(|leaving| (socket.clone(), port.map(str::to_owned), leaving));
+        self.leaving.extend(leaving);
+    }
+
+    /// Accepts nobody for a while.
+    fn pause(&mut self, name: &SocketName) {
+        let Some(listener) = self.listeners.get_mut(name) else { return };
+        listener.paused = Some(Instant::now() + Duration::from_millis(100));
+        let data = epoll::EventData::new_u64(listener.token);
+        let _ = epoll::modify(&self.epoll, &listener.socket.fd, data, epoll::EventFlags::empty());
+    }
+
     fn accept(&mut self, name: &SocketName) {
+        if self.stuck(|socket, _| socket == name) >= STUCK {
+            return self.pause(name);
+        }
         let Some(listener) = self.listeners.get_mut(name) else { return };
         let fd = match accept_with(&listener.socket.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(fd) => fd,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => return,
+            // No descriptors: they come back, and asking again at once would only burn the CPU.
             Err(_) => {
-                // No descriptors: they come back, and asking again at once would only burn the CPU.
-                listener.paused = Some(Instant::now() + Duration::from_millis(100));
-                let data = epoll::EventData::new_u64(listener.token);
-                let _ = epoll::modify(&self.epoll, &listener.socket.fd, data, epoll::EventFlags::empty());
-                return;
+                self.refuse(None, name, &no_descriptors());
+                return self.pause(name);
             }
         };
         let half_open = |c: &&Conn| c.socket == *name && matches!(c.stage, Stage::Accepted | Stage::Describing(_));
         if self.conns.values().filter(half_open).count() >= HALF_OPEN {
-            return send_disconnect(fd.as_fd(), "too many connections");
+            let reason = "too many connections";
+            send_disconnect(fd.as_fd(), reason);
+            self.bury(fd, name, None);
+            return self.refuse(None, name, reason);
         }
         // Which port it is for is not known yet: what any port on this socket takes.
         let sizes = self.ports.values().map(|p| &p.spec.memif).filter(|m| m.socket == *name).map(|m| m.ring_size);
@@ -446,8 +482,9 @@ impl Inner {
             max_s2m_ring: RINGS as u16 - 1,
             max_log2_ring_size: sizes.max().unwrap_or(1024).max(1).ilog2().min(LOG2_MAX.into()) as u8,
         };
-        if send(fd.as_fd(), &hello, None).is_ok() {
-            let _ = self.insert(fd, name.clone(), None, Stage::Accepted);
+        match send(fd.as_fd(), &hello, None) {
+            Ok(()) => drop(self.insert(fd, name.clone(), None, Stage::Accepted)),
+            Err(_) => self.bury(fd, name, None),
         }
     }
 
@@ -474,7 +511,11 @@ impl Inner {
             let result = match receive(conn.fd.as_fd()) {
                 Received::Nothing => return,
                 Received::Closed => return self.close(token, "the peer closed the connection", false),
-                Received::Bad(what) => Err(what),
+                Received::Bad(what, leaving) => {
+                    let left = leaving.map(|leaving| (conn.socket.clone(), conn.port.clone(), leaving));
+                    self.leaving.extend(left);
+                    Err(what)
+                }
                 Received::Message(Message::Disconnect { reason, .. }, _) => {
                     return self.close(token, &format!("the peer disconnected: {reason}"), false);
                 }
@@ -503,9 +544,8 @@ impl Inner {
         match (&mut conn.stage, message) {
             (Stage::Accepted, Message::Init { version, id, mode, secret, name }) => {
                 let socket = conn.socket.clone();
-                let port = self.init(token, &socket, version, id, mode, secret)?;
+                self.init(token, &socket, version, id, mode, secret)?;
                 let conn = self.conns.get_mut(&token).ok_or("the connection is gone")?;
-                conn.port = Some(port);
                 conn.stage = Stage::Describing(Described { peer: name, ..Default::default() });
                 send(conn.fd.as_fd(), &Message::Ack, None)
             }
@@ -528,7 +568,6 @@ impl Inner {
             }
             (Stage::Describing(d), Message::AddRing { s2m, index, region, offset, log2_size, private_header }) => {
                 let event = fd.ok_or("ADD_RING without a file descriptor")?;
-                check_event(&event)?;
                 let rings = if s2m { &mut d.s2m } else { &mut d.m2s };
                 if index as usize != rings.len() || rings.len() >= RINGS {
                     return Err(format!("unexpected ring index {index}"));
@@ -578,7 +617,7 @@ impl Inner {
         }
     }
 
-    /// Checks INIT; the name of the port it is for, which is taken by this connection now.
+    /// Checks INIT. The port that it is for is taken by this connection then.
     fn init(
         &mut self,
         token: u64,
@@ -587,13 +626,20 @@ impl Inner {
         id: u32,
         mode: u8,
         given: [u8; super::proto::SECRET_SIZE],
-    ) -> Result<String, String> {
+    ) -> Result<(), String> {
         if version != VERSION {
             return Err(format!("version {version:#x} is not 2.0"));
         }
         let name = self.server_port(socket, id).ok_or_else(|| format!("id {id} is not served here"))?.to_owned();
         if mode != MODE_ETHERNET {
             return Err(format!("mode {mode} is not Ethernet"));
+        }
+        if let Some(conn) = self.conns.get_mut(&token) {
+            conn.port = Some(name.clone());
+        }
+        let stuck = self.stuck(|_, port| port == Some(&name));
+        if stuck >= STUCK_OF_PORT {
+            return Err(format!("{stuck} earlier connections left what cannot be closed"));
         }
         let port = self.ports.get_mut(&name).ok_or("the port is gone")?;
         if let Some(wanted) = &port.spec.memif.secret {
@@ -607,7 +653,7 @@ impl Inner {
             return Err(format!("id {id} is already connected"));
         }
         port.conn = Some(token);
-        Ok(name)
+        Ok(())
     }
 
     /// The client has described everything: makes the queues.
@@ -656,19 +702,34 @@ impl Inner {
             send_disconnect(conn.fd.as_fd(), reason);
         }
         let _ = epoll::delete(&self.epoll, &conn.fd);
+        self.bury(conn.fd, &conn.socket, conn.port.as_deref());
+        let refused = tell && matches!(conn.stage, Stage::Accepted | Stage::Describing(_));
         if let Stage::Up(shared, mut kicker) = conn.stage {
             shared.end();
             if !kicker.end() {
                 self.ending.push(kicker);
             }
         }
+        if refused {
+            self.refuse(conn.port.as_deref(), &conn.socket, reason);
+        }
         let Some(name) = conn.port else { return };
         if let Some(port) = self.ports.get_mut(&name)
             && port.conn == Some(token)
         {
             port.conn = None;
-            self.down(&name, reason);
+            if refused {
+                lock(&self.states).insert(name, LinkState::Down(reason.to_owned()));
+            } else {
+                self.down(&name, reason);
+            }
         }
+    }
+
+    /// Tells that somebody was not taken.
+    fn refuse(&mut self, port: Option<&str>, socket: &SocketName, reason: &str) {
+        let port = port.map(str::to_owned);
+        (self.events)(Event::Refused { port, socket: show(socket), reason: reason.to_owned() });
     }
 
     /// A port is not connected: says so, if that is new, and has a client try again.
