@@ -90,7 +90,7 @@ impl Test {
         loop {
             match self.event(LATER) {
                 Event::Down { reason: r, .. } if r.starts_with(reason) => return,
-                Event::Down { .. } => {}
+                Event::Down { .. } | Event::Refused { .. } => {}
                 Event::Up { .. } => panic!("it comes up"),
             }
         }
