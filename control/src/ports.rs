@@ -299,6 +299,16 @@ impl Ports {
         up
     }
 
+    /// Who was refused as a port's peer, if anybody was.
+    pub fn refused(&self, name: &str) -> Option<&Refused> {
+        self.open.get(name)?.refused.as_ref()
+    }
+
+    /// Who was refused without being known to have wanted any port, by socket.
+    pub fn strangers(&self) -> &BTreeMap<String, Refused> {
+        &self.strangers
+    }
+
     /// A port's link.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.open.get(name).map(|open| &open.link)
