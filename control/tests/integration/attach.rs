@@ -209,6 +209,11 @@ fn the_page_about_attaching_is_ready_to_paste() {
         drayd.wait_link(port, "up");
         drop(lines);
         drayd.wait_link(port, "down");
+        // A QEMU that is killed leaves its socket, which is in the next one's way.
+        let socket = drayd.port(port).detail["socket"].as_str().unwrap().to_string();
+        if port == "vm1" {
+            run(&format!("{} rm -f {socket}", inside.join(" ")));
+        }
         pasted += 1;
     }
     assert_eq!(pasted, 3);
@@ -217,3 +222,59 @@ fn the_page_about_attaching_is_ready_to_paste() {
 
 /// Begins with a /run of its own, and is then the program that follows.
 const OWN_RUN: &str = "mount -t tmpfs none /run && exec \"$@\"";
+
+/// As the page about attaching says: DPDK's client has to be told, its server has not.
+#[test]
+fn dpdk_comes_back_after_a_restart_as_the_page_says() {
+    let Some(test) = Test::begin() else { return };
+    let config = memif_ports(&["server"])
+        + "[[port]]\nname = 'client'\nkind = 'memif'\nsocket = 'DIR/c.sock'\nrole = 'client'\n";
+    let mut server = Testpmd::server(&test, "c.sock", "io");
+    let drayd = Drayd::start(&test, &config);
+    let mut client = Testpmd::client(&test, 0, "io");
+    server.wait_up();
+    drayd.finish();
+
+    let drayd = Drayd::start(&test, &config);
+    server.wait_up();
+    drayd.wait_link("client", "up");
+    assert_eq!(drayd.port("server").link, "down", "it connects again by itself: the page says that it doesn't");
+    client.command("port stop 0");
+    client.command("port start 0");
+    drayd.wait_link("server", "up");
+    drop((client, server));
+    drayd.finish();
+}
+
+/// The page runs from its first line to its last, on a host of its own: network, /run and folder.
+#[test]
+fn the_first_hour_goes_as_the_page_says() {
+    let Some(test) = Test::begin() else { return };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/first-hour.md");
+    // Other terminals are where the first one doesn't see them: there nothing is printed, and nothing is typed.
+    let mut script = String::from("set -ex\nmount -t tmpfs none /run\nip link set lo up\ncd \"$1\"\nPATH=$2:$PATH\n");
+    for (language, text) in blocks(&std::fs::read_to_string(page).unwrap()) {
+        match language.as_str() {
+            "toml" => {
+                let name = text.lines().next().unwrap().trim_start_matches("# ");
+                script += &format!("cat >{name} <<'END'\n{text}\nEND\n");
+            }
+            "sh" => script += &(text + "\n"),
+            terminal if terminal.ends_with(" terminal") => {
+                script += &format!("(sleep 1000 | {text}) >/dev/null 2>&1 &\n")
+            }
+            other => panic!("a block of {other:?}"),
+        }
+    }
+    script += "kill %1\nwait %1\n";
+    let programs = Path::new(env!("CARGO_BIN_EXE_drayd")).parent().unwrap().display().to_string();
+    let folder = test.path("").display().to_string();
+    // All that runs in there ends with its first process.
+    let around = "timeout -s KILL 300 unshare -m -n -p -f --kill-child --mount-proc bash -c";
+    let mut words = around.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args([&script, "bash", &folder, &programs]).stdin(Stdio::null());
+    let mut process = Process::start(command);
+    let status = process.wait();
+    assert!(status.success(), "{status}\n{}", process.printed());
+}
