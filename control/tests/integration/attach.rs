@@ -190,6 +190,8 @@ fn the_page_about_attaching_is_ready_to_paste() {
     let drayd = Drayd::start_around(&test, &["unshare", "-m", "sh", "-c", OWN_RUN, "sh"], &config);
     let pid = drayd.pid().to_string();
     let inside = ["nsenter", "-m", "-t", &pid];
+    // QEMU's own, as the page says.
+    run(&format!("{} mkdir -p /run/dray/vm1", inside.join(" ")));
     let mut pasted = 0;
     for (number, (_, text)) in blocks.iter().filter(|(language, _)| language == "sh").enumerate() {
         let program = text.split_whitespace().next().unwrap();
