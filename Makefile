@@ -39,6 +39,12 @@ bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about i
 	$(CARGO) build --release --locked
 	$(RELEASE)/dray-perf bench --peers --report $(TARGET)/bench-peers.html --save $(TARGET)/bench-peers.json
 
+.PHONY: hostile
+hostile: ## Attack the switch as hostile peers do, and measure what that does to others (five minutes)
+	@.ci/deps build
+	$(CARGO) build --release --locked
+	$(RELEASE)/dray-perf hostile
+
 .PHONY: check
 check: ## Format, lints, licences, generated documents, instructions a frame
 	$(CARGO) fmt --all --check

@@ -88,6 +88,11 @@ impl Recorder {
         self.record_at(time, ticks());
     }
 
+    /// A frame took this many ticks.
+    pub fn add(&mut self, took: u64) {
+        self.histogram.saturating_record(took);
+    }
+
     fn record_at(&mut self, time: u64, now: u64) {
         let took = now.wrapping_sub(time) & MOST;
         if took <= now.wrapping_sub(self.since) {

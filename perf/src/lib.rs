@@ -8,6 +8,7 @@ pub mod demo;
 pub mod eth;
 pub mod frames;
 pub mod generator;
+pub mod hostile;
 pub mod latency;
 pub mod learning;
 pub mod links;

@@ -4,7 +4,6 @@
 //! are conserved at the end.
 
 mod access;
-mod attach;
 mod bridge;
 mod cpu;
 mod daemon;

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use dray_config::{Role, SocketName};
 use dray_perf::bench::BenchArgs;
 use dray_perf::eth::EthArgs;
+use dray_perf::hostile::HostileArgs;
 use dray_perf::learning::LearningArgs;
 use dray_perf::links;
 use dray_perf::memif::Memif;
@@ -42,6 +43,8 @@ enum Command {
     Bench(BenchArgs),
     /// Measure what frames, ports, bridges, tunnels and MACs cost as they grow in number
     Scale(ScaleArgs),
+    /// Attack a switch as hostile peers do, and measure what that does to others
+    Hostile(HostileArgs),
     /// Show a saved report again, as a page or as text
     Report(ReportArgs),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => dray_perf::soak::run(&args),
         Command::Bench(args) => dray_perf::bench::run(&args),
         Command::Scale(args) => dray_perf::scale::run(&args),
+        Command::Hostile(args) => dray_perf::hostile::run(&args),
         Command::Report(args) => dray_perf::report::run(&args),
     };
     match result {

@@ -1,0 +1,62 @@
+//! `dray-perf hostile`, short and with generous limits: a few attacks of each family. `make hostile` makes all of them, and has the
+//! limits that hold on a machine that does nothing else.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// drayd as the workspace's tests build it; `None` if only this package was built, or there is but one CPU, which it says.
+fn drayd() -> Option<PathBuf> {
+    let drayd = PathBuf::from(env!("CARGO_BIN_EXE_dray-perf")).with_file_name("drayd");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let is_there = drayd.exists() && cpus > 1;
+    if !is_there {
+        eprintln!("SKIPPED: {} is not there, or there is one CPU only", drayd.display());
+    }
+    is_there.then_some(drayd)
+}
+
+#[test]
+fn attacks_harm_nobody_else() {
+    let Some(drayd) = drayd() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray-perf"));
+    command.args(["hostile", "--quick", "--json", "--drayd"]).arg(drayd).env("TMPDIR", folder.path());
+    let attacks =
+        ["memif-linger", "vm-fuse", "memif-reconnect", "memif-excess", "memory-huge", "tso-8", "mac-flood", "tags"];
+    command.args(attacks.iter().flat_map(|attack| ["--case", attack]));
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Another program may keep the machine so busy that nothing can be said.
+    if errors.contains("too busy for this") {
+        eprintln!("SKIPPED: {errors}");
+        return;
+    }
+    assert!(output.status.success(), "{errors}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = results["attacks"].as_array().unwrap();
+    assert_eq!(rows.len(), 1 + attacks.len());
+    for row in rows {
+        if row["verdict"] == "skipped" {
+            eprintln!("SKIPPED: {}: {}", row["attack"], row["why"]);
+            continue;
+        }
+        assert!(row["figures"]["offered"].as_u64().unwrap() > 1000, "{row}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_dray-perf")).arg("hostile").args(args).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = run(&["--drayd", "/nonexistent/drayd"]);
+    assert!(error.contains("/nonexistent/drayd is not there"), "{error}");
+    let error = run(&["--case", "tso"]);
+    assert!(error.contains("there is no such attack; there are memif-linger, "), "{error}");
+    let error = run(&["--drayd", "/bin/true", "--cpu", "1", "--switch-cpu", "1"]);
+    assert!(error.contains("--cpu, --switch-cpu"), "{error}");
+}
