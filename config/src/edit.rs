@@ -93,6 +93,7 @@ fn port_table(port: &PortAdd) -> String {
         ("queues", number(port.queues)),
         ("mac", quoted(&port.mac)),
         ("mtu", number(port.mtu)),
+        ("max-macs", number(port.max_macs)),
         ("device", quoted(&port.device)),
     ];
     let mut table = String::from("\n[[port]]\n");

@@ -190,7 +190,9 @@ impl fmt::Display for Action {
                 }?;
                 port.kind.access().map_or(Ok(()), |access| access.fmt(f))
             }
-            Action::UpdatePort(port) => write!(f, "~ port {}: mac {}, mtu {}", port.name, port.mac, port.mtu),
+            Action::UpdatePort(port) => {
+                write!(f, "~ port {}: mac {}, mtu {}, max-macs {}", port.name, port.mac, port.mtu, port.max_macs)
+            }
             Action::SetVxlan(None) => write!(f, "- vxlan"),
             Action::SetVxlan(Some(vxlan)) => {
                 write!(f, "~ vxlan: {}/{} on {}", vxlan.local, vxlan.prefix, vxlan.port)?;
@@ -344,7 +346,30 @@ mod tests {
         assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::UpdatePort(new.ports[1].clone())]));
         assert_eq!(
             lines("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
-            ["~ port b: mac 02:00:00:00:00:09, mtu 1500"]
+            ["~ port b: mac 02:00:00:00:00:09, mtu 1500, max-macs 4096"]
+        );
+    }
+
+    #[test]
+    fn the_number_of_macs_changes_in_place() {
+        let changed = lines("id = 1", "id = 1\nmax-macs = 7");
+        assert!(
+            changed[0].starts_with("~ port b: mac ") && changed[0].ends_with("mtu 9198, max-macs 7"),
+            "{changed:?}"
+        );
+        // What the default is, depends on the size of the FDB and on what is behind the port.
+        let of = |name: &str, text: &str| config(text).port(name).unwrap().max_macs;
+        assert_eq!(["a", "up"].map(|name| of(name, BASE)), [4096, 524_288]);
+        assert_eq!(["a", "up"].map(|name| of(name, &format!("{BASE}[fdb]\nsize = 2048\n"))), [1024, 1024]);
+        assert_eq!(
+            of(
+                "a",
+                &BASE
+                    .replace("port = \"up\"", "port = \"a\"")
+                    .replace("ports = [\"a\", ", "ports = [")
+                    .replace("static", "#")
+            ),
+            524_288
         );
     }
 
@@ -359,7 +384,7 @@ mod tests {
         assert_eq!(lines("socket = \"/v\"\nrole = \"client\"\nqueues = 16\nmtu = 9198"), [""; 0]);
         assert_eq!(
             lines("socket = \"/v\"\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
-            ["~ port vm: mac 02:00:00:00:00:09, mtu 1500"]
+            ["~ port vm: mac 02:00:00:00:00:09, mtu 1500, max-macs 4096"]
         );
         assert_eq!(lines("socket = \"@v\""), ["- port vm", "+ port vm: vhost-user client @v"]);
         assert_eq!(lines("socket = \"/v\"\nrole = \"server\""), ["- port vm", "+ port vm: vhost-user server /v"]);

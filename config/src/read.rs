@@ -182,6 +182,11 @@ impl Reader {
         for i in without_mac {
             config.ports[i].mac = config.default_mac(&config.ports[i].name);
         }
+        for i in 0..config.ports.len() {
+            if config.ports[i].max_macs == 0 {
+                config.ports[i].max_macs = config.default_max_macs(&config.ports[i]);
+            }
+        }
         resolve_statics(&mut config, &places, &mut self.report);
         (config, places)
     }
@@ -284,7 +289,9 @@ impl Reader {
         };
         let mac = self.string(&t, "mac", unicast).0;
         let mtu = self.integer(&t, "mtu", kind.default_mtu().into()).0 as u16;
-        (Port { name, kind, mac: mac.unwrap_or_default(), mtu }, mac.is_some(), place)
+        // Zero stands for the default until the whole configuration is there.
+        let max_macs = self.integer(&t, "max-macs", 0).0 as u32;
+        (Port { name, kind, mac: mac.unwrap_or_default(), mtu, max_macs }, mac.is_some(), place)
     }
 
     fn bridge(&mut self, mut t: Table<'_>) -> (Bridge, BridgePlaces) {

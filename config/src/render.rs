@@ -64,6 +64,7 @@ pub fn render(config: &ValidConfig) -> String {
         }
         out.unless("mac", text(port.mac), text(config.default_mac(&port.name)));
         out.unless("mtu", port.mtu, port.kind.default_mtu());
+        out.unless("max-macs", port.max_macs, config.default_max_macs(port));
     }
     for bridge in &config.bridges {
         out.table("[[bridge]]");
@@ -237,13 +238,15 @@ mod tests {
         let eth = (6u32..=12, 1u16..=16).prop_map(move |(ring, queues)| {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
-        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198)).prop_map(
-            move |(kind, mac, mtu)| Port {
+        let max_macs = option::of(1u32..=1 << 26);
+        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198), max_macs).prop_map(
+            move |(kind, mac, mtu, max_macs)| Port {
                 name: format!("p{i}"),
                 mtu: mtu.unwrap_or(kind.default_mtu()),
                 kind,
                 // All zeros stands for the default until the whole configuration is there.
                 mac: mac.unwrap_or_default(),
+                max_macs: max_macs.unwrap_or(0),
             },
         )
     }
@@ -305,6 +308,9 @@ mod tests {
                 for i in 0..config.ports.len() {
                     if config.ports[i].mac == Mac::default() {
                         config.ports[i].mac = config.default_mac(&config.ports[i].name);
+                    }
+                    if config.ports[i].max_macs == 0 {
+                        config.ports[i].max_macs = config.default_max_macs(&config.ports[i]);
                     }
                 }
                 if let Some(vxlan) = &mut config.vxlan {

@@ -136,6 +136,9 @@ pub struct PortAdd {
     /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
     #[arg(long)]
     pub mtu: Option<u64>,
+    /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
+    #[arg(long)]
+    pub max_macs: Option<u64>,
     /// eth: a PCI address or a DPDK vdev
     #[arg(long)]
     pub device: Option<String>,
@@ -668,6 +671,13 @@ pub struct PortInfo {
     pub originated: u64,
     /// Packets received here whose source address found no room in the FDB. They were forwarded all the same.
     pub not_learned: u64,
+    /// Packets received here whose source address was not learned, or was left at another port, because as many as may be (`max_macs`)
+    /// are learned here already. They were forwarded all the same.
+    pub over_max_macs: u64,
+    /// MAC addresses learned behind it now; for the underlay behind all VTEPs.
+    pub macs: u64,
+    /// How many may be.
+    pub max_macs: u64,
     /// The port's own MAC address.
     pub mac: Mac,
     /// Longest Ethernet payload, bytes.

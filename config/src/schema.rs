@@ -272,6 +272,14 @@ pub static PORT: Section = Section {
             "9198 (memif, vhost-user), 1500 (eth)",
             "Longest Ethernet payload sent and accepted, bytes.",
         ),
+        key(
+            "max-macs",
+            Value::Integer(1, 1 << 26),
+            "half of `size` in `[fdb]`; for memif and vhost-user that are not the underlay 4096 at most",
+            "How many MAC addresses are learned behind it, so that no port fills the FDB for all. What it has stays its own; one more, \
+             or one that moves there, is not learned: it is flooded, counted and logged. Static entries don't count. On the underlay \
+             port: how many behind all VTEPs together.",
+        ),
     ],
 };
 

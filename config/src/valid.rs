@@ -106,6 +106,9 @@ pub struct Port {
     /// Largest Ethernet payload sent and accepted, bytes: 68..=9198, default 9198 for memif and vhost-user (so that
     /// frames reach 9,216 bytes with header and one tag), 1500 for eth. A segment that a VM leaves to be cut may be longer.
     pub mtu: u16,
+    /// How many MACs are learned behind it; behind all VTEPs if the underlay uses this port.
+    /// Default: [`ValidConfig::default_max_macs`].
+    pub max_macs: u32,
 }
 
 /// What a port is attached to.
@@ -481,6 +484,16 @@ impl ValidConfig {
     /// The bridge of that name.
     pub fn bridge(&self, name: &str) -> Option<&Bridge> {
         self.bridges.iter().find(|bridge| bridge.name == name)
+    }
+
+    /// Default of [`Port::max_macs`]: half of the FDB for what has a network behind it, and for one host no more than 4,096.
+    pub fn default_max_macs(&self, port: &Port) -> u32 {
+        let half = (self.fdb.size / 2) as u32;
+        let is_underlay = self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name);
+        match port.kind {
+            PortKind::Memif(_) | PortKind::VhostUser(_) if !is_underlay => half.min(4096),
+            _ => half,
+        }
     }
 
     /// The default MAC of the port `name` in this configuration.

@@ -309,10 +309,21 @@ fn wrapped(names: &[Value]) -> String {
 }
 
 fn ports(ports: &[PortInfo]) -> String {
-    let mut table =
-        Table::new(&["NAME", "KIND", "LINK", "BRIDGES", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "KIND",
+        "LINK",
+        "BRIDGES",
+        "RX PACKETS",
+        "RX BYTES",
+        "TX PACKETS",
+        "TX BYTES",
+        "DROPS",
+        "MACS",
+    ]);
     for p in ports {
-        let counts = [p.rx_packets, p.rx_bytes, p.tx_packets, p.tx_bytes, p.drops.values().sum()].map(thousands);
+        let counts =
+            [p.rx_packets, p.rx_bytes, p.tx_packets, p.tx_bytes, p.drops.values().sum(), p.macs].map(thousands);
         table.row([p.name.clone(), p.kind.clone(), p.link.clone(), memberships(p)].into_iter().chain(counts));
     }
     table.render()
@@ -353,7 +364,9 @@ fn port(p: &PortInfo) -> String {
         ("switched", thousands(p.switched)),
         ("consumed", thousands(p.consumed)),
         ("originated", thousands(p.originated)),
+        ("macs", format!("{} of {}", thousands(p.macs), thousands(p.max_macs))),
         ("not learned", thousands(p.not_learned)),
+        ("over max-macs", thousands(p.over_max_macs)),
     ];
     // Counts by reason.
     let mut counted: Vec<(String, String)> = Vec::new();

@@ -83,7 +83,7 @@ pub fn render(switch: &Switch) -> String {
     let port = |name: &str| format!("{{port=\"{name}\"}}");
 
     type Count = fn(&dray_dataplane::PortCounts) -> u64;
-    let families: [(&str, &str, Count); 9] = [
+    let families: [(&str, &str, Count); 11] = [
         ("dray_port_received_packets", "Frames received.", |c| c.rx_packets),
         ("dray_port_received_bytes", "Bytes received, without FCS.", |c| c.rx_bytes),
         ("dray_port_sent_packets", "Frames sent.", |c| c.tx_packets),
@@ -93,6 +93,8 @@ pub fn render(switch: &Switch) -> String {
         ("dray_port_switched_packets", "Frames received here, copies included, handed to other ports.", |c| c.switched),
         ("dray_port_punted_packets", "Frames received here that were for the switch itself.", |c| c.punted),
         ("dray_port_originated_packets", "Frames that the switch itself sent.", |c| c.injected),
+        ("dray_port_not_learned_packets", "Frames whose source found no room in the FDB.", |c| c.not_learned),
+        ("dray_port_over_max_macs_packets", "Frames whose source was one more than max-macs.", |c| c.over_max_macs),
     ];
     for (name, help, count) in families {
         let samples: Vec<_> = names.iter().zip(&counts).map(|(name, c)| (port(name), count(c) as f64)).collect();
@@ -134,6 +136,16 @@ pub fn render(switch: &Switch) -> String {
     let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
     let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
     family("dray_port_up", "gauge", "Whether the link is up.", &links);
+    let gauge = |count: &dyn Fn(&&str) -> f64| names.iter().map(|name| (port(name), count(name))).collect::<Vec<_>>();
+    let learned = gauge(&|name| switch.dataplane.fdb_learned(name) as f64);
+    family(
+        "dray_port_macs",
+        "gauge",
+        "MAC addresses learned behind the port; behind all VTEPs for the underlay.",
+        &learned,
+    );
+    let limits = gauge(&|name| switch.config.port(name).map_or(0.0, |port| f64::from(port.max_macs)));
+    family("dray_port_max_macs", "gauge", "How many may be learned there (max-macs).", &limits);
     let (used, size) = switch.dataplane.fdb_usage();
     family("dray_fdb_entries", "gauge", "MAC addresses in the FDB.", &[(String::new(), used as f64)]);
     family("dray_fdb_size", "gauge", "MAC addresses that the FDB can hold.", &[(String::new(), size as f64)]);

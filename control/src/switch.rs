@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats, configured_vteps};
 use dray_vhost::Event;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const PUBLISH: Duration = Duration::from_millis(50);
 /// How often links of NICs and workers' loads are looked at.
 const POLL: Duration = Duration::from_secs(1);
+/// What did not happen for so long begins again.
+const CALM: Duration = Duration::from_secs(60);
 /// How often the FDB is searched for learned VTEPs that it still uses.
 const AGE_VTEPS: Duration = Duration::from_secs(10);
 
@@ -68,6 +71,8 @@ pub struct Switch {
     is_stale: bool,
     polled: Instant,
     aged: Instant,
+    /// Frames of each port whose source was one too many, and when these last became more.
+    limited: HashMap<String, (u64, Option<Instant>)>,
     /// Neighbours that change all the time must not fill the log.
     news: Limit,
 }
@@ -96,6 +101,7 @@ impl Switch {
             is_stale: false,
             polled: now,
             aged: now,
+            limited: HashMap::new(),
             news: Limit::default(),
         };
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
@@ -328,6 +334,7 @@ impl Switch {
             }
             self.sample();
             self.balance(now);
+            self.watch_macs(now);
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
@@ -350,6 +357,26 @@ impl Switch {
         self.news.flush(now, || "vxlan".into());
         self.is_stale |= overlay.take_change();
         self.publish_if_due(now);
+    }
+
+    /// Says which ports have as many MACs as they may, once each time that begins.
+    fn watch_macs(&mut self, now: Instant) {
+        let Switch { config, dataplane, limited, .. } = self;
+        limited.retain(|name, _| config.port(name).is_some());
+        for port in &config.ports {
+            let count = dataplane.port_counts(&port.name).unwrap_or_default().over_max_macs;
+            let (before, last) = limited.entry(port.name.clone()).or_default();
+            if count > *before {
+                if last.is_none_or(|last| now.duration_since(last) >= CALM) {
+                    let (name, max) = (&port.name, port.max_macs);
+                    log(format!(
+                        "port {name}: more MACs than its max-macs of {max} are there: the others are not learned"
+                    ));
+                }
+                *last = Some(now);
+            }
+            *before = count;
+        }
     }
 
     fn sample(&mut self) {

@@ -88,6 +88,8 @@ port_counters! {
     injected,
     /// Frames whose source address found no room in the FDB. They were forwarded all the same.
     not_learned,
+    /// Frames whose source address was not learned here because the port has as many as it may. They were forwarded all the same.
+    over_max_macs,
 }
 
 impl PortCounts {

@@ -292,6 +292,12 @@ impl Dataplane {
         };
         gone.iter().for_each(|name| self.link_down(name));
         let Compiled { tables, places, statics } = publish::compile(config, underlay, &mut self.names);
+        for port in &config.ports {
+            let Some(number) = self.names.ports.get(&port.name) else { continue };
+            let is_underlay = config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name);
+            let place = if is_underlay { Egress::tunnel(0) } else { Egress::port(number, 0) };
+            self.fdb.set_limit(place, port.max_macs as usize);
+        }
         let tables = Arc::new(tables);
         for worker in &self.workers {
             worker.call(Command::Publish(tables.clone()));
@@ -499,6 +505,13 @@ impl Dataplane {
     /// MACs in the FDB, and how many it may hold.
     pub fn fdb_usage(&self) -> (usize, usize) {
         (self.fdb.used(), self.fdb.size())
+    }
+
+    /// How many MACs are learned behind a port; behind all tunnels, if it is the underlay port.
+    pub fn fdb_learned(&self, port: &str) -> usize {
+        let Some(number) = self.names.ports.get(port) else { return 0 };
+        let is_underlay = self.tables.overlay.as_ref().is_some_and(|overlay| overlay.port == number);
+        self.fdb.learned(if is_underlay { Egress::tunnel(0) } else { Egress::port(number, 0) })
     }
 
     /// All FDB entries, by bridge and MAC; those of `bridge` if given.

@@ -186,10 +186,11 @@ impl Worker {
         pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
 
         counters.switched.add(tally.switched as u64);
-        if tally.copies | tally.punted | tally.not_learned != 0 {
+        if tally.copies | tally.punted | tally.not_learned | tally.over_max_macs != 0 {
             counters.copies.add(tally.copies as u64);
             counters.punted.add(tally.punted as u64);
             counters.not_learned.add(tally.not_learned as u64);
+            counters.over_max_macs.add(tally.over_max_macs as u64);
         }
         count_drops(counters, &mut burst.drops);
         self.counters.worker.bursts.add(1);

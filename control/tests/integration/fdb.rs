@@ -39,7 +39,8 @@ fn short(source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
 fn a_million_macs_are_learned_from_traffic() {
     const COUNT: u32 = 1_000_000;
     let Some(test) = Test::begin() else { return };
-    let drayd = Drayd::start(&test, &(memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "b", "c"])));
+    let ports = memif_ports(&["a", "b", "c"]).replace("[[port]]", "[[port]]\nmax-macs = 1000000");
+    let drayd = Drayd::start(&test, &(ports + &bridge("blue", &["a", "b", "c"])));
     let (mut a, mut b, mut c) = (test.memif(0), test.memif(1), test.memif(2));
     for port in ["a", "b", "c"] {
         drayd.wait_link(port, "up");
@@ -201,6 +202,49 @@ fn what_is_behind_a_link_is_forgotten_with_it() {
 
     drayd.dray("port del b");
     assert_eq!(fdb(), places(&[(1, "a"), (9, "a")]));
+    drayd.finish();
+}
+
+/// One port's flood of addresses ends at its share: nobody else loses an entry or finds no room. The limit changes while it runs.
+#[test]
+fn a_flood_of_macs_is_one_ports_own() {
+    let Some(test) = Test::begin() else { return };
+    let config = |limit: u32| {
+        let ports = memif_ports(&["a", "b", "c"]).replacen("[[port]]", &format!("[[port]]\nmax-macs = {limit}"), 1);
+        ports + &bridge("blue", &["a", "b", "c"]) + "[fdb]\nsize = 2048\n"
+    };
+    let drayd = Drayd::start(&test, &config(100));
+    let (mut a, mut b, mut c) = (test.memif(0), test.memif(1), test.memif(2));
+    for port in ["a", "b", "c"] {
+        drayd.wait_link(port, "up");
+    }
+    let hello = |source| short(source, [0xff; 6]);
+    send(&mut b, &[hello(mac(1))]);
+    expect(&mut c, &[hello(mac(1))]);
+    receive(&mut a);
+    // The last is another port's, which keeps it.
+    let flood: Vec<_> = (1000..3000).map(mac).chain([mac(1)]).map(hello).collect();
+    for frames in flood.chunks(256) {
+        send(&mut a, frames);
+        expect(&mut c, frames);
+        receive(&mut b);
+    }
+    let (at_a, at_b) = (drayd.port("a"), drayd.port("b"));
+    assert_eq!((at_a.macs, at_a.max_macs, at_a.over_max_macs, at_a.not_learned), (100, 100, 1901, 0));
+    assert_eq!((at_b.macs, at_b.max_macs, at_b.over_max_macs), (1, 1024, 0));
+    assert_eq!(drayd.status().fdb_used, 101);
+    send(&mut c, &[short(mac(2), mac(1))]);
+    expect(&mut b, &[short(mac(2), mac(1))]);
+    expect(&mut a, &[]);
+    let line = "port a: more MACs than its max-macs of 100 are there: the others are not learned";
+    wait_for("a line in the log", || drayd.log().contains(line).then_some(()));
+    assert_eq!(drayd.log().matches(line).count(), 1);
+
+    let said = drayd.apply(&test, &config(150));
+    assert!(said.contains("max-macs 150"), "{said}");
+    send(&mut a, &flood[1000..1100]);
+    expect(&mut c, &flood[1000..1100]);
+    assert_eq!((drayd.port("a").macs, drayd.port("a").over_max_macs), (150, 1951));
     drayd.finish();
 }
 

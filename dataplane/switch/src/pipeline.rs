@@ -20,6 +20,8 @@ pub struct Tally {
     pub punted: u32,
     /// Frames whose source did not fit the FDB.
     pub not_learned: u32,
+    /// Frames whose source their port may not have as well.
+    pub over_max_macs: u32,
 }
 
 /// The stages' working memory; one a worker.
@@ -51,7 +53,7 @@ impl Pipeline {
         let unseen = parse::hash(burst, live, cx, &self.seen);
         let first = if let Some(PortTable::Underlay) = from { Stage::Decap } else { Stage::Parse };
         clock.mark(first, burst.len());
-        tally.not_learned = learn::run(burst, unseen, cx, &mut self.seen);
+        (tally.not_learned, tally.over_max_macs) = learn::run(burst, unseen, cx, &mut self.seen);
         clock.mark(Stage::Learn, unseen.len());
         let frames = live.len();
         let tunnels = forward::run(burst, &mut live, cx, &mut self.lists);

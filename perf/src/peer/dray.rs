@@ -74,6 +74,7 @@ fn configuration(dir: &Path, setup: &Setup) -> String {
         Kind::Memif => [(0, a), (1, b)].map(|(id, socket)| format!("kind = \"memif\"\nsocket = {socket}\nid = {id}")),
         Kind::VhostUser => [a, b].map(|socket| format!("kind = \"vhost-user\"\nsocket = {socket}\nrole = \"server\"")),
     };
+    let [a, b] = [a, b].map(|keys| format!("{keys}\nmax-macs = {}", setup.macs));
     let bridge = match setup.overlay {
         None => "ports = [\"a\", \"b\"]\n".to_owned(),
         Some(overlay) => format!(

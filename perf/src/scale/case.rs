@@ -240,8 +240,11 @@ pub(super) fn head(dir: &Path, cpu: usize, macs: usize) -> String {
 pub(super) fn memif(text: &mut String, dir: &Path, id: u32) {
     let socket = dir.join("memif.sock");
     let mac = Mac(if id == 1 { VTEP_MAC } else { [2, 9, 1, 0, (id >> 8) as u8, id as u8] });
-    let _ =
-        writeln!(text, "[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = {socket:?}\nid = {id}\nmac = \"{mac}\"");
+    // What is measured is not the limit.
+    let _ = writeln!(
+        text,
+        "[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = {socket:?}\nid = {id}\nmac = \"{mac}\"\nmax-macs = 67108864"
+    );
 }
 
 #[cfg(test)]

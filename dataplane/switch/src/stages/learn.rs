@@ -71,18 +71,19 @@ impl Marker {
     }
 }
 
-/// Learns the sources of `unseen` frames. How many did not fit the FDB.
-pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> u32 {
-    let mut full = 0;
+/// Learns the sources of `unseen` frames. How many did not fit the FDB, and how many their port's share of it.
+pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> (u32, u32) {
+    let (mut full, mut limited) = (0, 0);
     let marker = Marker::new(cx);
     for i in unseen.iter() {
         let (key, ingress) = (burst.meta.src[i], burst.meta.ingress[i]);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
-            Learned::Full | Learned::Limited => full += 1,
+            Learned::Full => full += 1,
+            Learned::Limited => limited += 1,
             Learned::Again => {}
             _ if ingress == Egress::NOWHERE => {}
             _ => seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress),
         }
     }
-    full
+    (full, limited)
 }
