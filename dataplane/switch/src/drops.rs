@@ -44,6 +44,8 @@ drops! {
     VlanUnknown = "vlan.unknown_vlan";
     /// The port is in no bridge at all.
     VlanNoBridge = "vlan.no_bridge";
+    /// There is another VLAN tag behind the one that says the VLAN, or says none: it would say another one at the next switch.
+    VlanDoubleTag = "vlan.double_tag";
     /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
     UnderlayNotForUs = "underlay.not_for_us";
     /// An underlay frame that is still to be segmented: an outer packet holds one inner frame and can't be cut.
@@ -58,8 +60,10 @@ drops! {
     VxlanUnknownVni = "vxlan.unknown_vni";
     /// The sender is not a configured VTEP and `learn-vteps` is off.
     VxlanUnknownVtep = "vxlan.unknown_vtep";
-    /// The encapsulated frame has a VLAN tag (RFC 7348, section 6.1).
+    /// The encapsulated frame, or one that was to be, has a VLAN tag (RFC 7348, section 6.1).
     VxlanInnerTag = "vxlan.inner_tag";
+    /// The outer header tells of congestion (CE), and the transport inside does not know ECN (RFC 6040, section 4.2).
+    VxlanEcn = "vxlan.ecn";
     /// The encapsulated frame does not fit the underlay's MTU.
     VxlanTooBig = "vxlan.too_big";
     /// The next hop towards the VTEP is not resolved (yet).

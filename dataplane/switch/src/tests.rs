@@ -343,6 +343,31 @@ fn a_trunk_pops_and_pushes_tags() {
     assert_eq!(s.drops, [(Drop::ParseTruncated, 1)]);
 }
 
+/// A tag behind a popped one would be the first one behind an untagged member, and say another bridge on a mixed trunk.
+#[test]
+fn a_tag_behind_a_popped_one_is_dropped_by_name() {
+    let behind = |outer: [u8; 4], inner: [u8; 4]| {
+        let mut f = frame(B, A, 60);
+        f.splice(12..12, [outer, inner].concat());
+        f
+    };
+    for inner in [[0x81, 0, 0, 10], [0x88, 0xa8, 0, 10], [0x81, 0, 0, 0]] {
+        let mut s = trunk();
+        // Port 3 is untagged in the bridge of the trunk's frames without a tag.
+        assert_eq!(s.run(3, vec![behind([0x81, 0, 0, 0], inner)]), []);
+        assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
+        // Between VLANs of trunks, too.
+        s.tables.bridges[1].flood.push(Egress::port(1, 20));
+        assert_eq!(s.run(0, vec![behind([0x81, 0, 0xe0, 10], inner), behind([0x81, 0, 0, 0], inner)]), []);
+        assert_eq!(s.drops, [(Drop::VlanDoubleTag, 2)]);
+    }
+    // A service tag is no tag of ours, and leaves as it came.
+    let mut s = trunk();
+    let mut service = frame(B, A, 60);
+    service.splice(12..12, [0x88, 0xa8, 0, 10, 0x81, 0, 0, 20]);
+    assert_eq!(s.run(3, vec![service.clone()]), [(0, service)]);
+}
+
 #[test]
 fn flooding_more_copies_than_a_burst_has_room_for() {
     // 100 trunk ports and one untagged in one bridge: each flooded frame needs 100 heads of its own.
@@ -519,6 +544,96 @@ fn outer_headers_are_checked() {
     assert_eq!(fixed(&|f| f[62..66].copy_from_slice(&[0x81, 0, 0, 7])), Drop::VxlanInnerTag);
 }
 
+/// An IPv4 packet in a frame of 60 bytes, with that byte of DSCP and ECN.
+fn with_class(class: u8) -> Vec<u8> {
+    let mut f = frame(B, A, 60);
+    f[12..14].copy_from_slice(&[8, 0]);
+    f[14..34].copy_from_slice(&[0x45, class, 0, 46, 0, 1, 0, 0, 64, 253, 0, 0, 10, 1, 0, 1, 10, 1, 0, 2]);
+    checksum(&mut f);
+    f
+}
+
+#[test]
+fn the_outer_header_has_dscp_and_ecn_of_the_inner_one() {
+    let mut s = overlay();
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    for class in [0, 1, 2, 3, 0xb8, 0xbb, 0xff] {
+        let mut six = frame(B, A, 60);
+        six[12..16].copy_from_slice(&[0x86, 0xdd, 0x60 | class >> 4, class << 4 | 0xd]);
+        for inner in [with_class(class), six] {
+            let sent = s.run(1, vec![inner.clone()]);
+            let [(0, outer)] = &sent[..] else { panic!("{sent:?}") };
+            assert_eq!((outer[14], outer[15], &outer[50..]), (0x45, class, &inner[..]));
+            assert_eq!(wire::fold(wire::sum(&outer[14..34])), 0xffff);
+        }
+    }
+    // What is no IP has none, and what has a tag does not leave.
+    assert_eq!(s.run(1, vec![frame(B, A, 60)])[0].1[15], 0);
+    let mut service = frame(B, A, 60);
+    service[12..14].copy_from_slice(&[0x88, 0xa8]);
+    assert_eq!(s.run(1, vec![service]), []);
+    assert_eq!(s.drops, [(Drop::VxlanInnerTag, 1)]);
+}
+
+#[test]
+fn congestion_in_the_underlay_is_told_to_the_inner_packet() {
+    let mut s = overlay();
+    let mut run = |outer: u8, inner: Vec<u8>| {
+        let mut frame = [from_peer(inner.len()), inner].concat();
+        frame[15] = outer;
+        checksum(&mut frame);
+        let sent = s.run(0, vec![frame]);
+        (sent.into_iter().map(|(_, frame)| frame).next(), s.drops.first().map(|(reason, _)| *reason))
+    };
+    // The DSCP stays, whatever the outer one is.
+    for (outer, inner, expected) in [
+        (0x00, 0xb8, Some(0xb8)),
+        (0x29, 0xb8, Some(0xb8)),
+        (0x2b, 0xb8, None),
+        (0x28, 0xba, Some(0xba)),
+        (0x29, 0xba, Some(0xb9)),
+        (0x2b, 0xba, Some(0xbb)),
+        (0x2b, 0xb9, Some(0xbb)),
+        (0x29, 0xbb, Some(0xbb)),
+        (0x03, 0x03, Some(0x03)),
+    ] {
+        let (got, reason) = run(outer, with_class(inner));
+        assert_eq!(got, expected.map(with_class), "{outer:02x} {inner:02x}");
+        assert_eq!(reason, expected.is_none().then_some(Drop::VxlanEcn));
+        let six = |class: u8| {
+            let mut f = frame(B, A, 60);
+            f[12..16].copy_from_slice(&[0x86, 0xdd, 0x60 | class >> 4, class << 4]);
+            f
+        };
+        assert_eq!(run(outer, six(inner)).0, expected.map(six), "{outer:02x} {inner:02x}");
+    }
+    // What is no IP packet has nobody to tell.
+    assert_eq!(run(0x03, frame(ALL, A, 60)), (Some(frame(ALL, A, 60)), None));
+    let mut service = frame(ALL, A, 60);
+    service[12..14].copy_from_slice(&[0x88, 0xa8]);
+    assert_eq!(run(0x00, service), (None, Some(Drop::VxlanInnerTag)));
+}
+
+/// On the underlay, as everywhere: it is taken out, and what is behind it is read.
+#[test]
+fn a_priority_tag_on_the_underlay_is_none() {
+    let mut s = overlay();
+    let tag = |mut frame: Vec<u8>, tag: [u8; 4]| {
+        frame.splice(12..12, tag);
+        frame
+    };
+    let vxlan = [from_peer(60), frame(ALL, B, 60)].concat();
+    assert_eq!(s.run(0, vec![tag(vxlan.clone(), [0x81, 0, 0xe0, 0])]), [(1, frame(ALL, B, 60))]);
+    let mut arp = frame(ALL, PEER_MAC.0, 60);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    assert_eq!(s.run(0, vec![tag(arp.clone(), [0x81, 0, 0xe0, 0])]), []);
+    assert_eq!(s.sink.punts, [Punt::Frame(arp)]);
+    assert_eq!(s.run(0, vec![tag(vxlan.clone(), [0x81, 0, 0, 7])]), []);
+    assert_eq!(s.drops, [(Drop::UnderlayNotForUs, 1)]);
+    assert_eq!(s.run(0, vec![tag(tag(vxlan, [0x81, 0, 0, 0]), [0x81, 0, 0, 0])]), []);
+    assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
+}
+
 #[test]
 fn an_unknown_vtep_may_be_learned() {
     let mut s = overlay();
@@ -651,8 +766,13 @@ fn tags_come_and_go_around_what_is_undone() {
             s.run_undone(1, vec![(inside(TSO4), Some(later(ASK_TSO4, n))), (inside(UDP4), Some(later(ASK_UDP, n)))]);
         assert_eq!(sent, [TSO4, UDP4].map(|f| (0, outside(f))));
         assert_eq!(s.sink.undone, [(0, later(ASK_TSO4, n + 4)), (0, later(ASK_UDP, n + 4))]);
-        // Popped.
+        // Popped, but not if there is another one behind it.
         s.run(1, vec![frame(ALL, B, 60)]);
+        if !tags.is_empty() {
+            assert_eq!(s.run_undone(0, vec![(outside(TSO4), Some(later(ASK_TSO4, n + 4)))]), []);
+            assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
+            continue;
+        }
         let sent = s.run_undone(0, vec![(outside(TSO4), Some(later(ASK_TSO4, n + 4)))]);
         assert_eq!(sent, [TSO4_0, TSO4_1, TSO4_2].map(|f| (1, inside(f))));
         s.sink.accepts.insert(1, TAKES_TSO);
@@ -674,10 +794,11 @@ fn nothing_is_left_undone_inside_vxlan() {
     for (((_, outer), inner), (len, checksum)) in
         sent.iter().zip(inner).zip([(98, [0x26, 0x77]), (98, [0x26, 0x77]), (95, [0x26, 0x7a]), (81, [0x26, 0x88])])
     {
+        let class = inner[15];
         #[rustfmt::skip]
         let expected = [
             2, 0x99, 0, 0, 0, 2,  2, 0x99, 0, 0, 0, 1,  0x08, 0x00,
-            0x45, 0, 0, len,  0, 0, 0x40, 0,  64, 17, checksum[0], checksum[1],  10, 9, 0, 1,  10, 9, 0, 2,
+            0x45, class, 0, len,  0, 0, 0x40, 0,  64, 17, checksum[0], checksum[1] - class,  10, 9, 0, 1,  10, 9, 0, 2,
             outer[34], outer[35], 0x12, 0xb5,  0, len - 20, 0, 0,
             0x08, 0, 0, 0,  0, 0, 42, 0,
         ];
@@ -686,13 +807,11 @@ fn nothing_is_left_undone_inside_vxlan() {
     }
     // All pieces are one flow.
     assert!(sent[..3].iter().all(|(_, f)| f[34..36] == sent[0].1[34..36]));
-    // With a tag of the inside's own, whose copies flooding makes.
-    let tags = [0x88, 0xa8, 0, 7];
+    // Of copies that flooding makes, too.
     s.fdb.remove(crate::fdb::key(1, B));
-    let ask = Offload { csum_start: 38, ..ASK_TSO4 };
-    let sent = s.run_undone(1, vec![(with_tags(TSO4, &tags), Some(ask))]);
+    let sent = s.run_undone(1, vec![(TSO4.to_vec(), Some(ASK_TSO4))]);
     let inner: Vec<_> = sent.iter().map(|(_, f)| &f[50..]).collect();
-    assert_eq!(inner, [TSO4_0, TSO4_1, TSO4_2].map(|f| with_tags(f, &tags)));
+    assert_eq!(inner, [TSO4_0, TSO4_1, TSO4_2]);
     assert!(sent.iter().all(|(_, f)| f[16..18] == (f.len() as u16 - 14).to_be_bytes()));
 }
 

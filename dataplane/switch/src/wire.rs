@@ -14,6 +14,12 @@ pub const IPV6: u16 = 0x86dd;
 pub const VLAN: u16 = 0x8100;
 /// EtherType of an 802.1ad tag.
 pub const SERVICE_VLAN: u16 = 0x88a8;
+/// Whether an EtherType is a VLAN tag's.
+#[inline(always)]
+pub fn is_tag(ether_type: u16) -> bool {
+    matches!(ether_type, VLAN | SERVICE_VLAN)
+}
+
 /// IP protocol ICMP.
 pub const ICMP: u8 = 1;
 /// IP protocol TCP.
@@ -56,6 +62,63 @@ pub fn fold(mut sum: u32) -> u16 {
 }
 
 const K: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// DSCP and ECN of the IP packet in a frame that begins with `head`, as the byte that IPv4 has them in (RFC 2474, RFC 3168); 0 if it is
+/// none. `None` if the frame has a VLAN tag.
+#[inline(always)]
+pub fn traffic_class(head: &[u8]) -> Option<u8> {
+    match head.first_chunk::<16>() {
+        Some(h) if be16(h, 12) == IPV4 => Some(h[15]),
+        _ => traffic_class_of_others(head),
+    }
+}
+
+/// [`traffic_class`] of what is not IPv4.
+#[inline(never)]
+fn traffic_class_of_others(head: &[u8]) -> Option<u8> {
+    if head.len() < 16 {
+        return (head.len() < ETH || !is_tag(be16(head, 12))).then_some(0);
+    }
+    match be16(head, 12) {
+        IPV6 => Some(head[14] << 4 | head[15] >> 4),
+        other => (!is_tag(other)).then_some(0),
+    }
+}
+
+/// The bits of a traffic class that are for ECN (RFC 3168, section 5).
+pub const ECN: u8 = 3;
+/// ECN: a router was congested. ECT(1) is 1, ECT(0) 2, and 0 says that the transport does not know ECN.
+pub const CE: u8 = 3;
+
+/// What ECN an inner packet has after it was in a tunnel whose outer header has `outer` (RFC 6040, section 4.2, figure 4). `None`: it is
+/// to be dropped, for its transport would not hear of the congestion.
+pub fn ecn_of_inner(inner: u8, outer: u8) -> Option<u8> {
+    const NOT_ECT: u8 = 0;
+    const ECT_1: u8 = 1;
+    match (inner & ECN, outer & ECN) {
+        (NOT_ECT, CE) => None,
+        (NOT_ECT, _) => Some(NOT_ECT),
+        (_, CE) => Some(CE),
+        (CE, _) => Some(CE),
+        (_, ECT_1) => Some(ECT_1),
+        (inner, _) => Some(inner),
+    }
+}
+
+/// Sets the ECN bits of the IP packet in a frame that begins with `head`, and corrects its header's checksum.
+pub fn set_ecn(head: &mut [u8], ecn: u8) {
+    match head {
+        [_, _, _, _, _, _, _, _, _, _, _, _, 0x08, 0x00, ip @ ..] if ip.len() >= 20 => {
+            let (old, checksum) = (be16(ip, 0), be16(ip, 10));
+            ip[1] = ip[1] & !ECN | ecn;
+            // RFC 1624, equation 3.
+            let sum = u32::from(!checksum) + u32::from(!old) + u32::from(be16(ip, 0));
+            ip[10..12].copy_from_slice(&(!fold(sum)).to_be_bytes());
+        }
+        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, _, class, ..] => *class = *class & !(ECN << 4) | ecn << 4,
+        _ => {}
+    }
+}
 
 /// A hash of the flow that a frame's head belongs to: addresses, protocol and ports as far as they are there. Both
 /// fragments of a datagram have one hash.
@@ -134,6 +197,53 @@ mod tests {
             let mut six = udp(1000, 0);
             six[12..14].copy_from_slice(&[0x86, 0xdd]);
             flow_hash(&six[..n]);
+        }
+    }
+
+    /// Figure 4 of RFC 6040: rows are the inner header's, columns the outer one's, both in the order Not-ECT, ECT(0), ECT(1), CE.
+    #[test]
+    fn ecn_is_combined_as_rfc_6040_says() {
+        let order = [0, 2, 1, 3];
+        let table = [
+            [Some(0), Some(0), Some(0), None],
+            [Some(2), Some(2), Some(1), Some(3)],
+            [Some(1), Some(1), Some(1), Some(3)],
+            [Some(3), Some(3), Some(3), Some(3)],
+        ];
+        for (inner, row) in order.into_iter().zip(table) {
+            for (outer, expected) in order.into_iter().zip(row) {
+                assert_eq!(ecn_of_inner(0xb8 | inner, 0x28 | outer), expected, "inner {inner}, outer {outer}");
+            }
+        }
+    }
+
+    #[test]
+    fn traffic_classes_are_found_and_set() {
+        let mut four = udp(1000, 0);
+        four[15] = 0xb9;
+        let sum = !fold(sum(&four[14..34]));
+        four[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(traffic_class(&four), Some(0xb9));
+        set_ecn(&mut four, 3);
+        assert_eq!((four[15], fold(super::sum(&four[14..34]))), (0xbb, 0xffff));
+
+        let mut six = vec![0; 54];
+        six[12..16].copy_from_slice(&[0x86, 0xdd, 0x6b, 0x91]);
+        assert_eq!(traffic_class(&six), Some(0xb9));
+        set_ecn(&mut six, 3);
+        assert_eq!(six[12..16], [0x86, 0xdd, 0x6b, 0xb1]);
+
+        // What is no IP has none, however short it is; what has a tag is not looked into.
+        assert_eq!(
+            (traffic_class(&four[..15]), traffic_class(&four[..14]), traffic_class(&[0; 60])),
+            (Some(0), Some(0), Some(0))
+        );
+        for ether_type in [[0x81, 0], [0x88, 0xa8]] {
+            four[12..14].copy_from_slice(&ether_type);
+            assert_eq!((traffic_class(&four), traffic_class(&four[..14])), (None, None));
+            let before = four.clone();
+            set_ecn(&mut four, 0);
+            assert_eq!(four, before);
         }
     }
 

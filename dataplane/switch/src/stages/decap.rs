@@ -1,10 +1,11 @@
 //! VXLAN decapsulation (RFC 7348, section 5) on the underlay port. What is ours but not VXLAN (ARP, ICMP) goes to the
-//! slow path.
+//! slow path. Priority tags (VLAN 0) count as none. What the underlay says by ECN is told to the inner packet (RFC 6040, section 4.2);
+//! its DSCP stays as it was (RFC 2983, pipe model).
 //!
 //! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
-//! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`.
+//! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`, `vxlan.ecn`, `vlan.double_tag`.
 
-use super::{Context, Live, Verdict, parse, parse::Addresses};
+use super::{Context, Live, Verdict, parse, parse::Addresses, vlan};
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -73,6 +74,14 @@ fn unusual(
     out: &mut impl Output,
     punted: &mut u32,
 ) -> Verdict {
+    let frame = &mut burst.frames[i];
+    if frame.head().get(12..ETH).is_some_and(|ether_type| be16(ether_type, 0) == wire::VLAN) {
+        match vlan::pop(frame) {
+            Ok(tci) if tci & 0xfff == 0 => {}
+            Ok(_) => return Verdict::Drop(Drop::UnderlayNotForUs),
+            Err(reason) => return Verdict::Drop(reason),
+        }
+    }
     let frame = &burst.frames[i];
     match outer(frame.head(), frame.len(), overlay) {
         Ok(Outer::Vxlan { at, len, vni, from }) => {
@@ -84,12 +93,19 @@ fn unusual(
             if burst.frames[i].len() != at + len {
                 burst.truncate(i, at + len);
             }
+            let outer = burst.frames[i].head()[ETH + 1];
             burst.frames[i].pull_front(at);
             if burst.has_offloads() {
                 offload::forget_outer(&mut burst.frames[i]);
             }
-            if be16(burst.frames[i].head(), 12) == wire::VLAN {
-                return Verdict::Drop(Drop::VxlanInnerTag);
+            let head = burst.frames[i].head_mut();
+            let Some(inner) = wire::traffic_class(head) else { return Verdict::Drop(Drop::VxlanInnerTag) };
+            if is_ip(head) {
+                match wire::ecn_of_inner(inner, outer) {
+                    Some(ecn) if ecn == inner & wire::ECN => {}
+                    Some(ecn) => wire::set_ecn(head, ecn),
+                    None => return Verdict::Drop(Drop::VxlanEcn),
+                }
             }
             parse::addresses(burst, i, bridge, ingress)
         }
@@ -104,6 +120,11 @@ fn unusual(
         }
         Err(reason) => Verdict::Drop(reason),
     }
+}
+
+/// Whether a frame that begins with `head` has an IP packet: nothing else has ECN.
+fn is_ip(head: &[u8]) -> bool {
+    head.len() >= ETH + 20 && matches!(be16(head, 12), wire::IPV4 | wire::IPV6)
 }
 
 /// The bridge of `vni`, and where frames of the VTEP `from` are from.
@@ -138,8 +159,8 @@ struct Usual([u64; WORDS.len()]);
 const WORDS: [(usize, u64); 5] = [
     // Destination.
     (0, word([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0])),
-    // EtherType, version and length of the IP header.
-    (12, word([0xff, 0xff, 0xff, 0, 0, 0, 0, 0])),
+    // EtherType, version and length of the IP header, and that bit of ECN without which the inner packet's stays as it is.
+    (12, word([0xff, 0xff, 0xff, 0x01, 0, 0, 0, 0])),
     // Fragment, protocol.
     (20, word([0x3f, 0xff, 0, 0xff, 0, 0, 0, 0])),
     // IP destination, UDP destination port.
@@ -183,7 +204,7 @@ impl Usual {
         let sum: u64 = [14, 18, 22, 26, 30].map(|at| u64::from(four(at))).iter().sum();
         let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
         let sum = sum.wrapping_add(sum.rotate_left(16)) >> 16;
-        if differs != 0 || sum != 0xffff || be16(h, OUTER + 12) == wire::VLAN {
+        if differs != 0 || sum != 0xffff || wire::is_tag(be16(h, OUTER + 12)) {
             return None;
         }
         Some((Origin { vni: four(46), vtep: four(26) }, Addresses::read(h.last_chunk().expect("longer"))))
@@ -311,7 +332,7 @@ mod tests {
                 let found = Outer::Vxlan { at: OUTER, len: len - OUTER, vni, from };
                 assert_eq!(Ok(found), outer(head, len, &overlay), "{frame:02x?}");
                 assert_eq!(addresses, Addresses::read(head[OUTER..].first_chunk().unwrap()));
-                assert_ne!(be16(head, OUTER + 12), wire::VLAN);
+                assert!(!wire::is_tag(be16(head, OUTER + 12)) && head[15] & 1 == 0);
                 usual_ones += 1;
             }
         }

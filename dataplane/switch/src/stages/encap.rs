@@ -1,6 +1,8 @@
 //! VXLAN encapsulation (RFC 7348, section 5): outer headers, written into the headroom.
 //!
-//! Drops: `vxlan.too_big`, `vxlan.no_neighbour`.
+//! The outer header has the inner one's DSCP and ECN (RFC 6040, section 4.1, normal mode; RFC 2983, uniform model).
+//!
+//! Drops: `vxlan.too_big`, `vxlan.no_neighbour`, `vxlan.inner_tag`.
 
 use super::{Context, Live, egress::Lists};
 use crate::burst::{Burst, Frame};
@@ -51,10 +53,13 @@ fn wrap(frame: &mut Frame, overlay: &Overlay, bridge: u16, tunnel: u16) -> Resul
     if ip_len > overlay.mtu.into() {
         return Err(Drop::VxlanTooBig);
     }
+    let class = wire::traffic_class(frame.head()).ok_or(Drop::VxlanInnerTag)?;
     let source_port = 0xc000 | wire::flow_hash(frame.head()) as u16 & 0x3fff;
     let bytes = frame.push_front::<OUTER, OUTER>();
     overlay.write_headers(tunnel, bytes);
-    let sum = u32::from(sum.get()) + ip_len as u32;
+    bytes[15] = class;
+    // Together less than 0x1_ff00, for an MTU is less than 0xfe00: what is carried carries nothing again.
+    let sum = u32::from(sum.get()) + ip_len as u32 + u32::from(class);
     bytes[16..18].copy_from_slice(&(ip_len as u16).to_be_bytes());
     bytes[24..26].copy_from_slice(&(!(sum + (sum >> 16)) as u16).to_be_bytes());
     bytes[34..36].copy_from_slice(&source_port.to_be_bytes());

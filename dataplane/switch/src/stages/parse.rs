@@ -1,6 +1,6 @@
 //! Addresses: the FDB keys of source and destination, and, when they are read, [`hash`]: the buckets that will be looked into are asked for.
 //!
-//! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`.
+//! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`, `vlan.double_tag`.
 
 use super::{Context, Live, Verdict, vlan};
 use crate::burst::{BURST, Burst, Meta};

@@ -2,16 +2,19 @@
 //!
 //! It is done for each frame just before its addresses are read (`parse`), in one pass.
 //!
-//! Drops: `vlan.unknown_vlan`, `parse.truncated`.
+//! Drops: `vlan.unknown_vlan`, `vlan.double_tag`, `parse.truncated`.
 
 use crate::burst::Frame;
 use crate::drops::Drop;
 use crate::wire::{self, ETH, TAG, be16};
 
 /// Takes the tag out, over which the addresses move up, and returns its TCI: priority in the upper four bits, VLAN in the
-/// lower twelve.
+/// lower twelve. There is no other tag behind it: behind a port where that is the first one, it would say a VLAN.
 pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
     let head: &mut [u8; ETH + TAG] = frame.head_mut().first_chunk_mut().ok_or(Drop::ParseTruncated)?;
+    if wire::is_tag(be16(head, ETH + TAG - 2)) {
+        return Err(Drop::VlanDoubleTag);
+    }
     let tci = be16(head, 14);
     let addresses: [u8; 12] = *head.first_chunk().expect("two addresses");
     head[TAG..][..12].copy_from_slice(&addresses);
