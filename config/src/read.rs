@@ -4,8 +4,8 @@ use crate::error::{Errors, Report, quote, suggest};
 use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
-    Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Mac, Member, Memif, Port, PortKind, Role,
-    SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
+    Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Mac, Member, Memif, Neighbour, Port, PortKind,
+    Role, SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
 };
 use nix::unistd::{Group, User};
 use std::collections::HashSet;
@@ -377,8 +377,25 @@ impl Reader {
             gateway: gateway_place,
             has_gateway: t.has("gateway"),
             peers: vec![],
+            neighbours: vec![],
         };
         let peers = self.peers(t, &mut places.peers).unwrap_or_default();
+        let mut neighbours = Vec::new();
+        let items = self.array(t, "neighbours").unwrap_or_default();
+        for item in items {
+            let Some(n) = self.inline(item, &schema::NEIGHBOUR, t) else { continue };
+            let (ip, ip_place) = self.string(&n, "address", address);
+            let (mac, _) = self.string(&n, "mac", unicast);
+            if let (Some(address), Some(mac), Some(place)) = (ip, mac, ip_place) {
+                neighbours.push(Neighbour { address, mac });
+                places.neighbours.push(place);
+            }
+        }
+        if items.len() > schema::MAX_PEERS {
+            self.report.add(&items[schema::MAX_PEERS].span(), || {
+                format!("{} neighbours: at most {}", items.len(), schema::MAX_PEERS)
+            });
+        }
         let (local, prefix) = local.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
         let vxlan = Vxlan {
             port: port.unwrap_or_default(),
@@ -386,6 +403,7 @@ impl Reader {
             prefix,
             gateway,
             peers,
+            neighbours,
             udp_port: self.integer(t, "udp-port", 4789).0 as u16,
             learn_vteps: self.boolean(t, "learn-vteps", false),
             mtu: 0,
@@ -499,7 +517,8 @@ impl Reader {
                 .add(&item.span(), || format!("{} is no entry of {}: a table", show(item.get_ref()), section.header));
             return None;
         };
-        let key = if std::ptr::eq(section, &schema::MEMBER) { "ports" } else { "static" };
+        // It begins with the key in backticks.
+        let key = section.header.split('`').nth(1).unwrap_or_default();
         let label = format!("{key} of {}", parent.label);
         let t = Table { section, entries, span: item.span(), kind: None, label };
         self.unknown_keys(&t);

@@ -1,6 +1,6 @@
 //! The configuration back to a file.
 
-use crate::{Access, Balance, Control, Fdb, Member, PortKind, Role, StaticTo, ValidConfig};
+use crate::{Access, Balance, Control, Fdb, Member, Neighbour, PortKind, Role, StaticTo, ValidConfig};
 use std::fmt::{Display, Write};
 
 /// The configuration as a file, defaults left out: [`crate::parse`] reads the same from it. The workers are always
@@ -105,6 +105,10 @@ pub fn render(config: &ValidConfig) -> String {
         }
         if !vxlan.peers.is_empty() {
             out.key("peers", list(vxlan.peers.iter().map(text)));
+        }
+        if !vxlan.neighbours.is_empty() {
+            let entry = |n: &Neighbour| format!("{{ address = {}, mac = {} }}", text(n.address), text(n.mac));
+            out.key("neighbours", list(vxlan.neighbours.iter().map(entry)));
         }
         out.unless("udp-port", vxlan.udp_port, 4789);
         out.unless("learn-vteps", vxlan.learn_vteps, false);
@@ -256,17 +260,19 @@ mod tests {
         let ports = (1usize..=6).prop_flat_map(|n| (0..n).map(port).collect::<Vec<_>>());
         let peers = btree_set(2u8..=250, 0..4)
             .prop_map(|set| set.into_iter().map(|last| Ipv4Addr::new(10, 9, 0, last)).collect::<Vec<_>>());
-        let vxlan =
-            (peers.clone(), any::<bool>(), any::<bool>(), 1u16..).prop_map(|(peers, gateway, learn, udp)| Vxlan {
+        let vxlan = (peers.clone(), any::<bool>(), any::<bool>(), 1u16.., option::of(mac())).prop_map(
+            |(peers, gateway, learn, udp, mac)| Vxlan {
                 port: "p0".into(),
                 local: Ipv4Addr::new(10, 9, 0, 1),
                 prefix: 24,
                 gateway: gateway.then_some(Ipv4Addr::new(10, 9, 0, 254)),
                 peers,
+                neighbours: mac.map(|mac| Neighbour { address: Ipv4Addr::new(10, 9, 0, 7), mac }).into_iter().collect(),
                 udp_port: udp,
                 learn_vteps: learn,
                 mtu: 0,
-            });
+            },
+        );
         let bridge = (any::<bool>(), option::of(peers), vec(any::<prop::sample::Index>(), 0..4), vec(mac(), 0..4));
         let control = (option::of(Just("127.0.0.1:9177".parse().unwrap())), access());
         (ports, option::of(vxlan), vec(bridge, 0..4), control, 1024usize..9999, 1u16..=32767).prop_map(

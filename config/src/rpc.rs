@@ -775,7 +775,7 @@ pub struct VtepInfo {
     /// The next hop's MAC address, once it is resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// `resolved`, `resolving` or `no route`.
+    /// `resolved`, `resolving`, `static` (configured in `neighbours`) or `no route`.
     pub state: String,
     /// Whether it was learned from a packet, not configured.
     pub learned: bool,

@@ -71,6 +71,9 @@ pub const MAX_PORTS: usize = 1024;
 pub const MAX_BRIDGES: usize = 4096;
 /// At most so many addresses in one `peers` list.
 pub const MAX_PEERS: usize = 4096;
+/// At most so many VTEPs in all lists and static entries together. Tunnels have numbers of 16 bits, and while one configuration takes the
+/// place of another, both have theirs, and 4,096 learned ones.
+pub const MAX_VTEPS: usize = 16_384;
 
 const NAME: Value = Value::String("1 to 32 of `A-Z a-z 0-9 _ . : -`, unique");
 const SOCKET: Value = Value::String("an absolute path, or `@name` in the abstract namespace");
@@ -336,7 +339,8 @@ pub static STATIC: Section = Section {
 /// `[vxlan]`
 pub static VXLAN: Section = Section {
     header: "[vxlan]",
-    meaning: "The overlay: VXLAN (RFC 7348) over IPv4. The outer DF bit is set, the outer TTL is 64.",
+    meaning: "The overlay: VXLAN (RFC 7348) over IPv4. The outer DF bit is set, the outer TTL is 64; DSCP and ECN are those of the \
+              inner packet, which is told of congestion (RFC 6040). At most 16384 VTEPs in all lists and static entries together.",
     keys: &[
         key("port", Value::String("the name of a `[[port]]`"), REQUIRED, "The underlay: a port in no bridge."),
         key(
@@ -347,6 +351,13 @@ pub static VXLAN: Section = Section {
         ),
         key("gateway", Value::String("an IPv4 address on that network"), "none", "Next hop to all other networks."),
         key("peers", PEERS, "[]", "Head-end replication list of the bridges that have none of their own."),
+        key(
+            "neighbours",
+            Value::Array("tables `{ address, mac }`, at most 4096"),
+            "[]",
+            "Hosts of the underlay's network whose MAC is given: VTEPs, or the gateway. They are not asked for, and no ARP packet \
+             changes them.",
+        ),
         key("udp-port", Value::Integer(1, 65535), "4789", "UDP destination port."),
         key(
             "learn-vteps",
@@ -357,8 +368,24 @@ pub static VXLAN: Section = Section {
     ],
 };
 
+/// An entry of `neighbours` in `[vxlan]`.
+pub static NEIGHBOUR: Section = Section {
+    header: "`neighbours` of `[vxlan]`",
+    meaning: "A next hop whose MAC address is not asked for.",
+    keys: &[
+        key(
+            "address",
+            Value::String("an IPv4 address on the underlay's network"),
+            REQUIRED,
+            "Its address, once in the list.",
+        ),
+        key("mac", MAC, REQUIRED, "Its MAC address."),
+    ],
+};
+
 /// All tables, in the order of the reference.
-pub static SECTIONS: &[&Section] = &[&CONTROL, &WORKER, &BALANCE, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN];
+pub static SECTIONS: &[&Section] =
+    &[&CONTROL, &WORKER, &BALANCE, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN, &NEIGHBOUR];
 
 impl Section {
     /// The keys that fit `kind`; all if it is not known.

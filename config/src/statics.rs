@@ -2,6 +2,7 @@
 
 use crate::read::{host, station};
 use crate::rpc::FdbStatic;
+use crate::schema::MAX_VTEPS;
 use crate::{Bridge, Member, StaticMac, StaticTo, ValidConfig};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -12,6 +13,8 @@ pub struct Statics<'a> {
     bridges: HashMap<&'a str, usize>,
     /// The members of bridges that were asked for.
     members: HashMap<usize, Members<'a>>,
+    /// All that the configuration and the entries so far name, if one was asked for.
+    vteps: Option<HashSet<Ipv4Addr>>,
 }
 
 /// A bridge's members.
@@ -35,7 +38,7 @@ impl<'a> Statics<'a> {
     /// For entries of `config`.
     pub fn new(config: &'a ValidConfig) -> Self {
         let bridges = config.bridges.iter().enumerate().map(|(i, bridge)| (bridge.name.as_str(), i)).collect();
-        Statics { config, bridges, members: HashMap::new() }
+        Statics { config, bridges, members: HashMap::new(), vteps: None }
     }
 
     /// The place of the bridge `name` among the configuration's.
@@ -81,7 +84,7 @@ impl<'a> Statics<'a> {
     }
 
     /// Whether a bridge can have entries behind `vtep`.
-    fn vtep(&self, at: usize, vtep: Ipv4Addr) -> Result<(), String> {
+    fn vtep(&mut self, at: usize, vtep: Ipv4Addr) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("vtep \"{vtep}\" {why}"));
         let (Some(_), Some(vxlan)) = (self.config.bridges[at].vni, &self.config.vxlan) else {
             return wrong("is for a bridge in the overlay: give it a vni");
@@ -95,6 +98,15 @@ impl<'a> Statics<'a> {
         if vxlan.next_hop(vtep).is_none() {
             return wrong("is not on the underlay's network and there is no gateway: give one in [vxlan]");
         }
+        let config = self.config;
+        let vteps = self.vteps.get_or_insert_with(|| config.vteps());
+        if !vteps.contains(&vtep) && vteps.len() >= MAX_VTEPS {
+            return wrong(&format!(
+                "is VTEP number {}: at most {MAX_VTEPS} in all lists and entries together",
+                vteps.len() + 1
+            ));
+        }
+        vteps.insert(vtep);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -243,12 +244,23 @@ pub struct Vxlan {
     pub gateway: Option<Ipv4Addr>,
     /// Head-end replication list of the bridges that have none of their own.
     pub peers: Vec<Ipv4Addr>,
+    /// Next hops whose addresses are not asked for.
+    pub neighbours: Vec<Neighbour>,
     /// UDP destination port, default 4789 (RFC 7348).
     pub udp_port: u16,
     /// Whether packets of VTEPs that are not configured are taken, and their address learned.
     pub learn_vteps: bool,
     /// The tunnels' outer DF bit and TTL are fixed (DF set, TTL 64); this is the underlay's MTU: the port's.
     pub mtu: u16,
+}
+
+/// A host of the underlay's network whose MAC is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// On-link: a VTEP or the gateway.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    pub mac: Mac,
 }
 
 impl Vxlan {
@@ -484,6 +496,17 @@ impl ValidConfig {
     /// The bridge of that name.
     pub fn bridge(&self, name: &str) -> Option<&Bridge> {
         self.bridges.iter().find(|bridge| bridge.name == name)
+    }
+
+    /// Every VTEP that is named: in head-end replication lists and by static entries.
+    pub fn vteps(&self) -> HashSet<Ipv4Addr> {
+        let Some(vxlan) = &self.vxlan else { return HashSet::new() };
+        let statics = self.bridges.iter().flat_map(|bridge| &bridge.statics).filter_map(|entry| match entry.to {
+            StaticTo::Vtep(ip) => Some(ip),
+            StaticTo::Port(_) => None,
+        });
+        let own = self.bridges.iter().filter(|bridge| bridge.vni.is_some()).filter_map(|bridge| bridge.peers.as_ref());
+        vxlan.peers.iter().chain(own.flatten()).copied().chain(statics).collect()
     }
 
     /// Default of [`Port::max_macs`]: half of the FDB for what has a network behind it, and for one host no more than 4,096.

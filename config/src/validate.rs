@@ -1,8 +1,9 @@
 //! What must fit together: names resolve, nothing is used twice, addresses are reachable.
 
 use crate::error::{Report, quote, suggest};
+use crate::schema::MAX_VTEPS;
 use crate::{Access, Bridge, Port, PortKind, Role, SocketName, StaticTo, ValidConfig, Vxlan, read};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
@@ -58,6 +59,8 @@ pub(crate) struct VxlanPlaces {
     pub has_gateway: bool,
     /// As [`Vxlan::peers`].
     pub peers: Vec<Span>,
+    /// Of the addresses, as [`Vxlan::neighbours`].
+    pub neighbours: Vec<Span>,
 }
 
 /// Reports everything in `config` that does not fit together.
@@ -67,6 +70,36 @@ pub(crate) fn validate(config: &ValidConfig, places: &Places, cpus: &[usize], re
     bridges(config, places, report);
     if let Some(overlay) = &config.vxlan {
         vxlan(overlay, config, places, report);
+        number_of_vteps(overlay, config, places, report);
+    }
+}
+
+/// Reports the first VTEP that is one too many.
+fn number_of_vteps(vxlan: &Vxlan, config: &ValidConfig, places: &Places, report: &mut Report) {
+    let mut all = HashSet::new();
+    let mut count = |key: &str, vtep: Ipv4Addr, at: &Span| {
+        let is_new = all.len() <= MAX_VTEPS && all.insert(vtep);
+        if is_new && all.len() > MAX_VTEPS {
+            report.add(at, || {
+                format!(
+                    "{key}: \"{vtep}\" is VTEP number {}: at most {MAX_VTEPS} in all lists and entries together",
+                    all.len()
+                )
+            });
+        }
+    };
+    for (vtep, at) in vxlan.peers.iter().zip(&places.vxlan.peers) {
+        count("peers", *vtep, at);
+    }
+    for (bridge, place) in config.bridges.iter().zip(&places.bridges) {
+        for (vtep, at) in bridge.peers.iter().flatten().zip(&place.peers) {
+            count("peers", *vtep, at);
+        }
+        for (entry, at) in bridge.statics.iter().zip(&place.statics) {
+            if let StaticTo::Vtep(vtep) = entry.to {
+                count("vtep", vtep, &at.to);
+            }
+        }
     }
 }
 
@@ -303,6 +336,19 @@ fn vxlan(vxlan: &Vxlan, config: &ValidConfig, places: &Places, report: &mut Repo
         && let Some(what) = not_a_host(vxlan)
     {
         report.add(at, || format!("local = \"{}/{}\" is {what}", vxlan.local, vxlan.prefix));
+    }
+    let mut neighbours = HashMap::new();
+    for (neighbour, at) in vxlan.neighbours.iter().zip(&place.neighbours) {
+        let ip = neighbour.address;
+        if let Some(first) = first_use(&mut neighbours, ip, at) {
+            let message = || format!("neighbours: \"{ip}\" is listed twice: once is enough");
+            report.add_with_note(at, message, first, "first used here");
+        }
+        if place.local.is_some() && ip == vxlan.local {
+            report.add(at, || format!("neighbours: \"{ip}\" is our own address (local): only others"));
+        } else if place.local.is_some() && !vxlan.on_link(ip) {
+            report.add(at, || format!("neighbours: \"{ip}\" is not on-link: an address of {}", network(vxlan)));
+        }
     }
     let mut peers = HashMap::new();
     for (peer, at) in vxlan.peers.iter().zip(&place.peers) {

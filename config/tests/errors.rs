@@ -58,6 +58,46 @@ fn too_many_of_everything() {
     };
     assert_eq!(parse_for("", &peers(4096), &[]).unwrap().vxlan.unwrap().peers.len(), 4096);
     assert_eq!(errors(&peers(4097)), ["4105:1: 4097 peers: at most 4096"]);
+
+    // Tunnels have numbers of 16 bits.
+    let vteps = |bridges: u32, last: u32| {
+        let list = |n: u32| {
+            (0..if n == bridges { last } else { 4096 })
+                .map(|i| format!("\"10.{n}.{}.{}\",\n", i / 256, i % 256))
+                .collect::<String>()
+        };
+        let bridge = |n| format!("[[bridge]]\nname = \"b{n}\"\nvni = {n}\npeers = [\n{}]\n", list(n));
+        peers(0) + &(1..=bridges).map(bridge).collect::<String>()
+    };
+    assert_eq!(parse_for("", &vteps(4, 4096), &[]).unwrap().vteps().len(), 16_384);
+    let wrong = "peers: \"10.5.0.0\" is VTEP number 16385: at most 16384 in all lists and entries together";
+    assert_eq!(errors(&vteps(5, 2)), [format!("16418:1: {wrong}")]);
+}
+
+#[test]
+fn neighbours_are_others_on_the_link() {
+    let config = |list: &str| {
+        let underlay = "[[port]]\nname = \"e\"\nkind = \"eth\"\ndevice = \"net_tap0\"\n";
+        format!("{underlay}[vxlan]\nport = \"e\"\nlocal = \"10.9.0.1/24\"\nneighbours = [\n{list}]\n")
+    };
+    let entry = |ip: &str| format!("{{ address = \"{ip}\", mac = \"02:00:00:00:00:01\" }},\n");
+    let good = parse_for("", &config(&entry("10.9.0.2")), &[]).unwrap().vxlan.unwrap();
+    assert_eq!((good.neighbours.len(), good.neighbours[0].address.octets()), (1, [10, 9, 0, 2]));
+    let wrong = [entry("10.9.0.2"), entry("10.9.0.2"), entry("10.9.0.1"), entry("10.8.0.2")].concat();
+    assert_eq!(
+        errors(&config(&wrong)),
+        [
+            "10:13: neighbours: \"10.9.0.2\" is listed twice: once is enough",
+            "note 9:13: first used here",
+            "11:13: neighbours: \"10.9.0.1\" is our own address (local): only others",
+            "12:13: neighbours: \"10.8.0.2\" is not on-link: an address of 10.9.0.0/24",
+        ]
+    );
+    assert_eq!(
+        errors(&config("{ address = \"10.9.0.2\", mac = \"01:00:00:00:00:01\" }, { mac = \"02:00:00:00:00:01\" }, 7"))
+            .len(),
+        3
+    );
 }
 
 #[test]
@@ -189,7 +229,7 @@ colour = "red"
         errors(text),
         [
             r#"5:1: unknown key "mut" in [[port]] "a"; did you mean "mtu"?"#,
-            r#"6:1: unknown key "colour" in [[port]] "a": known are name, kind, socket, socket-mode, socket-owner, socket-group, id, role, secret, ring-size, buffer-size, queues, mac, mtu"#,
+            r#"6:1: unknown key "colour" in [[port]] "a": known are name, kind, socket, socket-mode, socket-owner, socket-group, id, role, secret, ring-size, buffer-size, queues, mac, mtu, max-macs"#,
         ]
     );
 }

@@ -538,10 +538,10 @@ mod tests {
         assert_eq!(
             text(
                 "dray port show",
-                r#"[{"name":"web","kind":"memif","link":"up","rx_packets":1234,"drops":{"a":1,"b":2}}]"#
+                r#"[{"name":"web","kind":"memif","link":"up","rx_packets":1234,"drops":{"a":1,"b":2},"macs":7}]"#
             ),
-            "NAME  KIND   LINK  BRIDGES  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS\n\
-             web   memif  up          -       1,234         0           0         0      3\n"
+            "NAME  KIND   LINK  BRIDGES  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS  MACS\n\
+             web   memif  up          -       1,234         0           0         0      3     7\n"
         );
         assert_eq!(text("dray fdb flush", r#"{"entries":1000}"#), "1,000 entries forgotten\n");
         let vm = r#"[{"name":"vm","kind":"vhost-user","link":"up","queues":1,"drops":{"tx.full":7},"detail":{
@@ -551,7 +551,7 @@ mod tests {
                 {"index":0,"size":256,"packed":true,"started":true,"enabled":true,"kicks":0,"interrupts":1234},
                 {"index":1,"size":1024,"packed":true,"started":true,"enabled":false,"kicks":5,"interrupts":0}]}}]"#;
         let shown = text("dray port show vm", vm);
-        let (_, detail) = shown.split_once("not learned           0\n").unwrap_or_else(|| panic!("{shown}"));
+        let (_, detail) = shown.split_once("over max-macs         0\n").unwrap_or_else(|| panic!("{shown}"));
         assert_eq!(
             detail,
             "connected             true\n\

@@ -148,7 +148,10 @@ fn control_loop(
                 }
             }
             recv(punts) -> first => {
-                for (port, punt) in first.into_iter().chain(punts.try_iter().take(PUNTS)) {
+                let mut all: Vec<_> = first.into_iter().chain(punts.try_iter().take(PUNTS)).collect();
+                // ARP first: without it nobody is reached.
+                all.sort_by_key(|(_, punt)| !matches!(punt, Punt::Arp(_)));
+                for (port, punt) in all {
                     switch.punt(port, punt);
                 }
             }

@@ -4,7 +4,6 @@ use crate::log::log;
 use crate::switch::Switch;
 use dray_config::rpc::{FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
 use dray_config::{Mac, StaticMac, StaticTo, Statics};
-use dray_dataplane::configured_vteps;
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
@@ -51,7 +50,7 @@ impl Switch {
         good.retain(|(at, bridge, entry)| last[&(*bridge, entry.mac)] == *at);
 
         let behind_vteps = good.iter().any(|(.., entry)| matches!(entry.to, StaticTo::Vtep(_)));
-        let before = if behind_vteps { configured_vteps(&self.config) } else { HashSet::new() };
+        let before = if behind_vteps { self.config.vteps() } else { HashSet::new() };
         let mut vteps = false;
         // By bridge: the addresses that have an entry already.
         let mut replaced: HashMap<usize, HashSet<Mac>> = HashMap::new();
@@ -100,7 +99,7 @@ impl Switch {
 
     /// Whether nothing names one of these VTEPs.
     fn is_unused(&self, vteps: &HashSet<Ipv4Addr>) -> bool {
-        !vteps.is_empty() && !vteps.is_subset(&configured_vteps(&self.config))
+        !vteps.is_empty() && !vteps.is_subset(&self.config.vteps())
     }
 
     /// Takes static entries out of the running configuration; the VTEPs that were in them.

@@ -29,6 +29,8 @@ const DEFEND: Duration = Duration::from_secs(10);
 const MAX_LEARNED: usize = 4096;
 /// Lines for the log between two calls of [`Overlay::take_notices`]; a neighbour can cause as many as it likes.
 const MAX_NOTICES: usize = 16;
+/// Echo requests that are answered in a second. ARP comes first, and whoever asks for more has no right to our time.
+const MAX_PINGS: u32 = 1000;
 /// Requests a call of [`Overlay::tick`], so that thousands of VTEPs don't make a burst.
 const MAX_REQUESTS: usize = 256;
 
@@ -45,6 +47,10 @@ pub struct Overlay {
     learned: BTreeMap<Ipv4Addr, Instant>,
     /// All next hops, resolved or not.
     neighbours: BTreeMap<Ipv4Addr, Neighbour>,
+    /// Those whose address is configured: they are not asked for, and nobody changes them.
+    fixed: HashMap<Ipv4Addr, Mac>,
+    /// Since when pings are counted, and how many came.
+    pings: (Option<Instant>, u32),
     announce: bool,
     changed: bool,
     /// Who else claims our address.
@@ -69,6 +75,8 @@ impl Overlay {
             configured: configured.into_iter().collect(),
             learned: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            fixed: fixed(vxlan),
+            pings: (None, 0),
             announce: true,
             changed: true,
             rival: None,
@@ -88,6 +96,7 @@ impl Overlay {
             self.neighbours.clear();
         }
         self.vxlan = vxlan.clone();
+        self.fixed = fixed(vxlan);
         self.mac = mac;
         self.configured = configured.into_iter().collect();
         let learn = vxlan.learn_vteps;
@@ -157,7 +166,7 @@ impl Overlay {
 
     /// What the workers are to know.
     pub fn underlay(&self) -> Underlay {
-        let known = |(ip, n): (&Ipv4Addr, &Neighbour)| n.known.map(|(mac, _)| (*ip, mac));
+        let known = |(ip, n): (&Ipv4Addr, &Neighbour)| self.mac_of(ip, n).map(|mac| (*ip, mac));
         let neighbours: HashMap<Ipv4Addr, Mac> = self.neighbours.iter().filter_map(known).collect();
         Underlay { neighbours, learned: self.learned.keys().copied().collect(), mac: Some(self.mac) }
     }
@@ -167,10 +176,11 @@ impl Overlay {
         let all: BTreeSet<&Ipv4Addr> = self.configured.iter().chain(self.learned.keys()).collect();
         let info = |&ip: &Ipv4Addr| {
             let next_hop = self.vxlan.next_hop(ip);
-            let neighbour = next_hop.and_then(|hop| self.neighbours.get(&hop));
-            let mac = neighbour.and_then(|n| n.known).map(|(mac, _)| mac);
+            let neighbour = next_hop.and_then(|hop| self.neighbours.get_key_value(&hop));
+            let mac = neighbour.and_then(|(hop, n)| self.mac_of(hop, n));
             let state = match (next_hop, mac) {
                 (None, _) => "no route",
+                (Some(hop), _) if self.fixed.contains_key(&hop) => "static",
                 (_, None) => "resolving",
                 _ => "resolved",
             };
@@ -187,9 +197,29 @@ impl Overlay {
         }
         match eth.ethertype() {
             EthernetProtocol::Arp => self.arp(&eth, now),
-            EthernetProtocol::Ipv4 => self.ping(&eth),
+            EthernetProtocol::Ipv4 if self.may_answer(now) => self.ping(&eth),
             _ => None,
         }
+    }
+
+    /// Where the next hop `ip` is, as configured or else as it said.
+    fn mac_of(&self, ip: &Ipv4Addr, neighbour: &Neighbour) -> Option<Mac> {
+        self.fixed.get(ip).copied().or(neighbour.known.map(|(mac, _)| mac))
+    }
+
+    /// Whether another ping is answered in this second.
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.pings;
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+            (*since, *count) = (Some(now), 0);
+        }
+        *count = count.saturating_add(1);
+        if *count == MAX_PINGS + 1 {
+            notice(&mut self.notices, || {
+                format!("vxlan: more than {MAX_PINGS} pings in a second: the others are not answered")
+            });
+        }
+        *count <= MAX_PINGS
     }
 
     fn arp(&mut self, eth: &EthernetFrame<&[u8]>, now: Instant) -> Option<Vec<u8>> {
@@ -219,7 +249,9 @@ impl Overlay {
             return None;
         }
         // RFC 826's merge: an address that we need is updated by whatever its owner says; others are never entered.
-        if let Some(neighbour) = self.neighbours.get_mut(&from) {
+        if let Some(neighbour) = self.neighbours.get_mut(&from)
+            && !self.fixed.contains_key(&from)
+        {
             let old = neighbour.known.replace((mac, now)).map(|(mac, _)| mac);
             if old != Some(mac) {
                 self.changed = true;
@@ -273,7 +305,7 @@ impl Overlay {
             frames.push(self.arp_frame(ArpOperation::Request, BROADCAST, EthernetAddress([0; 6]), self.vxlan.local));
         }
         let mut requests = Vec::new();
-        for (ip, neighbour) in &mut self.neighbours {
+        for (ip, neighbour) in self.neighbours.iter_mut().filter(|(ip, _)| !self.fixed.contains_key(ip)) {
             let age = neighbour.known.map(|(mac, at)| (mac, now.saturating_duration_since(at)));
             let to = match age {
                 Some((_, age)) if age < REFRESH => continue,
@@ -329,6 +361,11 @@ impl Overlay {
     }
 }
 
+/// The configured neighbours.
+fn fixed(vxlan: &Vxlan) -> HashMap<Ipv4Addr, Mac> {
+    vxlan.neighbours.iter().map(|neighbour| (neighbour.address, neighbour.mac)).collect()
+}
+
 fn notice(notices: &mut Vec<String>, line: impl FnOnce() -> String) {
     if notices.len() < MAX_NOTICES {
         notices.push(line());
@@ -351,6 +388,7 @@ mod tests {
             prefix: 24,
             gateway: Some(Ipv4Addr::new(10, 9, 0, 254)),
             peers: vec![PEER],
+            neighbours: vec![],
             udp_port: 4789,
             learn_vteps: false,
             mtu: 1500,
@@ -488,6 +526,39 @@ mod tests {
         assert_eq!(answer[34..36], [0, 0]);
         assert_eq!(answer[38..46], [0x12, 0x34, 0, 1, b'd', b'r', b'a', b'y']);
         assert_eq!((checksum(&answer[14..34]), checksum(&answer[34..46])), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_answered_in_part_and_arp_all_the_same() {
+        let mut overlay = overlay();
+        let answered = |overlay: &mut Overlay, second| {
+            (0..5000).filter(|_| overlay.frame(&ping(), after(second)).is_some()).count()
+        };
+        assert_eq!(answered(&mut overlay, 0), 1000);
+        assert!(overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 77], [0; 6], [10, 9, 0, 1]), after(0)).is_some());
+        assert_eq!(answered(&mut overlay, 1), 1000);
+        let said = "vxlan: more than 1000 pings in a second: the others are not answered";
+        assert_eq!(overlay.take_notices(), [said, said]);
+    }
+
+    #[test]
+    fn a_configured_neighbour_is_not_asked_for_and_stays() {
+        let mut overlay = overlay();
+        let mac = Mac([2, 0, 0, 0, 0, 7]);
+        let neighbours = vec![dray_config::Neighbour { address: PEER, mac }];
+        let with = Vxlan { neighbours, learn_vteps: true, ..vxlan() };
+        overlay.configure(&with, OURS, HashSet::from([PEER]));
+        assert!(overlay.tick(after(0)).iter().all(|frame| frame[38..42] != PEER.octets()), "it is asked for");
+        overlay.take_change();
+        overlay.frame(&arp(OURS.0, 2, THEIRS, [10, 9, 0, 2], OURS.0, [10, 9, 0, 1]), after(0));
+        assert!(!overlay.take_change() && overlay.take_notices().is_empty());
+        assert!(overlay.tick(after(100)).is_empty());
+        assert_eq!(overlay.underlay().neighbours, HashMap::from([(PEER, mac)]));
+        assert_eq!((overlay.vteps()[0].mac, overlay.vteps()[0].state.as_str()), (Some(mac), "static"));
+        // It may ask us, as all may.
+        assert!(overlay.frame(&arp(ALL, 1, mac.0, [10, 9, 0, 2], [0; 6], [10, 9, 0, 1]), after(0)).is_some());
+        overlay.configure(&vxlan(), OURS, HashSet::from([PEER]));
+        assert!(overlay.take_change() && overlay.underlay().neighbours.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
-use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats, configured_vteps};
+use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats};
 use dray_vhost::Event;
 use std::collections::HashMap;
 use std::fmt;
@@ -229,7 +229,7 @@ impl Switch {
         let device = self.ports.eth(&vxlan.port).map(|eth| dray_config::Mac(eth.info().mac));
         let configured = self.config.port(&vxlan.port).map(|port| port.mac).unwrap_or_default();
         let mac = device.unwrap_or(configured);
-        let vteps = configured_vteps(&self.config);
+        let vteps = self.config.vteps();
         match &mut self.overlay {
             Some(overlay) => overlay.configure(vxlan, mac, vteps),
             None => self.overlay = Some(Overlay::new(vxlan, mac, vteps)),
@@ -294,7 +294,7 @@ impl Switch {
             return;
         }
         match punt {
-            Punt::Frame(frame) => {
+            Punt::Arp(frame) | Punt::Icmp(frame) => {
                 if let Some(answer) = overlay.frame(&frame, now) {
                     self.dataplane.inject(&vxlan.port, answer);
                 }

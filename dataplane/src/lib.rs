@@ -13,7 +13,6 @@ mod worker;
 
 pub use counters::{MAX_PORTS, PortCounts};
 pub use dray_switch::port::Punt;
-pub use publish::configured_vteps;
 
 use balance::{Load, decide};
 use counters::{Counters, QueueCounters};
@@ -326,7 +325,7 @@ impl Dataplane {
         }
         let bridges: HashSet<&str> = config.bridges.iter().map(|b| b.name.as_str()).collect();
         self.names.bridges.retain(|name| bridges.contains(name.as_str()));
-        let vteps = configured_vteps(config);
+        let vteps = config.vteps();
         self.names.vteps.retain(|vtep| vteps.contains(vtep) || underlay.learned.contains(vtep));
     }
 

@@ -2,7 +2,7 @@
 
 use crate::Underlay;
 use crate::numbers::Numbers;
-use dray_config::{Bridge, StaticTo, ValidConfig};
+use dray_config::{StaticTo, ValidConfig};
 use dray_switch::fdb::{Egress, key};
 use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
 use std::collections::{HashMap, HashSet};
@@ -73,24 +73,6 @@ impl Places {
     }
 }
 
-/// The VTEPs that `bridge`'s flooded frames go to.
-fn peers<'a>(config: &'a ValidConfig, bridge: &'a Bridge) -> &'a [Ipv4Addr] {
-    bridge.peers.as_deref().or(config.vxlan.as_ref().map(|v| v.peers.as_slice())).unwrap_or(&[])
-}
-
-/// Every VTEP that `config` names: head-end replication lists and static entries.
-pub fn configured_vteps(config: &ValidConfig) -> HashSet<Ipv4Addr> {
-    if config.vxlan.is_none() {
-        return HashSet::new();
-    }
-    let statics = config.bridges.iter().flat_map(|b| &b.statics).filter_map(|s| match s.to {
-        StaticTo::Vtep(ip) => Some(ip),
-        StaticTo::Port(_) => None,
-    });
-    let lists = config.bridges.iter().filter(|b| b.vni.is_some()).flat_map(|b| peers(config, b));
-    config.vxlan.iter().flat_map(|v| &v.peers).chain(lists).copied().chain(statics).collect()
-}
-
 /// Builds the tables, giving numbers to names that have none yet.
 pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Names) -> Compiled {
     let mut ports = vec![PortTable::Unused; names.ports.end()];
@@ -103,8 +85,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
     let mut statics = HashMap::new();
     let mut vnis = Vec::new();
 
-    let vteps: HashSet<Ipv4Addr> =
-        configured_vteps(config).into_iter().chain(underlay.learned.iter().copied()).collect();
+    let vteps: HashSet<Ipv4Addr> = config.vteps().into_iter().chain(underlay.learned.iter().copied()).collect();
     places.tunnels = vteps.iter().map(|vtep| names.vteps.number(vtep)).collect();
     // The list of all bridges that have none of their own.
     let everyone: Vec<Egress> =

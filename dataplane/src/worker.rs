@@ -307,6 +307,11 @@ impl Output for Out<'_> {
     }
 
     fn punt(&mut self, port: u16, punt: Punt) -> bool {
+        // Half of the places are for ARP alone, without which nobody is reached.
+        let places = self.punts.capacity().unwrap_or(0);
+        if !matches!(punt, Punt::Arp(_)) && self.punts.len() >= places / 2 {
+            return false;
+        }
         !matches!(self.punts.try_send((port, punt)), Err(TrySendError::Full(_)))
     }
 }
@@ -425,6 +430,15 @@ mod tests {
         let all: u64 = ticks.iter().sum();
         let shares: Vec<u64> = ticks.iter().map(|n| n * 100 / all).collect();
         let [15..=35, 15..=35, 40..=60] = shares[..] else { panic!("{shares:?}: a quarter, a quarter, and half") };
+    }
+
+    #[test]
+    fn arp_has_places_that_pings_do_not_get() {
+        let (punts, punted) = crossbeam_channel::bounded(8);
+        let mut out = Out { tx: &mut [], counters: &[], punts: &punts, work: 0 };
+        let pings = (0..10).filter(|_| out.punt(0, Punt::Icmp(vec![])) | out.punt(0, Punt::Vtep([10, 9, 0, 2].into())));
+        assert_eq!((pings.count(), punted.len()), (2, 4));
+        assert_eq!((0..10).filter(|_| out.punt(0, Punt::Arp(vec![]))).count(), 4);
     }
 
     #[test]

@@ -65,8 +65,10 @@ pub trait Output {
 /// What workers leave to the control thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Punt {
-    /// A frame for the VTEP's own address.
-    Frame(Vec<u8>),
+    /// ARP on the underlay.
+    Arp(Vec<u8>),
+    /// ICMP to the VTEP's own address.
+    Icmp(Vec<u8>),
     /// A VTEP that is not configured sent something, and `learn-vteps` is on.
     Vtep(Ipv4Addr),
 }

@@ -4,6 +4,7 @@
 use crate::fdb::Egress;
 use crate::wire;
 use dray_config::Mac;
+use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
@@ -127,20 +128,40 @@ pub struct Tunnel {
     pub sum: Option<NonZeroU16>,
 }
 
-/// A small map from u32 to u16 that is built once: open addressing, at most a quarter full.
+/// A small map from u32 to u16 that is built once: open addressing, at most a quarter full, with a secret hash. VTEPs that are learned are
+/// chosen by others: whatever they are, no search looks at more than [`IntMap::RUN`] places.
 #[derive(Clone, Default)]
 pub struct IntMap {
     /// Key and value; a value of `u16::MAX` is an empty place.
     places: Vec<(u32, u16)>,
+    /// Odd.
+    factor: u64,
     shift: u32,
 }
 
 impl IntMap {
     /// A map of `pairs`, whose keys are distinct and whose values are below `u16::MAX`.
     pub fn new(pairs: impl ExactSizeIterator<Item = (u32, u16)>) -> Self {
-        let size = (pairs.len() * 4).next_power_of_two().max(16);
-        let mut map = IntMap { places: vec![(0, u16::MAX); size], shift: 32 - size.ilog2() };
-        for (key, value) in pairs {
+        let pairs: Vec<_> = pairs.collect();
+        let mut size = (pairs.len() * 4).next_power_of_two().max(16);
+        loop {
+            // With a fair hash the first one nearly always will do.
+            for _ in 0..4 {
+                let map = IntMap::with(&pairs, size, RandomState::new().hash_one(size) | 1);
+                if map.longest_run() <= Self::RUN {
+                    return map;
+                }
+            }
+            size *= 2;
+        }
+    }
+
+    /// Places in a row that are not empty, at most.
+    const RUN: usize = 32;
+
+    fn with(pairs: &[(u32, u16)], size: usize, factor: u64) -> Self {
+        let mut map = IntMap { places: vec![(0, u16::MAX); size], factor, shift: 64 - size.ilog2() };
+        for &(key, value) in pairs {
             let mut at = map.start(key);
             while map.places[at].1 != u16::MAX {
                 at = (at + 1) & (size - 1);
@@ -150,10 +171,20 @@ impl IntMap {
         map
     }
 
+    fn longest_run(&self) -> usize {
+        // Twice, for what goes on from the end to the beginning.
+        let all = self.places.iter().chain(&self.places);
+        let runs = all.scan(0, |run, place| {
+            *run = if place.1 == u16::MAX { 0 } else { *run + 1 };
+            Some(*run)
+        });
+        runs.max().unwrap_or(0)
+    }
+
     #[inline(always)]
     fn start(&self, key: u32) -> usize {
-        // Fibonacci hashing: the keys are the operator's own, so nothing needs to be hidden from anybody.
-        (key.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
+        // Multiply-shift (Dietzfelbinger et al., 1997): universal, if the factor is a secret.
+        (u64::from(key).wrapping_mul(self.factor) >> self.shift) as usize
     }
 
     /// The value of `key`.
@@ -182,6 +213,27 @@ mod tests {
         let map = IntMap::new((0..4096u32).map(|n| (n * 7 + 1, n as u16)));
         assert!((0..4096u32).all(|n| map.get(n * 7 + 1) == Some(n as u16) && map.get(n * 7 + 2).is_none()));
         assert_eq!(IntMap::default().get(5), None);
+    }
+
+    /// Keys that all have one place if the factor is known, as that of Fibonacci hashing is, and keys that count up.
+    #[test]
+    fn chosen_keys_make_no_long_searches() {
+        const GOLDEN: u32 = 0x9e37_79b1;
+        // Newton's way to the inverse of an odd number.
+        let inverse =
+            (0..5).fold(GOLDEN, |inverse, _| inverse.wrapping_mul(2u32.wrapping_sub(GOLDEN.wrapping_mul(inverse))));
+        assert_eq!(GOLDEN.wrapping_mul(inverse), 1);
+        let collide = |n: u32| (0x1234_0000 | n).wrapping_mul(inverse);
+        for key in [&collide as &dyn Fn(u32) -> u32, &|n| n, &|n| n << 8, &|n| n << 16] {
+            let map = IntMap::new((0..4096).map(|n| (key(n), n as u16)));
+            assert!((0..4096).all(|n| map.get(key(n)) == Some(n as u16)));
+            assert!(map.longest_run() <= IntMap::RUN && map.places.len() <= 4 * 4 * 4096);
+        }
+        let pairs: Vec<_> = (0..4096).map(|n| (collide(n), n as u16)).collect();
+        assert!(
+            IntMap::with(&pairs, 1 << 14, u64::from(GOLDEN) << 32).longest_run() > 1000,
+            "the test tests something"
+        );
     }
 
     #[test]

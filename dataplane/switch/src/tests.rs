@@ -627,7 +627,7 @@ fn a_priority_tag_on_the_underlay_is_none() {
     let mut arp = frame(ALL, PEER_MAC.0, 60);
     arp[12..14].copy_from_slice(&[8, 6]);
     assert_eq!(s.run(0, vec![tag(arp.clone(), [0x81, 0, 0xe0, 0])]), []);
-    assert_eq!(s.sink.punts, [Punt::Frame(arp)]);
+    assert_eq!(s.sink.punts, [Punt::Arp(arp)]);
     assert_eq!(s.run(0, vec![tag(vxlan.clone(), [0x81, 0, 0, 7])]), []);
     assert_eq!(s.drops, [(Drop::UnderlayNotForUs, 1)]);
     assert_eq!(s.run(0, vec![tag(tag(vxlan, [0x81, 0, 0, 0]), [0x81, 0, 0, 0])]), []);
@@ -656,7 +656,7 @@ fn arp_and_ping_go_to_the_slow_path() {
     ping[23] = 1;
     checksum(&mut ping);
     assert_eq!(s.run(0, vec![arp.clone(), ping.clone()]), []);
-    assert_eq!((s.tally.punted, &s.sink.punts[..]), (2, &[Punt::Frame(arp.clone()), Punt::Frame(ping)][..]));
+    assert_eq!((s.tally.punted, &s.sink.punts[..]), (2, &[Punt::Arp(arp.clone()), Punt::Icmp(ping)][..]));
     s.sink.full = true;
     s.run(0, vec![arp]);
     assert_eq!(s.drops, [(Drop::UnderlayPuntFull, 1)]);
@@ -862,7 +862,7 @@ fn what_goes_to_the_slow_path_is_complete() {
     ping[34..38].copy_from_slice(&[8, 0, 0, 0]);
     let undone = Offload { csum_start: 34, csum_offset: 2, gso: Gso::None, gso_size: 0, ecn: false };
     s.run_undone(0, vec![(ping.clone(), Some(undone))]);
-    let [Punt::Frame(done)] = &s.sink.punts[..] else { panic!("{:?}", s.sink.punts) };
+    let [Punt::Icmp(done)] = &s.sink.punts[..] else { panic!("{:?}", s.sink.punts) };
     assert_ne!(done[36..38], [0, 0]);
     let words = done[34..].chunks(2).map(|w| u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)]) as u64);
     assert_eq!(words.sum::<u64>() % 0xffff, 0);

@@ -109,9 +109,10 @@ fn unusual(
             }
             parse::addresses(burst, i, bridge, ingress)
         }
-        Ok(Outer::Host) => {
+        Ok(host) => {
             offload::complete(burst, i);
-            if out.punt(cx.port, Punt::Frame(mem::to_vec(burst, &burst.frames[i]))) {
+            let frame = mem::to_vec(burst, &burst.frames[i]);
+            if out.punt(cx.port, if host == Outer::Arp { Punt::Arp(frame) } else { Punt::Icmp(frame) }) {
                 *punted += 1;
                 Verdict::Taken
             } else {
@@ -147,8 +148,10 @@ fn places(vni: u32, from: u32, overlay: &Overlay, cx: Context, out: &mut impl Ou
 enum Outer {
     /// An inner frame of `len` bytes from offset `at` on, sent by the VTEP `from`.
     Vxlan { at: usize, len: usize, vni: u32, from: u32 },
-    /// For the VTEP's own address.
-    Host,
+    /// ARP.
+    Arp,
+    /// ICMP to the VTEP's own address.
+    Icmp,
 }
 
 /// How nearly all VXLAN frames begin: without IP options or an inner tag, with nothing wrong and nothing behind them. They are told with
@@ -240,7 +243,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
         return Err(Drop::UnderlayNotForUs);
     }
     match be16(head, 12) {
-        wire::ARP => return Ok(Outer::Host),
+        wire::ARP => return Ok(Outer::Arp),
         wire::IPV4 if !broadcast => {}
         _ => return Err(Drop::UnderlayNotForUs),
     }
@@ -260,7 +263,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
         return Err(Drop::UnderlayNotForUs);
     }
     match ip[9] {
-        wire::ICMP => return Ok(Outer::Host),
+        wire::ICMP => return Ok(Outer::Icmp),
         wire::UDP => {}
         _ => return Err(Drop::UnderlayNotForUs),
     }
