@@ -87,6 +87,31 @@ fn the_kernel_pings_a_container_across_vxlan() {
     drayd.finish();
 }
 
+/// Outer headers have the inner ones' DSCP and ECN (RFC 6040), and a neighbour that is given is not asked for.
+#[test]
+fn tunnels_carry_dscp_and_ecn_to_a_neighbour_that_is_given() {
+    let Some(test) = Test::begin() else { return };
+    let net = Overlay::new("10.9.0.2");
+    let mac = net.kernel.run("cat /sys/class/net/under/address");
+    let given =
+        format!("peers = [\"10.9.0.2\"]\nneighbours = [{{ address = \"10.9.0.2\", mac = \"{}\" }}]", mac.trim());
+    let capture = Capture::start(&test, &net.kernel, "under");
+    let drayd = Drayd::start_in(&test, &net.switch, &Overlay::config(&given));
+    drayd.wait_link("uplink", "up");
+    let mut web = Testpmd::client(&test, 0, "icmpecho");
+    web.start();
+    // Expedited forwarding and ECT(0).
+    net.kernel.run("ping -c 5 -i 0.2 -W 5 -Q 0xba 192.168.7.1");
+    let frames = capture.stop();
+    frames.assert_clean();
+    let answers = frames.fields("vxlan.vni == 42 && icmp.type == 0", &["ip.dsfield"]);
+    assert_eq!(answers, vec![vec!["0xba,0xba".to_owned()]; 5], "outer and inner header");
+    assert_eq!(frames.count("!vxlan && arp.opcode == 1 && arp.dst.proto_ipv4 == 10.9.0.2"), 0, "nobody asks");
+    let vteps: Vec<VtepInfo> = drayd.json("vtep show");
+    assert_eq!((vteps[0].state.as_str(), vteps[0].mac.unwrap().to_string()), ("static", mac.trim().to_owned()));
+    drayd.finish();
+}
+
 #[test]
 fn a_vtep_that_is_not_on_link_is_reached_through_the_gateway() {
     let Some(test) = Test::begin() else { return };
