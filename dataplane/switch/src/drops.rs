@@ -89,7 +89,7 @@ drops! {
     /// No mbuf was left for the frame.
     TxNoBuffer = "tx.no_buffer";
     /// The frame was to be segmented for this receiver, and with it there would have been more than 8,192 segments in its burst, those
-    /// for each receiver counted: one sender must not hold up all others.
+    /// for each receiver counted: one sender must not hold up all others. Or its receiver offers buffers of less than 128 bytes.
     TxTooManyPieces = "tx.too_many_pieces";
 }
 

@@ -38,8 +38,15 @@ const INDIRECT: u16 = 4;
 
 /// The longest chain, descriptors: a header of its own and as many pieces as a frame may have, twice.
 const CHAIN: usize = 128;
-/// Buffers that one frame may be spread over.
-const PARTS: usize = 512;
+/// Descriptors that are looked at for a burst, beyond those of its last chain. Chains behind that come with the next burst: so no
+/// burst takes much longer than that of another queue. Four for each frame is more than most drivers use.
+const DESCS: usize = 256;
+
+/// Buffers that a frame of so many bytes, with its header, may be spread over. With smaller ones, looking for them would take longer than
+/// copying what they hold.
+fn pieces(bytes: usize) -> usize {
+    16 + bytes / 128
+}
 
 /// What a driver did wrong.
 pub(super) type Bad = (Fault, &'static str);
@@ -128,16 +135,23 @@ impl Heads {
 struct Parts {
     list: Vec<(NonNull<u8>, u32)>,
     gpas: Vec<u64>,
+    /// Bytes of all.
+    bytes: usize,
+    /// No more descriptors are looked at when there are so many bytes.
+    need: usize,
 }
 
 impl Parts {
-    fn clear(&mut self) {
+    /// Begins anew, with what is enough.
+    fn clear(&mut self, need: usize) {
         self.list.clear();
         self.gpas.clear();
+        (self.bytes, self.need) = (0, need);
     }
 
-    fn bytes(&self) -> usize {
-        self.list.iter().map(|part| part.1 as usize).sum()
+    /// Whether there is enough.
+    fn enough(&self) -> bool {
+        self.bytes >= self.need
     }
 
     /// Adds what a descriptor names; `writable`: as it should be.
@@ -150,6 +164,7 @@ impl Parts {
         }
         self.list.push((space.at(addr, len)?, len));
         self.gpas.push(addr);
+        self.bytes += len as usize;
         Ok(())
     }
 }
@@ -316,13 +331,19 @@ impl Ring {
     fn receive_rest(&mut self, burst: &mut Burst, max: u32, from: usize, Heads { n, walk }: Heads) -> Result<(), Bad> {
         self.received = from;
         let header = self.header;
+        let mut looked = 0;
         let mut place = self.heads[..from].iter().map(|head| head.slots).sum();
         for i in from..n {
             let Head { ptr, len, slots, .. } = self.heads[i];
             if walk >> i & 1 != 0 {
-                self.parts.clear();
+                if looked >= DESCS {
+                    self.received = i;
+                    return Ok(());
+                }
+                self.parts.clear(usize::MAX);
                 let head = self.heads[i];
                 each!(&self.layout, r => r.walk::<false>(&mut self.space, head, place, &mut self.parts))?;
+                looked += self.parts.list.len();
                 self.receive_parts(burst, max)?;
                 place += slots;
                 continue;
@@ -335,7 +356,7 @@ impl Ring {
             // word needs no alignment.
             let first = unsafe { ptr.cast::<Unaligned>().read_volatile().0 };
             if header::asks(first) {
-                self.parts.clear();
+                self.parts.clear(usize::MAX);
                 self.parts.list.push((ptr, len));
                 self.receive_parts(burst, max)?;
             } else if len == header {
@@ -615,24 +636,25 @@ impl Ring {
         let total = frame.len() + self.header as usize;
         // Chains as far as they are needed, and where the parts of each begin.
         let mut ends = [0usize; BURST];
-        self.parts.clear();
-        let most = if self.mergeable { BURST } else { 1 };
+        self.parts.clear(total);
+        let pieces = pieces(total);
+        let most = if self.mergeable { pieces.min(BURST) } else { 1 };
         let Heads { n, .. } = each!(&mut self.layout, r => r.gather::<true>(&mut self.space, &mut self.heads, most))?;
-        let (mut chains, mut room, mut place) = (0, 0, 0);
-        while room < total {
+        let (mut chains, mut place) = (0, 0);
+        while !self.parts.enough() {
             if chains == n {
                 // All there are, or all that a frame may take.
-                return Ok(Err(if n == most { Reason::TxTooBig } else { Reason::TxRingFull }));
+                let reason = if most == pieces { Reason::TxTooManyPieces } else { Reason::TxTooBig };
+                return Ok(Err(if n == most { reason } else { Reason::TxRingFull }));
             }
             let head = self.heads[chains];
             each!(&self.layout, r => r.walk::<true>(&mut self.space, head, place, &mut self.parts))?;
             place += head.slots;
-            if self.parts.list.len() > PARTS {
-                return Ok(Err(Reason::TxTooBig));
+            if self.parts.list.len() > pieces {
+                return Ok(Err(Reason::TxTooManyPieces));
             }
             ends[chains] = self.parts.list.len();
             chains += 1;
-            room = self.parts.bytes();
         }
         header[10..12].copy_from_slice(&(chains as u16).to_le_bytes());
         // SAFETY: the parts are in the ring's memory (`walk`) and have room for header and frame.

@@ -1,7 +1,7 @@
 //! The packed ring (virtio 1.2, section 2.8): one ring of descriptors, which the driver makes available and the device marks as used
 //! in the same place.
 
-use super::{Bad, CHAIN, DESC, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
+use super::{Bad, CHAIN, DESC, DESCS, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
 use super::{field, passed, prefetch_buffer, table};
 use crate::vhost_user::memory::Memory;
 use crate::vhost_user::queue::Fault;
@@ -191,9 +191,10 @@ impl Packed {
         let mut walk = 0;
         // Not beyond one lap.
         let mut left = size - n as u16;
+        let mut looked = 0;
         self.chained = false;
         for head in &mut heads[n..most] {
-            if left == 0 {
+            if left == 0 || looked >= DESCS {
                 break;
             }
             // SAFETY: `advance` gives a place in the ring.
@@ -220,6 +221,7 @@ impl Packed {
             }
             at = at.advance(head.slots, size);
             left -= head.slots;
+            looked += usize::from(head.slots);
             n += 1;
         }
         Ok(Heads { n, walk })
@@ -237,7 +239,7 @@ impl Packed {
         Err((Fault::Chain, "a chain that is circular or too long"))
     }
 
-    /// The buffers of the chain `head`, which is `place` places after the next.
+    /// The buffers of the chain `head`, which is `place` places after the next, as far as they are needed.
     #[cold]
     pub fn walk<const WRITABLE: bool>(
         &self,
@@ -253,6 +255,9 @@ impl Packed {
             let (len, flags) = (rest as u32, (rest >> 48) as u16);
             if flags & INDIRECT == 0 {
                 parts.add(space, addr, len, flags, WRITABLE)?;
+                if parts.enough() {
+                    break;
+                }
                 continue;
             }
             if head.slots != 1 {
@@ -272,6 +277,9 @@ impl Packed {
                 // DPDK's driver says of the header, which we only read, that we write it.
                 let flags = if WRITABLE { flags } else { flags & !WRITE };
                 parts.add(space, addr, len, flags, WRITABLE)?;
+                if parts.enough() {
+                    break;
+                }
             }
         }
         Ok(())

@@ -176,7 +176,7 @@ impl Split {
         Ok(Heads { n, walk })
     }
 
-    /// The buffers of the chain that was gathered last as number `place`.
+    /// The buffers of the chain that was gathered last as number `place`, as far as they are needed.
     #[cold]
     pub fn walk<const WRITABLE: bool>(
         &self,
@@ -198,7 +198,7 @@ impl Split {
                 continue;
             }
             parts.add(space, addr, len, flags, WRITABLE)?;
-            if flags & NEXT == 0 {
+            if flags & NEXT == 0 || parts.enough() {
                 return Ok(());
             }
             index = next.into();

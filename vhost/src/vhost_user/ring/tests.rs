@@ -535,6 +535,64 @@ fn frames_are_sent_to_one_buffer_or_several() {
 }
 
 #[test]
+fn a_burst_ends_when_many_descriptors_were_looked_at() {
+    for features in [0, PACKED] {
+        let d = Driver::new(features);
+        // A header and a frame of 63 bytes, each in a piece of its own.
+        for piece in 0..64 {
+            let len = if piece == 0 { 12 } else { 1 };
+            let (flags, next) = if features == 0 && piece != 63 { (NEXT, piece as u16 + 1) } else { (0, 0) };
+            d.desc(TABLE_AT, piece, GPA + DATA_AT + 64 * piece, len, flags, next);
+        }
+        for n in 0..8 {
+            if features == PACKED {
+                d.packed(n, GPA + TABLE_AT, 64 * 16, n as u16, INDIRECT, true);
+            } else {
+                d.desc(DESC_AT, n, GPA + TABLE_AT, 64 * 16, INDIRECT, 0);
+            }
+        }
+        d.offer(0, &[0, 1, 2, 3, 4, 5, 6, 7]);
+        let mut ring = d.start();
+        for frames in [4, 4, 0] {
+            let burst = receive(&mut ring).unwrap();
+            assert_eq!((burst.len(), burst.drops.total()), (frames, 0));
+            assert!((0..frames as u16).all(|i| bytes(&burst, i) == [0; 63]));
+            ring.release();
+        }
+    }
+}
+
+#[test]
+fn buffers_of_a_few_bytes_are_not_filled_and_no_more_are_looked_at_than_needed() {
+    for features in [0, MRG, PACKED] {
+        let d = Driver::new(features);
+        // In a packed table, flags are where the other has a successor.
+        let desc = |index: u64, addr, len, last| match features {
+            PACKED => d.desc(TABLE_AT, index, addr, len, 0, WRITE),
+            _ => d.desc(TABLE_AT, index, addr, len, WRITE | if last { 0 } else { NEXT }, index as u16 + 1),
+        };
+        for piece in 0..100 {
+            desc(piece, GPA + DATA_AT + 64 * piece, 1, piece == 99);
+        }
+        let table = |len| match features {
+            PACKED => d.packed(0, GPA + TABLE_AT, len, 0, INDIRECT, true),
+            _ => d.desc(DESC_AT, 0, GPA + TABLE_AT, len, INDIRECT, 0),
+        };
+        table(100 * 16);
+        d.offer(0, &[0]);
+        let mut ring = d.start();
+        let (result, sent, drops) = send(&mut ring, &[vec![1; 60], vec![2; 60]]);
+        assert_eq!((result, sent.packets, drops.get(Reason::TxTooManyPieces)), (Ok(false), 0, 2));
+        // The first has room for header and frame: what the others are doesn't matter.
+        desc(0, GPA + DATA_AT, 72, false);
+        desc(1, GPA + BYTES, 1, false);
+        let (result, sent, drops) = send(&mut ring, &[vec![3; 60]]);
+        assert_eq!((result.is_ok(), sent.packets, drops.total()), (true, 1, 0));
+        assert_eq!(d.read::<60>(DATA_AT + 12), [3; 60]);
+    }
+}
+
+#[test]
 fn without_mergeable_buffers_a_frame_needs_one_chain() {
     let d = Driver::new(0);
     d.desc(DESC_AT, 0, GPA + DATA_AT, 100, WRITE | NEXT, 1);
