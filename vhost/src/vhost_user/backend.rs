@@ -79,6 +79,8 @@ pub(super) struct Backend {
     mtu: Option<u16>,
     device_status: u8,
     wrong: Option<Wrong>,
+    /// [`Backend::take_disturbed`]
+    disturbed: u32,
 }
 
 impl Backend {
@@ -98,12 +100,31 @@ impl Backend {
             mtu: None,
             device_status: 0,
             wrong: None,
+            disturbed: 0,
         }
     }
 
     /// What the rings of the connection share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// How often workers were disturbed since this was last asked: a ring changed or memory mapped, for each of which the kernel
+    /// interrupts their CPUs.
+    pub fn take_disturbed(&mut self) -> u32 {
+        std::mem::take(&mut self.disturbed)
+    }
+
+    /// Changes what is in a ring's place, while no worker uses it.
+    fn change<R>(&mut self, i: usize, change: impl FnOnce(&mut Option<Ring>) -> R) -> R {
+        self.disturbed += 1;
+        self.vrings[i].change(change)
+    }
+
+    /// Maps a region.
+    fn map(&mut self, region: &VhostUserMemoryRegion, file: File) -> std::result::Result<Arc<MappedRegion>, String> {
+        self.disturbed += 1;
+        MappedRegion::map(spec(region, file), &self.budget).map(Arc::new)
     }
 
     /// What was wrong with the last message, if it was.
@@ -206,7 +227,7 @@ impl Backend {
         }
         match Ring::start(&config, self.memory.clone(), self.active_log()) {
             Ok(ring) => {
-                self.vrings[i].change(|place| *place = Some(ring));
+                self.change(i, |place| *place = Some(ring));
                 self.rings[i].started = true;
                 self.vrings[i].set_enabled(self.enabled(i));
                 Ok(())
@@ -221,7 +242,10 @@ impl Backend {
 
     /// Takes a ring away from the workers. It can be started again where it was.
     fn pause(&mut self, i: usize) {
-        if let Some(ring) = self.vrings[i].change(Option::take) {
+        if !self.rings[i].started {
+            return;
+        }
+        if let Some(ring) = self.change(i, Option::take) {
             self.rings[i].base = ring.base();
         }
         self.rings[i].started = false;
@@ -243,8 +267,9 @@ impl Backend {
     fn set_memory(&mut self, memory: Memory) -> Result<()> {
         let memory = Arc::new(memory);
         for i in (0..self.rings.len()).filter(|&i| self.rings[i].started).collect::<Vec<_>>() {
-            let stays = self.vrings[i].change(|place| match place {
-                Some(ring) => ring.set_memory(memory.clone()).is_ok(),
+            let anew = memory.clone();
+            let stays = self.change(i, |place| match place {
+                Some(ring) => ring.set_memory(anew).is_ok(),
                 None => false,
             });
             // The front end may say anew where the ring is.
@@ -256,16 +281,22 @@ impl Backend {
         self.start_all()
     }
 
+    /// Tells a ring, if it runs, what to log.
+    fn set_log_of(&mut self, i: usize) {
+        if !self.rings[i].started {
+            return;
+        }
+        let (log, used) = (self.active_log(), self.rings[i].log_used);
+        self.change(i, |place| {
+            if let Some(ring) = place {
+                ring.set_log(log, used);
+            }
+        });
+    }
+
     /// Tells the running rings what to log.
     fn set_log(&mut self) {
-        for i in (0..self.rings.len()).filter(|&i| self.rings[i].started) {
-            let (log, used) = (self.active_log(), self.rings[i].log_used);
-            self.vrings[i].change(|place| {
-                if let Some(ring) = place {
-                    ring.set_log(log, used);
-                }
-            });
-        }
+        (0..self.rings.len()).for_each(|i| self.set_log_of(i));
     }
 
     fn set_event(&mut self, i: u8, file: Option<File>) -> Result<(usize, Option<OwnedFd>)> {
@@ -439,10 +470,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        let mapped = regions
-            .iter()
-            .zip(files)
-            .map(|(region, file)| MappedRegion::map(spec(region, file), &self.budget).map(Arc::new));
+        let mapped = regions.iter().zip(files).map(|(region, file)| self.map(region, file));
         let memory = mapped.collect::<std::result::Result<Vec<_>, _>>().and_then(Memory::new);
         let memory = memory.map_err(|e| self.bad_memory(e))?;
         self.set_memory(memory)?;
@@ -473,13 +501,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let i = self.index(index)?;
         let at = Some(Addresses { desc: descriptor, avail: available, used });
         let log_used = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log);
-        self.rings[i].log_used = log_used;
+        let other_log = std::mem::replace(&mut self.rings[i].log_used, log_used) != log_used;
         if self.rings[i].at != at {
             self.pause(i);
             self.rings[i].at = at;
+        } else if other_log {
+            // A migration begins or ends.
+            self.set_log_of(i);
         }
-        // A migration begins or ends: nothing but that changes.
-        self.set_log();
         self.start(i)
     }
 
@@ -560,8 +589,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
         if regions.len() as u64 >= MEM_SLOTS {
             return Err(self.fault(format!("more than {MEM_SLOTS} memory regions")));
         }
-        let memory = MappedRegion::map(spec(region, file), &self.budget).and_then(|new| {
-            regions.push(Arc::new(new));
+        let memory = self.map(region, file).and_then(|new| {
+            regions.push(new);
             Memory::new(regions)
         });
         let memory = memory.map_err(|e| self.bad_memory(e))?;
@@ -578,6 +607,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        self.disturbed += 1;
         let mapped = DirtyLog::map(file.into(), log.mmap_offset, log.mmap_size, &self.budget);
         self.log = Some(Arc::new(mapped.map_err(|e| self.bad_memory(e))?));
         self.set_log();

@@ -39,6 +39,10 @@ const TURN: usize = 64;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long rings that start are waited for, so that all are told of at once.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How often a port's peers may disturb workers at once, and how often again for each second that passes. A front end that starts many
+/// rings in memory of many regions does so some thousand times; one that goes on and on waits.
+const DISTURBANCES: u32 = 4096;
+const DISTURBANCES_A_SECOND: u32 = 1000;
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
 
@@ -152,6 +156,7 @@ impl Port {
             next: Instant::now(),
             pause: RETRY,
             told: None,
+            quiet: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(text)?;
         Ok(Port { end, wake, max_frame, shown, thread: Some(thread) })
@@ -238,6 +243,8 @@ struct Keeper {
     pause: Duration,
     /// Why the link is down, as was told last.
     told: Option<String>,
+    /// When its peers will have made up for all disturbances of workers.
+    quiet: Instant,
 }
 
 impl Keeper {
@@ -313,6 +320,11 @@ impl Keeper {
             self.told = Some(why.to_owned());
             (self.events)(Event::Down { port: self.spec.name.clone(), reason: why.to_owned() });
         }
+    }
+
+    /// Whether peers have disturbed workers so often that their messages wait.
+    fn disturbs(&self) -> bool {
+        self.quiet > Instant::now() + Duration::from_secs(1) / DISTURBANCES_A_SECOND * DISTURBANCES
     }
 
     /// Serves a connection to its end.
@@ -416,7 +428,7 @@ impl Connection {
             return Err(End::Ours);
         }
         self.refuse_others(keeper)?;
-        self.read()?;
+        self.read(keeper)?;
         self.check_fault()?;
         self.interrupt()?;
         self.tell(keeper);
@@ -431,6 +443,7 @@ impl Connection {
             Some((Next::Unheard, _)) => (PollFlags::OUT, LOOK),
             Some(_) => (PollFlags::empty(), PIECE),
         };
+        let (events, pause) = if keeper.disturbs() { (PollFlags::empty(), PIECE) } else { (events, pause) };
         let pause = self.settled.map_or(pause, |at| pause.min(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&*keeper.wake, PollFlags::IN), PollFd::new(&*self.stream, events)];
         fds.extend(keeper.listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
@@ -455,8 +468,14 @@ impl Connection {
     }
 
     /// Deals with messages.
-    fn read(&mut self) -> Result<(), End> {
+    fn read(&mut self, keeper: &mut Keeper) -> Result<(), End> {
         for _ in 0..TURN {
+            let disturbed = lock(&self.backend).take_disturbed();
+            keeper.quiet =
+                keeper.quiet.max(Instant::now()) + Duration::from_secs(1) / DISTURBANCES_A_SECOND * disturbed;
+            if keeper.disturbs() {
+                return if hung_up(self.stream.as_fd()) { Err(End::Closed) } else { Ok(()) };
+            }
             let next = self.messages.next()?;
             match next {
                 Next::Message => self.stuck = None,

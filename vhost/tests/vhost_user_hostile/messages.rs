@@ -450,3 +450,41 @@ fn eventfds_that_block() {
     test.faults.clear();
     test.finish(&[]);
 }
+
+/// Whatever has a ring changed interrupts the workers' CPUs: what changes nothing doesn't, and the rest has a rate.
+#[test]
+fn messages_do_not_disturb_workers_without_end() {
+    let mut test = Test::new();
+    test.begin();
+    let hostile = Hostile::new(&test.victims[0], false, 0);
+    let c = &hostile.connection;
+    (0..2).for_each(|ring| hostile.all_good(ring));
+    hostile.start();
+    // The used ring lies now here, now there.
+    let at = addresses(1, false);
+    let moved = |n: u64| RingAddresses { used: at.used + n % 2 * 0x100, ..at };
+    let begin = Instant::now();
+    let mut sent = 0;
+    while begin.elapsed() < Duration::from_secs(3) && c.set_vring_addr(1, &moved(sent)).is_ok() {
+        sent += 1;
+    }
+    c.vring_base(1).unwrap();
+    // Each takes a ring away and starts one. Some thousands are for front ends that start many.
+    let seconds = begin.elapsed().as_secs() + 1;
+    assert!(2 * sent < 4096 + 1000 * seconds + 256, "{sent} in {seconds} seconds");
+    drop(hostile);
+    // Another connection does not begin anew, but those of other ports do; and what changes nothing is as quick as any message.
+    let hostile = Hostile::new(&test.victims[1], false, 0);
+    let c = &hostile.connection;
+    (0..2).for_each(|ring| hostile.all_good(ring));
+    hostile.start();
+    let begin = Instant::now();
+    for _ in 0..20_000 {
+        c.set_vring_addr(1, &addresses(1, false)).unwrap();
+        c.set_vring_enable(1, true).unwrap();
+    }
+    c.vring_base(1).unwrap();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    drop(hostile);
+    test.finish(&[]);
+}
