@@ -30,15 +30,20 @@ pub fn has_valgrind() -> bool {
 pub fn count(name: &str) -> Result<Counts, String> {
     let program = std::env::current_exe().map_err(|why| why.to_string())?;
     let dir = tempfile::tempdir().map_err(|why| why.to_string())?;
-    let file = dir.path().join("callgrind");
-    let output = Command::new("valgrind")
+    // The program makes processes of its own, which write what they did when they end: each has its file.
+    let file = dir.path().join("callgrind.%p");
+    let child = Command::new("valgrind")
         .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*measured*", "--demangle=no"])
         .args(["--dump-instr=yes", "--dump-line=no", "--compress-pos=no", "--compress-strings=no"])
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(&program)
         .args(["--case", name])
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|why| format!("valgrind: {why} (apt install valgrind)"))?;
+    let file = dir.path().join(format!("callgrind.{}", child.id()));
+    let output = child.wait_with_output().map_err(|why| format!("valgrind: {why}"))?;
     if !output.status.success() {
         return Err(format!("{name}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
