@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -25,11 +26,17 @@ pub fn parse(file_name: &str, text: &str) -> Result<ValidConfig, Errors> {
     parse_for(file_name, text, &allowed_cpus())
 }
 
-/// The CPUs that the calling thread may run on, ascending.
+/// The CPUs that this process may use, ascending: those that the thread which asks first may run on. Later each thread may be kept
+/// to some of them.
 pub fn allowed_cpus() -> Vec<usize> {
-    let mut cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|id| id.id).collect();
-    cpus.sort_unstable();
-    cpus
+    static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
+    let ask = || {
+        let mut cpus: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|id| id.id).collect();
+        cpus.sort_unstable();
+        cpus
+    };
+    CPUS.get_or_init(ask).clone()
 }
 
 /// Reads and validates a configuration file for a process that may use `cpus`. Without `[[worker]]` the last of them

@@ -9,13 +9,14 @@ use crossbeam_channel::{Receiver, Sender, after, at, never, select, tick, unboun
 use dray_config::{ValidConfig, parse};
 use dray_dataplane::{Dataplane, Punt};
 use dray_vhost::mem::guard;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// Frames for the VTEP itself that are looked at before others get their turn.
 const PUNTS: usize = 256;
@@ -81,8 +82,22 @@ fn summary(config: &ValidConfig) -> String {
     format!("{workers}, {ports}, {}{overlay}", count(config.bridges.len(), "bridge"))
 }
 
+/// Keeps this thread, and so all that are started from it, off the CPUs of the workers, which pin themselves. Where there are no
+/// others they share them.
+fn leave_to_workers(config: &ValidConfig) -> io::Result<()> {
+    let mut cpus = sched_getaffinity(None)?;
+    let workers = config.workers.iter().map(|worker| worker.cpu);
+    workers.filter(|&cpu| cpu < CpuSet::MAX_CPU).for_each(|cpu| cpus.unset(cpu));
+    match cpus.count() {
+        0 => Ok(()),
+        _ => Ok(sched_setaffinity(None, &cpus)?),
+    }
+}
+
 /// From start to end.
 fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
+    // Before there is any other thread or process. `read` has asked which CPUs there are.
+    leave_to_workers(&config).map_err(|error| format!("error: the CPUs of this process: {error}"))?;
     // First of all, while there is little to make a copy of and one thread.
     dray_vhost::quarantine::start().map_err(|why| format!("error: {why}"))?;
     let signals = signals().map_err(|error| format!("error: signals: {error}"))?;

@@ -139,3 +139,42 @@ fn how_to_attach_is_ready_to_paste() {
     }
     drayd.finish();
 }
+
+/// A worker has its CPU for itself, as far as that is up to drayd: whatever else it does, DPDK's threads included, happens elsewhere.
+#[test]
+fn only_the_worker_runs_on_its_cpu() {
+    let Some(test) = Test::begin() else { return };
+    let [.., _, cpu] = dray_config::allowed_cpus()[..] else {
+        eprintln!("SKIPPED: needs two CPUs");
+        return;
+    };
+    let ns = Netns::new("cpus");
+    ns.run_all("ip link add nic type veth peer name peer\nip link set nic up\nip link set peer up");
+    let ports = "[[port]]\nname = \"vm\"\nkind = \"vhost-user\"\nsocket = \"DIR/vm.sock\"\n";
+    let workers = format!("[[worker]]\ncpu = {cpu}\nidle-sleep = 50\n");
+    let mut drayd = Drayd::start_in(&test, &ns, &(workers + &config() + ports + crate::overlay::UPLINK));
+    drayd.dray("status");
+    let pid = drayd.process().id();
+    // `ip netns exec` has become drayd.
+    let mut names = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let Ok(status) = std::fs::read_to_string(thread.unwrap().path().join("status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let (name, cpus) = (field("Name:"), field("Cpus_allowed_list:"));
+        let allowed = cpus.split(',').any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.parse().unwrap()..=last.parse().unwrap()).contains(&cpu)
+        });
+        let is_worker = name.starts_with("dray-worker");
+        assert_eq!(allowed, is_worker, "{name} may run on {cpus}");
+        assert!(!is_worker || cpus == cpu.to_string(), "{name} may run on {cpus}");
+        names.push(name);
+    }
+    for name in ["drayd", "dray-worker0", "eal", "signals"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+    assert!(names.len() > 6, "{names:?}");
+    // The worker's CPU is still one that a configuration may name.
+    drayd.apply(&test, &(format!("[[worker]]\ncpu = {cpu}\nidle-sleep = 50\n") + &config()));
+    drayd.finish();
+}

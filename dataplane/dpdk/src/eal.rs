@@ -300,7 +300,7 @@ fn eal_init(args: &[CString], allowed: &libc::cpu_set_t) -> Result<(), String> {
     Ok(())
 }
 
-/// The CPUs that the process (its first thread) may use.
+/// The CPUs that the process's first thread may use: a daemon's are those that its workers leave.
 fn process_cpus() -> io::Result<libc::cpu_set_t> {
     // SAFETY: all zeros is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
