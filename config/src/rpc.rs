@@ -596,6 +596,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Number of workers.
     pub workers: usize,
+    /// Workers that do not run.
+    pub silent_workers: Vec<SilentWorker>,
     /// Number of ports.
     pub ports: usize,
     /// Ports whose link is up.
@@ -627,6 +629,18 @@ pub struct Status {
     pub originated: u64,
     /// Packets addressed to the switch itself, such as ARP, that it took in.
     pub consumed: u64,
+}
+
+/// A worker that gets no CPU time: its ports' packets wait, and so do changes of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SilentWorker {
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Seconds for which it has not run, 1 or more.
+    pub seconds: f64,
+    /// Changes that wait until it runs.
+    pub waiting: usize,
 }
 
 /// One of the reply to `port.show`.
@@ -809,6 +823,11 @@ pub struct WorkerInfo {
     pub ns_per_packet: Option<f64>,
     /// Where they were spent, in a packet's order: the stages that had any packets.
     pub stages: Vec<StageInfo>,
+    /// Seconds for which it has not run, 1 or more; left out if it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_seconds: Option<f64>,
+    /// Changes that it has yet to take up.
+    pub waiting: usize,
 }
 
 /// A receive queue of a worker.

@@ -268,7 +268,7 @@ fn status(s: &Status) -> String {
     let stranger = s.stranger.as_ref().map_or_else(String::new, |why| format!(", last on {why}"));
     let lines = [
         ("drayd", format!("{}, process {}, up {}", s.version, s.pid, duration(s.uptime_seconds))),
-        ("workers", s.workers.to_string()),
+        ("workers", workers_line(s)),
         ("ports", format!("{}, {} up", s.ports, s.ports_up)),
         ("bridges", s.bridges.to_string()),
         ("strangers", format!("{} refused{stranger}", thousands(s.strangers))),
@@ -283,6 +283,21 @@ fn status(s: &Status) -> String {
         ("consumed", thousands(s.consumed)),
     ];
     pairs(&lines)
+}
+
+fn workers_line(s: &Status) -> String {
+    let silent = s.silent_workers.iter().map(|w| format!("\n{}", silence(w.cpu, w.seconds, w.waiting)));
+    format!("{}{}", s.workers, silent.collect::<String>())
+}
+
+/// That a worker does not run.
+fn silence(cpu: usize, seconds: f64, waiting: usize) -> String {
+    let changes = match waiting {
+        0 => String::new(),
+        1 => "; a change waits for it".into(),
+        n => format!("; {n} changes wait for it"),
+    };
+    format!("the one on CPU {cpu} has not run for {seconds:.0} s: another process has its CPU{changes}")
 }
 
 fn pairs(lines: &[(&str, String)]) -> String {
@@ -495,6 +510,11 @@ fn workers(workers: &[WorkerInfo]) -> String {
         }
     }
     let mut text = table.render();
+    for w in workers {
+        if let Some(seconds) = w.silent_seconds {
+            text = format!("{text}\nworkers: {}\n", silence(w.cpu, seconds, w.waiting));
+        }
+    }
     for (table, is_empty) in
         [(queues, workers.iter().all(|w| w.loads.is_empty())), (stages, workers.iter().all(|w| w.stages.is_empty()))]
     {

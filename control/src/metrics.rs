@@ -165,6 +165,13 @@ pub fn render(switch: &Switch) -> String {
         let sample = |w: &WorkerStats| (format!("{{cpu=\"{}\"}}", w.cpu), figure(w, ticks_per_second));
         family(name, "counter", help, &workers.iter().map(sample).collect::<Vec<_>>());
     }
+    let silence =
+        |w: &WorkerStats| (format!("{{cpu=\"{}\"}}", w.cpu), w.silence.map_or(0.0, |time| time.as_secs_f64()));
+    let help = "Seconds for which a worker has not run, as another process has its CPU; 0 if it runs.";
+    family("dray_worker_silent_seconds", "gauge", help, &workers.iter().map(silence).collect::<Vec<_>>());
+    let waiting = |w: &WorkerStats| (format!("{{cpu=\"{}\"}}", w.cpu), w.unanswered as f64);
+    let help = "Changes that a worker has yet to take up.";
+    family("dray_worker_waiting_changes", "gauge", help, &workers.iter().map(waiting).collect::<Vec<_>>());
     type StageFigure = fn(&StageTime, f64) -> f64;
     let families: [(&str, &str, StageFigure); 3] = [
         ("dray_worker_stage_seconds", "Time spent in a stage, in the sampled bursts.", |time, ticks_per_second| {

@@ -450,9 +450,15 @@ mod tests {
         plain::<Status>("Status");
         plain::<ConnectInfo>("ConnectInfo");
         let ticks = Some(1.0);
-        let worker = WorkerInfo { ticks_per_packet: ticks, ns_per_packet: ticks, ..WorkerInfo::default() };
+        let worker = WorkerInfo {
+            ticks_per_packet: ticks,
+            ns_per_packet: ticks,
+            silent_seconds: ticks,
+            ..WorkerInfo::default()
+        };
         has_the_documented_keys("WorkerInfo", worker, WorkerInfo::default());
         plain::<StageInfo>("StageInfo");
+        plain::<SilentWorker>("SilentWorker");
         plain::<QueueInfo>("QueueInfo");
         plain::<DropInfo>("DropInfo");
         plain::<ConfigText>("ConfigText");
@@ -482,7 +488,7 @@ mod tests {
         let member = |vlan| Member { port: "web".into(), vlan };
         has_the_documented_keys("Member", member(Some(1)), member(None));
         // All that the page has were checked.
-        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 18);
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 19);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::switch::Switch;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
     DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
-    RpcError, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+    RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
 use dray_config::{Access, Action, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
@@ -153,6 +153,7 @@ impl Switch {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.dataplane.workers(),
+            silent_workers: self.silent_workers(),
             ports: self.config.ports.len(),
             ports_up: self.config.ports.iter().filter(up).count(),
             bridges: self.config.bridges.len(),
@@ -167,6 +168,14 @@ impl Switch {
             originated: total.injected,
             consumed: total.punted,
         }
+    }
+
+    fn silent_workers(&self) -> Vec<SilentWorker> {
+        let silent = |worker: WorkerStats| {
+            let seconds = worker.silence?.as_secs_f64();
+            Some(SilentWorker { cpu: worker.cpu, seconds, waiting: worker.unanswered })
+        };
+        self.dataplane.worker_stats().into_iter().filter_map(silent).collect()
     }
 
     /// Reply to `port.show`.
@@ -336,6 +345,8 @@ impl Switch {
                 ticks_per_packet: ticks,
                 ns_per_packet: ticks.map(|ticks| ticks / ticks_per_ns),
                 stages: stage_infos(period, ticks_per_ns),
+                silent_seconds: worker.silence.map(|time| time.as_secs_f64()),
+                waiting: worker.unanswered,
             }
         };
         self.dataplane.worker_stats().into_iter().zip(&self.recent).map(info).collect()

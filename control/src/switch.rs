@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats};
 use dray_vhost::Event;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,6 +67,8 @@ pub struct Switch {
     stats: Vec<WorkerStats>,
     /// When the loads were last looked at, and what the workers had done by then.
     balanced: (Instant, Vec<WorkerStats>),
+    /// By CPU: since when its worker does not run.
+    silent: BTreeMap<usize, Instant>,
     published: Instant,
     is_stale: bool,
     polled: Instant,
@@ -97,6 +99,7 @@ impl Switch {
             dataplane,
             ports: Ports::new()?,
             overlay: None,
+            silent: BTreeMap::new(),
             published: now,
             is_stale: false,
             polled: now,
@@ -122,6 +125,7 @@ impl Switch {
     /// says so.
     pub fn apply(&mut self, new: ValidConfig) -> Result<Vec<Action>, Refusal> {
         let actions = plan(&self.config, &new).map_err(|lines| lines.join("\n"))?;
+        self.dataplane.has_room(&new)?;
         let removed: Vec<Port> = actions
             .iter()
             .filter_map(|action| match action {
@@ -327,6 +331,7 @@ impl Switch {
     pub fn tick(&mut self) {
         let now = Instant::now();
         self.dataplane.tick();
+        self.watch_workers(now);
         if now.duration_since(self.polled) >= POLL {
             self.polled = now;
             for port in self.ports.poll(&mut self.dataplane) {
@@ -344,6 +349,28 @@ impl Switch {
             }
         }
         self.tick_overlay(now);
+    }
+
+    /// Says once that a worker does not run, and once that it does again.
+    fn watch_workers(&mut self, now: Instant) {
+        for (cpu, silence) in self.dataplane.silence() {
+            match (silence, self.silent.get(&cpu)) {
+                (Some(time), None) => {
+                    self.silent.insert(cpu, now.checked_sub(time).unwrap_or(now));
+                    log(format!(
+                        "workers: the one on CPU {cpu} has not run for {:.1} s: another process has its CPU, and its ports' \
+                         packets wait",
+                        time.as_secs_f64()
+                    ));
+                }
+                (None, Some(&since)) => {
+                    self.silent.remove(&cpu);
+                    let seconds = now.duration_since(since).as_secs_f64();
+                    log(format!("workers: the one on CPU {cpu} runs again, after {seconds:.1} s"));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn tick_overlay(&mut self, now: Instant) {
@@ -405,8 +432,10 @@ impl Switch {
 
     /// Stops everything: peers are told, sockets removed, devices closed, memory freed.
     pub fn shutdown(self) {
-        let Switch { dataplane, ports, .. } = self;
-        drop(dataplane);
+        let Switch { mut dataplane, ports, .. } = self;
+        for cpu in dataplane.stop() {
+            log(format!("workers: the one on CPU {cpu} does not run, and is not waited for"));
+        }
         ports.shutdown();
     }
 }

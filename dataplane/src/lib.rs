@@ -1,10 +1,12 @@
 //! The data plane: workers, their queues, the publishing of tables, counters.
 //!
 //! [`Dataplane`] belongs to the control thread. Workers own their queues; what changes reaches them by message, is taken
-//! up between two bursts, and what they no longer use comes back to be freed here. A worker never waits.
+//! up between two bursts, and what they no longer use comes back to be freed here. A worker never waits, and nobody waits
+//! long for a worker: what may only be done when all have taken up a change is done when the last one has.
 
 mod balance;
 mod counters;
+mod handle;
 mod numbers;
 mod publish;
 mod rotation;
@@ -16,25 +18,32 @@ pub use dray_switch::port::Punt;
 
 use balance::{Load, decide};
 use counters::{Counters, QueueCounters};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use dray_config::{Mac, StaticTo, ValidConfig};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::tables::Tables;
 use dray_switch::{Rx, Tx};
+use handle::Handle;
 use publish::{Compiled, Names, Places};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
-use worker::{Command, Queue, Reply, Worker};
+use worker::{Command, Queue, Worker};
 
 /// Frames and notices for the control thread that may wait; more are refused and counted.
 const PUNTS: usize = 1024;
+
+/// How long a change waits for the workers to take it up. One that is not done by then does it later, and is not waited for any more
+/// until it has.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// How long the end of all workers is waited for.
+const END: Duration = Duration::from_secs(1);
 
 /// What the control thread has found out about the underlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +104,10 @@ pub struct WorkerStats {
     pub total_ticks: u64,
     /// What each stage took, in the bursts that were timed; by [`Stage`]'s number.
     pub stages: [StageTime; Stage::COUNT],
+    /// For how long it has not run, if that is a second or more: it gets no CPU time.
+    pub silence: Option<Duration>,
+    /// Changes that it has yet to take up.
+    pub unanswered: usize,
 }
 
 /// What a receive queue has brought since its link came up.
@@ -156,28 +169,14 @@ impl WorkerStats {
             total_ticks: self.total_ticks.saturating_sub(before.total_ticks),
             stages,
             cpu: self.cpu,
+            silence: self.silence,
+            unanswered: self.unanswered,
         }
     }
 
     /// Share of the time spent on bursts, 0..=1.
     pub fn busy(&self) -> f64 {
         (self.busy_ticks as f64 / self.total_ticks.max(1) as f64).clamp(0.0, 1.0)
-    }
-}
-
-struct Handle {
-    cpu: usize,
-    commands: Sender<Command>,
-    replies: Receiver<Reply>,
-    counters: Arc<Counters>,
-    started: u64,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Handle {
-    fn call(&self, command: Command) -> Reply {
-        self.commands.send(command).expect("a worker ends only when told");
-        self.replies.recv().expect("a worker answers every command")
     }
 }
 
@@ -203,6 +202,8 @@ pub struct Dataplane {
     forgetting: Vec<(Egress, usize)>,
     /// The next of them.
     bucket: usize,
+    /// Ports behind which nothing is to be known when the workers have taken up that their links are down.
+    again: Vec<u16>,
     names: Names,
     places: Places,
     statics: HashMap<u64, Egress>,
@@ -212,10 +213,24 @@ pub struct Dataplane {
     unordered: HashSet<u16>,
     /// What the workers have.
     tables: Arc<Tables>,
+    /// What is to be done when all workers have taken up the newest tables.
+    pending: Option<Pending>,
     /// Links that have come up so far.
     links: u64,
     /// Counts of ports that are gone, so that the switch's sums stay true.
     retired: PortCounts,
+}
+
+/// What a configuration says, as far as it can't be so before all workers know it: before, one may still find or learn what was, and
+/// would take a number that is another's by now for the old one's.
+struct Pending {
+    places: Places,
+    statics: HashMap<u64, Egress>,
+    /// Whether any place was taken away.
+    lost: bool,
+    ports: HashSet<String>,
+    bridges: HashSet<String>,
+    vteps: HashSet<Ipv4Addr>,
 }
 
 /// In how many steps, one a [`Dataplane::tick`], the whole FDB is searched for old entries that are forgotten after `ageing` seconds: so
@@ -252,8 +267,7 @@ impl Dataplane {
             if is_pinned.recv() != Ok(true) {
                 return Err(io::Error::other(format!("worker {n} can't be pinned to CPU {cpu}")));
             }
-            let started = dray_switch::mem::ticks();
-            workers.push(Handle { cpu, commands, replies, counters, started, thread: Some(thread) });
+            workers.push(Handle::new(cpu, counters, (commands, replies), thread));
         }
         let dataplane = Dataplane {
             workers,
@@ -264,12 +278,14 @@ impl Dataplane {
             part: 0,
             forgetting: Vec::new(),
             bucket: 0,
+            again: Vec::new(),
             names: Names::default(),
             places: Places::default(),
             statics: HashMap::new(),
             queues: BTreeMap::new(),
             unordered: HashSet::new(),
             tables: Arc::default(),
+            pending: None,
             links: 0,
             retired: PortCounts::default(),
         };
@@ -281,15 +297,33 @@ impl Dataplane {
         self.workers.len()
     }
 
+    /// Whether there are numbers for the ports of `config`, beside those of ports that are gone and that a worker may still know.
+    ///
+    /// # Errors
+    /// There are not.
+    pub fn has_room(&self, config: &ValidConfig) -> Result<(), String> {
+        let new = config.ports.iter().filter(|port| self.names.ports.get(&port.name).is_none()).count();
+        let known = self.names.ports.iter().count();
+        if known + new <= MAX_PORTS {
+            return Ok(());
+        }
+        let late: Vec<String> =
+            self.workers.iter().filter(|w| !w.is_done()).map(|w| format!("CPU {}", w.cpu)).collect();
+        Err(format!(
+            "{new} new ports beside {known} are more than {MAX_PORTS}, and ports that are gone count until the worker on {} has \
+             taken that up",
+            late.join(", ")
+        ))
+    }
+
     /// Makes `config` and what is known of the underlay the workers' tables. Ports that are not in it any more lose
-    /// their queues first. When this returns, all workers use the new tables, and the FDB has no entry that
+    /// their queues first. When all workers use the new tables, which is mostly when this returns, the FDB has no entry that
     /// contradicts them. Nothing else is disturbed.
     pub fn apply(&mut self, config: &ValidConfig, underlay: &Underlay) {
-        let gone: Vec<String> = {
-            let kept: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
-            self.names.ports.iter().map(|(name, _)| name).filter(|n| !kept.contains(n.as_str())).cloned().collect()
-        };
-        gone.iter().for_each(|name| self.link_down(name));
+        let kept: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
+        let gone: Vec<u16> =
+            self.names.ports.iter().filter(|(name, _)| !kept.contains(name.as_str())).map(|(_, n)| n).collect();
+        gone.iter().for_each(|&number| self.detach(number));
         let Compiled { tables, places, statics } = publish::compile(config, underlay, &mut self.names);
         for port in &config.ports {
             let Some(number) = self.names.ports.get(&port.name) else { continue };
@@ -297,12 +331,65 @@ impl Dataplane {
             let place = if is_underlay { Egress::tunnel(0) } else { Egress::port(number, 0) };
             self.fdb.set_limit(place, port.max_macs as usize);
         }
-        let tables = Arc::new(tables);
-        for worker in &self.workers {
-            worker.call(Command::Publish(tables.clone()));
+        self.tables = Arc::new(tables);
+        self.workers.iter_mut().for_each(|worker| worker.say(Command::Publish(self.tables.clone())));
+        let before = self.pending.as_ref().map(|pending| (&pending.places, pending.lost));
+        let lost = !self.places.is_subset(&places)
+            || before.is_some_and(|(between, lost)| lost || !between.is_subset(&places));
+        self.pending = Some(Pending {
+            places,
+            statics,
+            lost,
+            ports: config.ports.iter().map(|p| p.name.clone()).collect(),
+            bridges: config.bridges.iter().map(|b| b.name.clone()).collect(),
+            vteps: config.vteps().into_iter().chain(underlay.learned.iter().copied()).collect(),
+        });
+        self.ageing = config.fdb.ageing;
+        self.settle();
+        if self.pending.is_some() {
+            // What is behind ports that are gone is searched for again when nothing leads there any more.
+            gone.into_iter().for_each(|number| self.forget_place(number));
         }
-        self.tables = tables;
-        let lost = !self.places.is_subset(&places);
+    }
+
+    /// Takes what the workers give back. Once they have all taken up the newest tables, what had to wait for that is done.
+    fn settle(&mut self) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let mut released = Vec::new();
+            for worker in &mut self.workers {
+                // What else is in the reply is freed here.
+                worker.collect(deadline, |reply| released.extend(reply.released));
+            }
+            if released.is_empty() {
+                break;
+            }
+            for (port, queue) in released {
+                // The link that it is of may be gone.
+                let polled = self.queues.get(&(port, queue.index));
+                if let Some(polled) = polled.filter(|polled| Arc::ptr_eq(&polled.counters, &queue.counters)) {
+                    self.workers[polled.worker].say(Command::Take { port, queue });
+                }
+            }
+        }
+        if self.is_settled() {
+            if let Some(pending) = self.pending.take() {
+                self.complete(pending);
+            }
+            for number in std::mem::take(&mut self.again) {
+                self.forget_place(number);
+            }
+        }
+    }
+
+    /// Whether the workers have taken up everything.
+    fn is_settled(&self) -> bool {
+        self.workers.iter().all(Handle::is_done)
+    }
+
+    /// All workers use the newest tables.
+    fn complete(&mut self, pending: Pending) {
+        let Pending { places, statics, lost, ports, bridges, vteps } = pending;
         if lost {
             self.fdb.flush(|e| !places.contains(e.bridge, e.egress));
         }
@@ -314,28 +401,26 @@ impl Dataplane {
                 self.fdb.set_static(key, egress);
             }
         }
-        (self.places, self.statics, self.ageing) = (places, statics, config.fdb.ageing);
+        (self.places, self.statics) = (places, statics);
 
         // Only now may the numbers be somebody else's.
-        let ports: HashSet<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
-        for number in self.names.ports.retain(|name| ports.contains(name.as_str())) {
+        for number in self.names.ports.retain(|name| ports.contains(name)) {
             self.forgetting.retain(|(place, _)| place.index() != number);
+            self.again.retain(|other| *other != number);
             self.retired.merge(&self.counts(number));
             self.workers.iter().for_each(|w| w.counters.ports[number as usize].clear());
         }
-        let bridges: HashSet<&str> = config.bridges.iter().map(|b| b.name.as_str()).collect();
-        self.names.bridges.retain(|name| bridges.contains(name.as_str()));
-        let vteps = config.vteps();
-        self.names.vteps.retain(|vtep| vteps.contains(vtep) || underlay.learned.contains(vtep));
+        self.names.bridges.retain(|name| bridges.contains(name));
+        self.names.vteps.retain(|vtep| vteps.contains(vtep));
     }
 
-    /// Gives a configured port its queues: each receive queue goes to the worker that polls the fewest, and each worker
+    /// Gives a configured port its queues: each receive queue goes to the worker that polls the fewest, of those that run, and each worker
     /// gets one of `tx`, which are as many as [`Dataplane::workers`]. Whatever queues the port had are dropped. `in_order`: what
     /// one worker has sent is received before what another one sends later, if they are of one flow.
     pub fn link_up(&mut self, port: &str, rx: Vec<Box<dyn Rx>>, tx: Vec<Box<dyn Tx>>, in_order: bool) {
         assert_eq!(tx.len(), self.workers.len(), "one transmit handle for each worker");
-        self.link_down(port);
         let Some(number) = self.names.ports.get(port) else { return };
+        self.detach(number);
         self.links += 1;
         if !in_order {
             self.unordered.insert(number);
@@ -343,32 +428,42 @@ impl Dataplane {
         let mut shares: Vec<Vec<Queue>> = self.workers.iter().map(|_| Vec::new()).collect();
         for (index, rx) in (0..).zip(rx) {
             let load = |w: usize| self.queues.values().filter(|queue| queue.worker == w).count();
-            let worker = (0..shares.len()).min_by_key(|&w| load(w)).expect("there is a worker");
+            let cost = |&w: &usize| (self.workers[w].silence().is_some(), load(w));
+            let worker = (0..shares.len()).min_by_key(cost).expect("there is a worker");
             let counters = Arc::new(QueueCounters::default());
             self.queues.insert((number, index), Polled { worker, counters: counters.clone(), link: self.links });
             shares[worker].push(Queue { index, rx, counters });
         }
-        for ((worker, rx), tx) in self.workers.iter().zip(shares).zip(tx) {
-            worker.call(Command::Attach { port: number, rx, tx });
+        for ((worker, rx), tx) in self.workers.iter_mut().zip(shares).zip(tx) {
+            worker.say(Command::Attach { port: number, rx, tx });
         }
+        self.settle();
     }
 
-    /// Takes a port's queues from the workers and drops them here, and forgets what was learned behind it. Frames towards it are then
-    /// dropped as `tx.link_down`.
+    /// Takes a port's queues from the workers, drops them here as soon as they have given them back, and forgets what was learned behind
+    /// it. Frames towards it are then dropped as `tx.link_down`.
     pub fn link_down(&mut self, port: &str) {
         let Some(number) = self.names.ports.get(port) else { return };
-        self.queues.retain(|(port, _), _| *port != number);
-        self.unordered.remove(&number);
-        for worker in &self.workers {
-            drop(worker.call(Command::Detach { port: number }));
+        self.detach(number);
+        self.settle();
+        self.forget_place(number);
+        if !self.is_settled() {
+            // Until it has taken that up, a worker may learn it anew.
+            self.again.retain(|other| *other != number);
+            self.again.push(number);
         }
-        self.forget(port);
     }
 
     /// Forgets what was learned behind a port: its link is down, and its stations may be back behind another one. Static entries stay;
     /// so does what is behind tunnels, for VTEPs stay where they are when the underlay's link is down.
     pub fn forget(&mut self, port: &str) {
-        let Some(place) = self.names.ports.get(port).map(|number| Egress::port(number, 0)) else { return };
+        if let Some(number) = self.names.ports.get(port) {
+            self.forget_place(number);
+        }
+    }
+
+    fn forget_place(&mut self, number: u16) {
+        let place = Egress::port(number, 0);
         if self.fdb.learned(place) == 0 {
             return;
         }
@@ -400,10 +495,19 @@ impl Dataplane {
         });
     }
 
-    /// Sends `frame` (at most 9,216 bytes) through a port, from the control thread.
+    fn detach(&mut self, number: u16) {
+        self.queues.retain(|(port, _), _| *port != number);
+        self.unordered.remove(&number);
+        self.workers.iter_mut().for_each(|worker| worker.say(Command::Detach { port: number }));
+    }
+
+    /// Sends `frame` (at most 9,216 bytes) through a port, from the control thread. It is lost if no worker runs.
     pub fn inject(&self, port: &str, frame: Vec<u8>) {
         if let Some(port) = self.names.ports.get(port) {
-            let _ = self.workers[0].commands.send(Command::Inject { port, frame });
+            // Any worker can: the first one that takes up what it is told, for those that come one after the other to stay in order.
+            if let Some(worker) = self.workers.iter().find(|worker| worker.is_done() && worker.silence().is_none()) {
+                worker.tell(Command::Inject { port, frame });
+            }
         }
     }
 
@@ -430,6 +534,11 @@ impl Dataplane {
         total
     }
 
+    /// Of each worker, by its CPU: for how long it has not run, if that is a second or more.
+    pub fn silence(&self) -> impl Iterator<Item = (usize, Option<Duration>)> {
+        self.workers.iter().map(|w| (w.cpu, w.silence()))
+    }
+
     /// What each worker has done.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
         let now = dray_switch::mem::ticks();
@@ -454,6 +563,8 @@ impl Dataplane {
                 busy_ticks: w.counters.worker.busy_ticks.get(),
                 total_ticks: now - w.started,
                 stages: std::array::from_fn(|stage| w.counters.worker.stages[stage].get()),
+                silence: w.silence(),
+                unanswered: w.unanswered(),
             }
         };
         self.workers.iter().enumerate().map(stats).collect()
@@ -462,6 +573,10 @@ impl Dataplane {
     /// Gives a queue of the busiest worker to another one if that brings their loads clearly closer. `period` is what the workers
     /// did of late ([`WorkerStats::since`]).
     pub fn balance(&mut self, period: &[WorkerStats]) -> Option<Moved> {
+        // One that gets no CPU time is no help, though it seems to have nothing to do.
+        if self.workers.iter().any(|worker| !worker.is_done() || worker.silence().is_some()) {
+            return None;
+        }
         let load = |stats: &WorkerStats| {
             let share = |queue: &QueueStats| queue.ticks as f64 / stats.total_ticks.max(1) as f64;
             let queues = stats.queues.iter().filter_map(|queue| {
@@ -478,7 +593,8 @@ impl Dataplane {
     fn give(&mut self, (port, index): (u16, u16), to: usize) -> Option<Moved> {
         let name = self.port_name(port)?.to_owned();
         let from = std::mem::replace(&mut self.queues.get_mut(&(port, index))?.worker, to);
-        self.workers[from].call(Command::Move { port, index, to: self.workers[to].commands.clone() });
+        self.workers[from].say(Command::Release { port, index });
+        self.settle();
         Some(Moved { port: name, index, from: self.workers[from].cpu, to: self.workers[to].cpu })
     }
 
@@ -566,7 +682,8 @@ impl Dataplane {
     pub fn fdb_remove(&mut self, bridge: &str, mac: Mac) -> bool {
         let Some(number) = self.names.bridges.get(bridge) else { return false };
         let key = key(number, mac.0);
-        let was_static = self.statics.remove(&key).is_some();
+        let was_pending = self.pending.as_mut().is_some_and(|pending| pending.statics.remove(&key).is_some());
+        let was_static = self.statics.remove(&key).is_some() || was_pending;
         self.fdb.remove(key) || was_static
     }
 
@@ -578,21 +695,27 @@ impl Dataplane {
         let is_set = self.fdb.set_static(key, egress);
         if is_set {
             self.statics.insert(key, egress);
+            if let Some(pending) = &mut self.pending {
+                pending.statics.insert(key, egress);
+            }
         }
         is_set
     }
 
     /// Whether there is a static entry.
     pub fn fdb_is_static(&self, bridge: &str, mac: Mac) -> bool {
-        self.names.bridges.get(bridge).is_some_and(|number| self.statics.contains_key(&key(number, mac.0)))
+        let statics = self.pending.as_ref().map_or(&self.statics, |pending| &pending.statics);
+        self.names.bridges.get(bridge).is_some_and(|number| statics.contains_key(&key(number, mac.0)))
     }
 
     fn now(&self) -> u16 {
         self.started.0.elapsed().as_secs() as u16
     }
 
-    /// Housekeeping, to be called about ten times a second: the workers' clock, and a part of the ageing.
+    /// Housekeeping, to be called about ten times a second: the workers' clock, what waited for workers, and a part of the ageing.
     pub fn tick(&mut self) {
+        self.workers.iter_mut().for_each(Handle::watch);
+        self.settle();
         self.clock.store(self.now(), Relaxed);
         let parts = ageing_parts(self.ageing);
         self.part %= parts;
@@ -607,15 +730,30 @@ impl Dataplane {
     pub const TICK: Duration = Duration::from_millis(100);
 }
 
+impl Dataplane {
+    /// Ends the workers. Those that don't within a second go on to hold what they have; the CPUs that they are on.
+    pub fn stop(&mut self) -> Vec<usize> {
+        self.workers.iter_mut().for_each(Handle::stop);
+        let deadline = Instant::now() + END;
+        self.workers.drain(..).filter_map(|mut worker| (!worker.join(deadline)).then_some(worker.cpu)).collect()
+    }
+}
+
 impl std::ops::Drop for Dataplane {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            if worker.commands.send(Command::Stop).is_ok() {
-                drop(worker.replies.recv());
-            }
-            if let Some(thread) = worker.thread.take() {
-                let _ = thread.join();
-            }
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+impl Dataplane {
+    /// Waits until the workers have taken up everything, however little CPU time they get.
+    fn settle_all(&mut self) {
+        let begin = Instant::now();
+        while !self.is_settled() || self.pending.is_some() {
+            self.settle();
+            assert!(begin.elapsed() < Duration::from_secs(30), "a worker does not answer");
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -706,6 +844,7 @@ mod tests {
             assert_eq!((moved.port.as_str(), moved.index), ("p0", 0));
             let begin = Instant::now();
             while next.load(Relaxed) == last {
+                dataplane.settle();
                 assert!(begin.elapsed() < Duration::from_secs(30), "nobody polls the queue after {n} moves");
                 thread::yield_now();
             }
@@ -714,8 +853,96 @@ mod tests {
         let polled = dataplane.worker_stats();
         assert!(polled.iter().all(|w| w.packets > 0), "{polled:?}");
         dataplane.link_down("p0");
+        dataplane.settle_all();
         let got = sink.got.lock().unwrap();
         assert_eq!(*got, (next.load(Relaxed), None));
+    }
+
+    /// Keeps its worker for as long as the other end of the channel is there.
+    struct Stuck {
+        until: Receiver<()>,
+        _memory: Arc<()>,
+    }
+
+    impl Rx for Stuck {
+        fn receive(&mut self, _: &mut Burst) {
+            let _ = self.until.recv();
+        }
+
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    /// What changes while a worker gets no CPU time is taken up when it does, and only then is memory freed, are numbers given to
+    /// others, and is the FDB rid of what may not be there any more.
+    #[test]
+    fn a_worker_that_does_not_answer_keeps_nobody_waiting() {
+        let Some(mut dataplane) = start() else { return };
+        let config = |ports: &[&str]| {
+            let port =
+                |(id, name)| format!("[[port]]\nname = {name:?}\nkind = \"memif\"\nsocket = \"@none\"\nid = {id}\n");
+            let ports_text: String = ports.iter().enumerate().map(port).collect();
+            let text = format!("{ports_text}[[bridge]]\nname = \"b\"\nports = {ports:?}\n");
+            dray_config::parse("test", &text).expect("a good configuration")
+        };
+        dataplane.settle_all();
+        let (go, until) = bounded(0);
+        let memory = Arc::new(());
+        dataplane.link_up(
+            "p0",
+            vec![Box::new(Stuck { until, _memory: memory.clone() })],
+            sinks(&Sink::default()),
+            true,
+        );
+        let learned = [2, 0, 0, 0, 0, 9];
+        let entries = |dataplane: &Dataplane| dataplane.fdb.entries(1).iter().filter(|e| e.mac == learned).count();
+        let (p1, b) = (dataplane.names.ports.get("p1").unwrap(), dataplane.names.bridges.get("b").unwrap());
+
+        let begin = Instant::now();
+        dataplane.apply(&config(&["p0", "p2"]), &Underlay::default());
+        let first = begin.elapsed();
+        dataplane.apply(&config(&["p2", "p3"]), &Underlay::default());
+        for _ in 0..1000 {
+            dataplane.link_up("p2", Vec::new(), sinks(&Sink::default()), true);
+            dataplane.link_down("p2");
+            dataplane.tick();
+        }
+        assert!(begin.elapsed() - first < Duration::from_secs(10), "it was waited for again");
+        let stats = dataplane.worker_stats();
+        assert!(stats.iter().any(|w| (1..10).contains(&w.unanswered)), "{stats:?}");
+        assert_eq!(dataplane.names.ports.iter().count(), 4, "p0 and p1 keep their numbers");
+        // As the worker may, by what it was told last.
+        let at = key(b, learned);
+        dataplane.fdb.view().learn(at, dataplane.fdb.view().home(at), Egress::port(p1, 0), 1);
+        assert_eq!((entries(&dataplane), Arc::strong_count(&memory)), (1, 2));
+        let begin = Instant::now();
+        while dataplane.worker_stats().iter().all(|w| w.silence.is_none()) {
+            assert!(begin.elapsed() < Duration::from_secs(30), "nobody says that the worker is silent");
+            thread::sleep(Duration::from_millis(10));
+        }
+
+        drop(go);
+        dataplane.settle_all();
+        assert_eq!((entries(&dataplane), Arc::strong_count(&memory)), (0, 1));
+        let names: HashSet<&String> = dataplane.names.ports.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, HashSet::from([&"p2".to_owned(), &"p3".to_owned()]));
+        let begin = Instant::now();
+        while dataplane.worker_stats().iter().any(|w| w.silence.is_some() || w.unanswered != 0) {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it runs again");
+            dataplane.tick();
+        }
+    }
+
+    /// A worker that never comes back is left behind.
+    #[test]
+    fn the_end_does_not_wait_for_a_worker_for_ever() {
+        let Some(mut dataplane) = start() else { return };
+        dataplane.settle_all();
+        let (go, until) = bounded(0);
+        let stuck = Stuck { until, _memory: Arc::default() };
+        dataplane.link_up("p0", vec![Box::new(stuck)], sinks(&Sink::default()), true);
+        dataplane.link_down("p0");
+        assert_eq!(dataplane.stop().len(), 1);
+        drop(go);
     }
 
     #[test]

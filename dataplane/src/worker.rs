@@ -22,10 +22,9 @@ pub(crate) enum Command {
     Publish(Arc<Tables>),
     /// Poll these queues too, and send through that one.
     Attach { port: u16, rx: Vec<Queue>, tx: Box<dyn Tx> },
-    /// Let this worker poll that queue: all that it brought so far has been sent when it goes there. Nothing happens if it is
-    /// not here.
-    Move { port: u16, index: u16, to: Sender<Command> },
-    /// Poll this queue too, which another worker had so far. Not answered.
+    /// Give back this queue, for another worker: all that it brought so far has been sent then.
+    Release { port: u16, index: u16 },
+    /// Poll this queue too, which another worker had so far.
     Take { port: u16, queue: Queue },
     /// Give back what you have of this port.
     Detach { port: u16 },
@@ -41,6 +40,8 @@ pub(crate) struct Reply {
     pub(crate) tables: Option<Arc<Tables>>,
     pub(crate) rx: Vec<Box<dyn Rx>>,
     pub(crate) tx: Vec<Box<dyn Tx>>,
+    /// What was asked for by [`Command::Release`], and the port that it is of.
+    pub(crate) released: Option<(u16, Queue)>,
 }
 
 /// One receive queue of a port.
@@ -219,16 +220,12 @@ impl Worker {
                     }
                     reply.tx.extend(tx[port as usize].replace(handle));
                 }
-                Command::Move { port, index, to } => {
-                    // What a burst brings is sent before the next command is taken up: what the queue brings there comes later.
-                    for q in queues.extract(|q| q.port == port && q.queue.index == index) {
-                        let _ = to.send(Command::Take { port, queue: q.queue });
-                    }
+                Command::Release { port, index } => {
+                    // What a burst brings is sent before the next command is taken up: what the queue brings elsewhere comes later.
+                    let queue = queues.extract(|q| q.port == port && q.queue.index == index).pop();
+                    reply.released = queue.map(|q| (port, q.queue));
                 }
-                Command::Take { port, queue } => {
-                    queues.push(RxQueue::new(port, self.head_len(port), queue));
-                    continue;
-                }
+                Command::Take { port, queue } => queues.push(RxQueue::new(port, self.head_len(port), queue)),
                 Command::Detach { port } => {
                     reply.rx.extend(queues.extract(|q| q.port == port).into_iter().map(|q| q.queue.rx));
                     reply.tx.extend(tx.get_mut(port as usize).and_then(Option::take));
@@ -247,7 +244,7 @@ impl Worker {
                     stop = true;
                 }
             }
-            // The control thread waits for this; if it is gone, so are we soon.
+            // If the control thread is gone, so are we soon.
             let _ = self.replies.send(reply);
             if stop {
                 return true;
@@ -423,6 +420,7 @@ mod tests {
             |dataplane: &Dataplane| (0..dataplane.workers()).map(|_| Box::new(Plain { room: 0 }) as _).collect();
         dataplane.link_up("p0", vec![always(500), always(500)], plain(&dataplane), true);
         dataplane.link_up("p1", vec![always(1)], plain(&dataplane), true);
+        dataplane.settle_all();
         let before = dataplane.worker_stats();
         let ticks = || dataplane.worker_stats()[0].since(&before[0]).queues.iter().map(|q| q.ticks).collect::<Vec<_>>();
         let second = 1e9 * dataplane.ticks_per_ns();
@@ -445,6 +443,7 @@ mod tests {
     fn a_sleep_is_nobodys_work() {
         let mut dataplane = two_ports("[[worker]]\ncpu = 0\nidle-sleep = 1000\n");
         dataplane.link_up("p0", vec![Box::new(Seldom { polls: 0 })], vec![Box::new(Plain { room: 0 })], true);
+        dataplane.settle_all();
         let only = || <[_; 1]>::try_from(dataplane.worker_stats()).expect("one worker");
         let [stats] = wait_for(only, |[stats]| stats.bursts >= 50);
         let sleeps = stats.bursts as f64 * 1e6 * dataplane.ticks_per_ns();
@@ -463,6 +462,7 @@ mod tests {
         let (to, from) = (plain(3), plain(0));
         dataplane.link_up("p1", Vec::new(), to, true);
         dataplane.link_up("p0", vec![Box::new(Guest { frame: Some(frame) })], from, true);
+        dataplane.settle_all();
 
         let total = wait_for(|| dataplane.total(), |total| total.tx_packets + total.drops.iter().sum::<u64>() == 5);
         let PortCounts { rx_packets: 1, tx_packets: 3, tx_bytes: 306, segments: 4, copies: 0, .. } = total else {

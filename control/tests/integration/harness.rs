@@ -207,6 +207,11 @@ impl Process {
         wait_for("the process to end", || self.ended())
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: a plain system call; the child has not been waited for, so the number is still its own.
         unsafe { libc::kill(self.child.id() as i32, signal) };

@@ -1,7 +1,9 @@
 //! Several workers share the FDB and the ports.
 
 use crate::harness::*;
-use dray_config::rpc::WorkerInfo;
+use dray_config::rpc::{SilentWorker, WorkerInfo};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// `a` and `b` are polled by different workers, each of which sends through the other's port; both send to `c`, whose one ring
 /// they share.
@@ -139,4 +141,122 @@ fn queues_move_to_a_worker_with_less_to_do() {
     drayd.dray("port del y1");
     drayd.dray("port del y2");
     drayd.finish();
+}
+
+/// A thread that gets no CPU time, until this is dropped. By the same thread, for it is that one's tracer.
+struct Stopped(i32);
+
+impl Stopped {
+    /// Stops the thread of this name of process `pid`.
+    fn begin(pid: u32, name: &str) -> Stopped {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let thread = threads
+            .map(|entry| entry.unwrap().path())
+            .find(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        let thread: i32 = thread.expect("it is there").file_name().unwrap().to_str().unwrap().parse().unwrap();
+        // SAFETY: neither request has data, and the thread is one of a child of ours. `waitpid` writes nothing where it is given null.
+        unsafe {
+            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, 0, 0), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0, 0), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL), thread);
+        }
+        Stopped(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            // A thread that was killed meanwhile is buried by its tracer.
+            if libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) != 0 {
+                libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL);
+            }
+        }
+    }
+}
+
+/// What `dray ARGS` prints. It must succeed, in a time in which nobody who waits for a worker would have an answer.
+fn soon(drayd: &Drayd, args: &str) -> String {
+    let words: Vec<&str> = args.split_whitespace().collect();
+    let mut child = drayd.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(10) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("dray {args}: no answer");
+        }
+        sleep_ms(1);
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "dray {args}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const ONE_WORKER: &str = "[[worker]]\ncpu = 0\nidle-sleep = 50\n";
+
+/// While a worker gets no CPU time, everything is answered, what is asked for is done when it runs again, and it is said who doesn't.
+#[test]
+fn nobody_waits_for_a_worker_without_cpu_time() {
+    let Some(test) = Test::begin() else { return };
+    let before = ONE_WORKER.to_owned() + &memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "b"]);
+    let mut drayd = Drayd::start(&test, &before);
+    let mut a = test.memif(0);
+    let b = test.memif(1);
+    drayd.wait_link("a", "up");
+    drayd.wait_link("b", "up");
+    assert_eq!(drayd.status().silent_workers, []);
+
+    let stopped = Stopped::begin(drayd.process().id(), "dray-worker0");
+    let after = ONE_WORKER.to_owned() + &memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "c"]);
+    let file = test.file("after.toml", &format!("{after}[control]\nsocket = \"DIR/dray.sock\"\n"));
+    soon(&drayd, &format!("config apply {}", file.display()));
+    drop(b);
+    let mut c = test.memif(2);
+    let silent: SilentWorker = wait_for("the worker to be named", || {
+        let status: dray_config::rpc::Status = serde_json::from_str(&soon(&drayd, "--json status")).unwrap();
+        status.silent_workers.into_iter().next()
+    });
+    assert!(silent.cpu == 0 && silent.seconds >= 1.0 && silent.waiting > 0, "{silent:?}");
+    for command in ["status", "worker show"] {
+        let text = soon(&drayd, command);
+        assert!(text.contains("the one on CPU 0 has not run for"), "{text}");
+    }
+    let shown: Vec<WorkerInfo> = serde_json::from_str(&soon(&drayd, "--json worker show")).unwrap();
+    assert!(shown[0].silent_seconds.is_some_and(|seconds| seconds >= 1.0) && shown[0].waiting > 0, "{shown:?}");
+    for port in ["b", "c"] {
+        soon(&drayd, &format!("port show {port}"));
+    }
+    soon(&drayd, "fdb add blue 02:00:00:00:00:77 --port c");
+    wait_for("a line in the log", || drayd.log().contains("the one on CPU 0 has not run").then_some(()));
+
+    drop(stopped);
+    wait_for("the worker to have taken up everything", || {
+        let shown: Vec<WorkerInfo> = drayd.json("worker show");
+        (shown[0].silent_seconds.is_none() && shown[0].waiting == 0).then_some(())
+    });
+    wait_for("a line in the log", || drayd.log().contains("the one on CPU 0 runs again").then_some(()));
+    assert_eq!(drayd.log().matches("has not run").count(), 1, "{}", drayd.log());
+    drayd.wait_link("b", "down");
+    drayd.wait_link("c", "up");
+    let frames: Vec<_> = (0..100).map(|n| numbered(mac(0xa), [2, 0, 0, 0, 0, 0x77], n)).collect();
+    send(&mut a, &frames);
+    expect(&mut c, &frames);
+    drayd.finish();
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_worker_without_cpu_time() {
+    let Some(test) = Test::begin() else { return };
+    let mut drayd =
+        Drayd::start(&test, &(ONE_WORKER.to_owned() + &memif_ports(&["a", "b"]) + &bridge("blue", &["a", "b"])));
+    let _a = test.memif(0);
+    drayd.wait_link("a", "up");
+    let stopped = Stopped::begin(drayd.process().id(), "dray-worker0");
+    drayd.process().signal(libc::SIGTERM);
+    wait_for("the end", || drayd.log().contains("ended after").then_some(()));
+    assert!(drayd.log().contains("the one on CPU 0 does not run, and is not waited for"), "{}", drayd.log());
+    drop(stopped);
+    drayd.stop();
 }

@@ -39,7 +39,6 @@ impl Pipeline {
         let mut tally = Tally::default();
         let mut live = Live::all(burst.len());
         let clock = &mut self.clock;
-        self.lists.reach(cx.tables.ports.len());
 
         let from = cx.tables.ports.get(cx.port as usize);
         match from {

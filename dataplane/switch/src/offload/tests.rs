@@ -294,7 +294,6 @@ fn send_one(port: &mut Port, bytes: &'static [u8], offload: Offload, head: usize
 /// Sends these frames of `burst` to all `ports`. What was sent, how many frames segmentation added, and what was dropped.
 fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, Drops) {
     let mut lists = Lists::default();
-    lists.reach(ports.len());
     for port in 0..ports.len() as u16 {
         frames.iter().for_each(|&i| lists.push(port, i));
     }

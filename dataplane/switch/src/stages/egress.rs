@@ -4,14 +4,15 @@
 
 use crate::burst::{ADDED_MAX, BURST, Burst, FRAMES};
 use crate::drops::Drop;
-use crate::fdb::Egress;
+use crate::fdb::{Egress, MAX_PORTS};
 use crate::offload::{self, Accepts};
 use crate::port::Output;
 use crate::stages::Live;
 
 /// A list of frames for each port.
 pub(crate) struct Lists {
-    lists: Vec<List>,
+    /// For every number that there can be: an FDB entry may name a port that is not in this worker's tables yet.
+    lists: Box<[List]>,
     touched: Vec<u16>,
     /// Frames handed to ports since this was last emptied.
     pub(crate) switched: u32,
@@ -42,7 +43,7 @@ const ALL: [u16; BURST] = {
 impl Default for Lists {
     fn default() -> Self {
         Lists {
-            lists: Vec::new(),
+            lists: vec![List::default(); MAX_PORTS].into(),
             touched: Vec::new(),
             switched: 0,
             numbers: [0; FRAMES],
@@ -54,14 +55,6 @@ impl Default for Lists {
 }
 
 impl Lists {
-    /// Makes room for ports below `ports`.
-    #[inline]
-    pub(crate) fn reach(&mut self, ports: usize) {
-        if self.lists.len() < ports {
-            self.lists.resize(ports, List::default());
-        }
-    }
-
     /// Frame or copy `i` leaves through `port`. Between two [`Lists::flush`] a port gets each of them once at most.
     #[inline(always)]
     pub(crate) fn push(&mut self, port: u16, i: u16) {
