@@ -447,7 +447,8 @@ mod tests {
         fn plain<T: Serialize + Default>(name: &str) {
             has_the_documented_keys(name, T::default(), T::default());
         }
-        plain::<Status>("Status");
+        let status = Status { stranger: Some(String::new()), ..Status::default() };
+        has_the_documented_keys("Status", status, Status::default());
         plain::<ConnectInfo>("ConnectInfo");
         let ticks = Some(1.0);
         let worker = WorkerInfo {
