@@ -702,9 +702,14 @@ pub struct PortInfo {
     pub bridges: Vec<PortBridge>,
     /// Whether it is the underlay.
     pub underlay: bool,
+    /// What is not as it should be though frames pass, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, and while the link is up
     /// `peer`, `peer_interface`, `rx_rings`, `tx_rings`, `sealed`; for eth `device`, `driver`, `ring_size`, `rss`,
-    /// `speed_mbps`, and the device's own counters `missed`, `no_buffer`, `rx_errors`, `tx_errors`; for vhost-user
+    /// `speed_mbps`, and what the device and the kernel
+    /// have lost since it was opened: `missed`, `no_buffer`, `rx_errors`, `tx_errors` (the drops `rx.missed`, `rx.error` and
+    /// `tx.device`); for vhost-user
     /// `socket`, `role`, `connected` (whether a front end is), `features` and `protocol_features` (names of the negotiated
     /// ones), `device_status` (virtio 1.2, section 2.1), `rings` (of each the driver has described: `index`, even where it
     /// receives, odd where it sends, `size`, `packed`, `started`, `enabled`, and counts of `kicks` from the driver and

@@ -403,6 +403,7 @@ fn port(p: &PortInfo) -> String {
         lines.push((key, text));
     }
     counted.extend(p.drops.iter().map(|(reason, n)| (format!("drop {reason}"), thousands(*n))));
+    counted.extend(p.warnings.iter().map(|warning| ("warning".into(), warning.clone())));
     lines.extend(counted.iter().map(|(key, n)| (key.as_str(), n.clone())));
     let rings = p.detail.get("rings").and_then(Value::as_array).filter(|rings| !rings.is_empty());
     pairs(&lines) + &rings.map(|rings| format!("\n{}", rings_table(rings))).unwrap_or_default() + "\n"

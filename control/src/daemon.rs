@@ -172,6 +172,7 @@ fn control_loop(
             }
             recv(asks) -> place => {
                 if let Ok(place) = place {
+                    switch.count_losses();
                     let _ = place.send(metrics::render(switch));
                 }
             }

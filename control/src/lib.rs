@@ -16,3 +16,4 @@ mod save;
 mod server;
 mod switch;
 mod table;
+mod warnings;

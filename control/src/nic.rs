@@ -4,6 +4,7 @@
 use crate::log::log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use dray_config::{Eth, Port};
+use dray_dataplane::DeviceLosses;
 use dray_dpdk::{EthOptions, EthPort, eal};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub struct Nic {
     device: String,
     options: EthOptions,
     state: State,
+    /// What the device had lost when [`Nic::take_losses`] was last called.
+    lost: DeviceLosses,
 }
 
 enum State {
@@ -45,7 +48,12 @@ impl Nic {
             mac: (!own_mac).then_some(port.mac.0),
         };
         EthPort::check(&eth.device, &options).map_err(|error| error.to_string())?;
-        Ok(Nic { device: eth.device.clone(), options, state: State::Waits(Instant::now()) })
+        Ok(Nic {
+            device: eth.device.clone(),
+            options,
+            state: State::Waits(Instant::now()),
+            lost: DeviceLosses::default(),
+        })
     }
 
     /// The device, if it is open.
@@ -84,7 +92,7 @@ impl Nic {
         }
         match opened.result {
             Ok(eth) => {
-                self.state = State::Open(eth);
+                (self.state, self.lost) = (State::Open(eth), DeviceLosses::default());
                 let State::Open(eth) = &mut self.state else { unreachable!("it was just put there") };
                 Some(Ok(eth))
             }
@@ -95,9 +103,30 @@ impl Nic {
         }
     }
 
+    /// As [`Nic::open`], to be watched.
+    pub fn open_mut(&mut self) -> Option<&mut EthPort> {
+        match &mut self.state {
+            State::Open(eth) => Some(eth),
+            _ => None,
+        }
+    }
+
     /// Closes the device, whose queues the workers have given back. It is opened anew as soon as it can be.
     pub fn close(&mut self, now: Instant) {
         self.state = State::Waits(now);
+    }
+
+    /// What the device has lost since this was last called.
+    pub fn take_losses(&mut self) -> DeviceLosses {
+        let Some(stats) = self.open().map(EthPort::stats) else { return DeviceLosses::default() };
+        let lost =
+            DeviceLosses { missed: stats.missed + stats.no_buffer, rx_errors: stats.rx_errors, tx: stats.tx_lost };
+        let before = std::mem::replace(&mut self.lost, lost);
+        DeviceLosses {
+            missed: lost.missed.saturating_sub(before.missed),
+            rx_errors: lost.rx_errors.saturating_sub(before.rx_errors),
+            tx: lost.tx.saturating_sub(before.tx),
+        }
     }
 }
 

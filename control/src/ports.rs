@@ -186,7 +186,7 @@ impl Ports {
                 // Each of its queues is emptied when the NIC likes.
                 dataplane.link_up(&name, rx, tx, eth.info().tx_queues == 1);
                 open_lines(&name, eth).iter().for_each(|line| open.news.log(now, line));
-                eth_link(eth.link())
+                eth_link(eth.watch())
             }
         };
         open.set(&name, link, now);
@@ -195,7 +195,10 @@ impl Ports {
 
     /// Closes a port: its peer is told, its socket or device released. The workers lose its queues.
     pub fn close(&mut self, name: &str, dataplane: &mut Dataplane) {
-        let Some(open) = self.open.remove(name) else { return };
+        let Some(mut open) = self.open.remove(name) else { return };
+        if let Device::Eth(nic) = &mut open.device {
+            dataplane.device_lost(name, nic.take_losses());
+        }
         dataplane.link_down(name);
         match open.device {
             Device::Memif => {
@@ -269,23 +272,33 @@ impl Ports {
     }
 
     /// Looks at the links of NICs, gives up those that are gone, and has those opened that are there again. Those whose link
-    /// has just come up; what was learned behind those that went down is forgotten.
-    pub fn poll(&mut self, dataplane: &mut Dataplane) -> Vec<String> {
+    /// has just come up; what was learned behind those that went down is forgotten. `all`: not only those that take no time.
+    pub fn poll(&mut self, all: bool, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
         self.news.flush(now, || "sockets".into());
         for (name, open) in &mut self.open {
             open.news.flush(now, || format!("port {name}"));
             if let Device::Eth(nic) = &mut open.device
-                && let Some(eth) = nic.open()
+                && let Some(eth) = nic.open_mut().filter(|eth| all || eth.is_cheap())
             {
+                let mtu = eth.info().mtu;
                 let link = match eth.lost() {
                     Some(why) => {
+                        dataplane.device_lost(name, nic.take_losses());
                         dataplane.link_down(name);
                         nic.close(now);
                         Link::Down(why)
                     }
-                    None => eth_link(eth.link()),
+                    None => {
+                        let link = eth_link(eth.watch());
+                        if eth.info().mtu != mtu {
+                            let line =
+                                format!("port {name}: the interface's MTU has changed: {} fit now", eth.info().mtu);
+                            open.news.log(now, line);
+                        }
+                        link
+                    }
                 };
                 if link.is_up() && !open.link.is_up() {
                     up.push(name.clone());
@@ -307,6 +320,15 @@ impl Ports {
     /// Who was refused without being known to have wanted any port, by socket.
     pub fn strangers(&self) -> &BTreeMap<String, Refused> {
         &self.strangers
+    }
+
+    /// Has the counts say what devices have lost.
+    pub fn count_losses(&mut self, dataplane: &mut Dataplane) {
+        for (name, open) in &mut self.open {
+            if let Device::Eth(nic) = &mut open.device {
+                dataplane.device_lost(name, nic.take_losses());
+            }
+        }
     }
 
     /// A port's link.

@@ -33,6 +33,12 @@ fn refused(why: impl Into<String>) -> RpcError {
 impl Switch {
     /// Does what `request` says.
     pub fn handle(&mut self, request: Request) -> Reply {
+        if matches!(
+            request,
+            Request::Status {} | Request::Port(PortRequest::Show { .. }) | Request::Drop(DropRequest::Show {})
+        ) {
+            self.count_losses();
+        }
         match request {
             Request::Status {} => done(self.status()),
             Request::Port(PortRequest::Show { name, connect: false, .. }) => done(self.port_infos(name.as_deref())?),
@@ -225,6 +231,7 @@ impl Switch {
             mtu: port.mtu,
             bridges,
             underlay: self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name),
+            warnings: self.warnings(port),
             ..PortInfo::default()
         };
         let mut detail: BTreeMap<String, Value> = BTreeMap::new();
@@ -272,11 +279,10 @@ impl Switch {
                     put("ring_size", json!(is.rx_ring));
                     put("rss", json!(is.rss));
                     put("speed_mbps", json!(device.link().speed_mbps));
-                    // These never reached the switch: they are in no sum.
-                    put("missed", json!(stats.imissed));
-                    put("no_buffer", json!(stats.rx_nombuf));
-                    put("rx_errors", json!(stats.ierrors));
-                    put("tx_errors", json!(stats.oerrors));
+                    put("missed", json!(stats.missed));
+                    put("no_buffer", json!(stats.no_buffer));
+                    put("rx_errors", json!(stats.rx_errors));
+                    put("tx_errors", json!(stats.tx_lost));
                 }
             }
         }

@@ -70,6 +70,8 @@ pub struct Switch {
     /// By CPU: since when its worker does not run.
     silent: BTreeMap<usize, Instant>,
     published: Instant,
+    /// The underlay's MTU that the workers have.
+    published_mtu: Option<u16>,
     is_stale: bool,
     polled: Instant,
     aged: Instant,
@@ -101,6 +103,7 @@ impl Switch {
             overlay: None,
             silent: BTreeMap::new(),
             published: now,
+            published_mtu: None,
             is_stale: false,
             polled: now,
             aged: now,
@@ -240,6 +243,17 @@ impl Switch {
         }
     }
 
+    /// What the underlay carries: the device may carry less than it was asked for.
+    fn underlay_mtu(&self) -> Option<u16> {
+        let vxlan = self.config.vxlan.as_ref()?;
+        Some(self.ports.eth(&vxlan.port).map_or(vxlan.mtu, |eth| vxlan.mtu.min(eth.info().mtu)))
+    }
+
+    /// Has the counts say what devices have lost: to be called before they are read.
+    pub(crate) fn count_losses(&mut self) {
+        self.ports.count_losses(&mut self.dataplane);
+    }
+
     /// Gives the workers tables of all that is known.
     pub(crate) fn publish(&mut self) {
         let underlay = self.overlay.as_mut().map_or_else(Underlay::default, |overlay| {
@@ -247,11 +261,9 @@ impl Switch {
             overlay.underlay()
         });
         let mut config = self.config.clone();
-        if let Some(vxlan) = &mut config.vxlan
-            && let Some(eth) = self.ports.eth(&vxlan.port)
-        {
-            // The device may carry less than it was asked for.
-            vxlan.mtu = vxlan.mtu.min(eth.info().mtu);
+        self.published_mtu = self.underlay_mtu();
+        if let (Some(vxlan), Some(mtu)) = (&mut config.vxlan, self.published_mtu) {
+            vxlan.mtu = mtu;
         }
         self.dataplane.apply(&config, &underlay);
         (self.published, self.is_stale) = (Instant::now(), false);
@@ -332,11 +344,15 @@ impl Switch {
         let now = Instant::now();
         self.dataplane.tick();
         self.watch_workers(now);
-        if now.duration_since(self.polled) >= POLL {
+        let is_due = now.duration_since(self.polled) >= POLL;
+        for port in self.ports.poll(is_due, &mut self.dataplane) {
+            self.came_up(&port);
+        }
+        if self.underlay_mtu() != self.published_mtu {
+            self.publish();
+        }
+        if is_due {
             self.polled = now;
-            for port in self.ports.poll(&mut self.dataplane) {
-                self.came_up(&port);
-            }
             self.sample();
             self.balance(now);
             self.watch_macs(now);

@@ -29,7 +29,6 @@ impl Counter {
 macro_rules! port_counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// One port's counters of one worker, on cache lines of their own.
-        #[derive(Default)]
         #[repr(align(64))]
         pub(crate) struct PortCounters {
             $(pub(crate) $name: Counter,)*
@@ -37,12 +36,25 @@ macro_rules! port_counters {
         }
 
         /// A port's counts, of all workers together.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct PortCounts {
             $($(#[doc = $doc])+ pub $name: u64,)*
             /// Frames dropped, by [`Drop`]'s number. Reasons named `tx.` count frames that were to leave through the port,
             /// all others frames that came from it.
             pub drops: [u64; Drop::COUNT],
+        }
+
+        // Not derived: arrays have a default up to 32 elements only.
+        impl Default for PortCounters {
+            fn default() -> Self {
+                PortCounters { $($name: Counter::default(),)* drops: std::array::from_fn(|_| Counter::default()) }
+            }
+        }
+
+        impl Default for PortCounts {
+            fn default() -> Self {
+                PortCounts { $($name: 0,)* drops: [0; Drop::COUNT] }
+            }
         }
 
         impl PortCounts {
@@ -92,7 +104,29 @@ port_counters! {
     over_max_macs,
 }
 
+/// Frames of a port that its device or the kernel has lost, as they say themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLosses {
+    /// Before they were received.
+    pub missed: u64,
+    /// Received with an error.
+    pub rx_errors: u64,
+    /// Taken to be sent.
+    pub tx: u64,
+}
+
 impl PortCounts {
+    /// What the device has lost belongs to what it received and did not send.
+    pub(crate) fn lose(&mut self, losses: &DeviceLosses) {
+        // On a kernel's interface others may send, too, and lose.
+        let tx = losses.tx.min(self.tx_packets);
+        self.rx_packets += losses.missed + losses.rx_errors;
+        self.tx_packets -= tx;
+        for (reason, n) in [(Drop::RxMissed, losses.missed), (Drop::RxError, losses.rx_errors), (Drop::TxDevice, tx)] {
+            self.drops[reason as usize] += n;
+        }
+    }
+
     /// Frames from this port that were dropped.
     pub fn rx_drops(&self) -> u64 {
         Drop::ALL.iter().filter(|d| !d.is_tx()).map(|&d| self.drops[d as usize]).sum()

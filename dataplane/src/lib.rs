@@ -13,7 +13,7 @@ mod rotation;
 mod shares;
 mod worker;
 
-pub use counters::{MAX_PORTS, PortCounts};
+pub use counters::{DeviceLosses, MAX_PORTS, PortCounts};
 pub use dray_switch::port::Punt;
 
 use balance::{Load, decide};
@@ -217,6 +217,8 @@ pub struct Dataplane {
     pending: Option<Pending>,
     /// Links that have come up so far.
     links: u64,
+    /// What devices have lost, by port number.
+    lost: HashMap<u16, DeviceLosses>,
     /// Counts of ports that are gone, so that the switch's sums stay true.
     retired: PortCounts,
 }
@@ -287,6 +289,7 @@ impl Dataplane {
             tables: Arc::default(),
             pending: None,
             links: 0,
+            lost: HashMap::new(),
             retired: PortCounts::default(),
         };
         Ok((dataplane, punted))
@@ -408,6 +411,7 @@ impl Dataplane {
             self.forgetting.retain(|(place, _)| place.index() != number);
             self.again.retain(|other| *other != number);
             self.retired.merge(&self.counts(number));
+            self.lost.remove(&number);
             self.workers.iter().for_each(|w| w.counters.ports[number as usize].clear());
         }
         self.names.bridges.retain(|name| bridges.contains(name));
@@ -524,7 +528,20 @@ impl Dataplane {
     fn counts(&self, number: u16) -> PortCounts {
         let mut counts = PortCounts::default();
         self.workers.iter().for_each(|w| counts.add(&w.counters.ports[number as usize]));
+        if let Some(losses) = self.lost.get(&number) {
+            counts.lose(losses);
+        }
         counts
+    }
+
+    /// Has the port's counts say what its device has lost meanwhile.
+    pub fn device_lost(&mut self, port: &str, more: DeviceLosses) {
+        if let Some(number) = self.names.ports.get(port) {
+            let lost = self.lost.entry(number).or_default();
+            lost.missed += more.missed;
+            lost.rx_errors += more.rx_errors;
+            lost.tx += more.tx;
+        }
     }
 
     /// The whole switch's counts, ports that are gone included.

@@ -135,3 +135,70 @@ fn the_underlay_may_come_later() {
     drop(web);
     drayd.finish();
 }
+
+/// Sends `count` frames to the other host at once; nobody needs to answer.
+fn flood(from: &Netns, to: &str, count: u32, size: u32) {
+    let args = format!("-q -c {count} -l {count} -W 1 -s {size} {to}");
+    let mut ping = from.command("ping");
+    ping.args(args.split(' ')).stdout(std::process::Stdio::null());
+    ping.status().unwrap();
+}
+
+/// What the kernel, the device and a link that is down cost has a name, and the sums are true.
+#[test]
+fn what_a_device_loses_is_a_drop() {
+    let Some(test) = Test::begin() else { return };
+    let net = Hosts::new();
+    net.plug(0);
+    net.plug(1);
+    let ports = af_packet(&["nic0", "nic1"]).replacen("kind", "ring-size = 64\nkind", 1);
+    let mut drayd = Drayd::start_in(&test, &net.switch, &(bridge("wire", &["nic0", "nic1"]) + &ports));
+    drayd.wait_link("nic0", "up");
+    drayd.wait_link("nic1", "up");
+    net.reach();
+    for (n, host) in net.hosts.iter().enumerate() {
+        let other = net.hosts[1 - n].run("cat /sys/class/net/eth0/address");
+        host.run(&format!("ip neigh replace 10.5.0.{} lladdr {} nud permanent dev eth0", 2 - n, other.trim()));
+    }
+
+    // Nobody empties the socket's ring of 64: the kernel drops the rest.
+    let sent = || net.hosts[0].run("cat /sys/class/net/eth0/statistics/tx_packets").trim().parse::<u64>().unwrap();
+    let before = (sent(), drayd.port("nic0").rx_packets);
+    drayd.process().signal(libc::SIGSTOP);
+    flood(&net.hosts[0], "10.5.0.2", 1000, 56);
+    drayd.process().signal(libc::SIGCONT);
+    let came = sent() - before.0;
+    wait_for("all that was sent to be counted", || (drayd.port("nic0").rx_packets - before.1 == came).then_some(()));
+    assert!(drayd.drops("nic0", "rx.missed") >= 900, "{:?}", drayd.port("nic0"));
+    let metrics: Vec<dray_config::rpc::DropInfo> = drayd.json("drop show");
+    assert!(metrics.iter().any(|drop| drop.name == "rx.missed" && drop.port == "nic0"), "{metrics:?}");
+
+    // No link: not one counts as sent.
+    net.reach();
+    net.hosts[0].run("ip link set eth0 down");
+    drayd.wait_link("nic0", "down");
+    let before = drayd.port("nic0");
+    flood(&net.hosts[1], "10.5.0.1", 50, 56);
+    wait_for("the drops", || {
+        let now = drayd.port("nic0");
+        let more = |reason: &str| now.drops.get(reason).unwrap_or(&0) - before.drops.get(reason).unwrap_or(&0);
+        (more("tx.link_down") == 50 && now.tx_packets == before.tx_packets).then_some(())
+    });
+    net.hosts[0].run("ip link set eth0 up");
+    drayd.wait_link("nic0", "up");
+    net.hosts[0].run("ip neigh flush all");
+
+    // The interface's MTU is lowered under the port, and raised again.
+    net.switch.run("ip link set nic0 mtu 1000");
+    wait_for("the MTU to be seen", || (drayd.port("nic0").mtu == 1000).then_some(()));
+    let warnings = drayd.port("nic0").warnings;
+    assert!(warnings.iter().any(|line| line.contains("MTU is 1000, the port's 1500")), "{warnings:?}");
+    let before = drayd.port("nic0").tx_packets;
+    flood(&net.hosts[1], "10.5.0.1", 20, 1200);
+    wait_for("the drops", || (drayd.drops("nic0", "tx.too_big") == 20).then_some(()));
+    assert_eq!(drayd.port("nic0").tx_packets, before);
+    net.switch.run("ip link set nic0 mtu 1500");
+    wait_for("the MTU to be seen", || (drayd.port("nic0").mtu == 1500).then_some(()));
+    assert_eq!(drayd.port("nic0").warnings, [""; 0]);
+    drayd.finish();
+}

@@ -49,6 +49,11 @@ impl Wanted {
                         (\"net_af_packet0,iface=eth1\")"
                 .into());
         }
+        if driver == "net_bonding" {
+            return Err("a bond of DPDK's takes devices that DPDK has opened before and that no port has, and Dray opens none \
+                        without a port: bond the interfaces in the kernel, and open that (\"net_af_packet0,iface=bond0\")"
+                .into());
+        }
         let value = |key: &str| args.split(',').find_map(|arg| arg.strip_prefix(key)?.strip_prefix('='));
         let mut with = args.to_owned();
         // Adds an argument that follows from an option; it may be there already, but must not contradict.

@@ -3,7 +3,7 @@
 use crate::devargs::Wanted;
 use crate::eal;
 use crate::error::{Error, strerror};
-use crate::iface;
+use crate::iface::{self, Losses};
 use crate::mempool::{CACHE, Mempool};
 use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
 use crate::raw::{RawRx, RawTx};
@@ -12,7 +12,9 @@ use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
 use std::ffi::{CStr, CString};
 use std::mem::{self, ManuallyDrop};
-use std::sync::{Arc, Mutex};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
 pub(crate) const OVERHEAD: u32 = 18;
@@ -74,17 +76,17 @@ pub struct Link {
     pub speed_mbps: Option<u32>,
 }
 
-/// The device's own counters since it was opened.
+/// What the device and, below it, the kernel did with frames since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EthStats {
-    /// Frames lost because a receive ring was full.
-    pub imissed: u64,
+    /// Frames lost before they were received: a ring or queue was full.
+    pub missed: u64,
     /// Frames lost because there was no buffer.
-    pub rx_nombuf: u64,
+    pub no_buffer: u64,
     /// Frames received with an error.
-    pub ierrors: u64,
-    /// Frames that the device took and could not send after all (af_packet: the interface is down).
-    pub oerrors: u64,
+    pub rx_errors: u64,
+    /// Frames that the device took and did not send after all: its queue was full, or it was down.
+    pub tx_lost: u64,
     /// Buffers in use now: in rings, in hand, or on their way.
     pub buffers_used: u32,
 }
@@ -94,6 +96,7 @@ pub struct EthStats {
 pub struct EthPort {
     device: Arc<Device>,
     info: EthInfo,
+    kernel: Mutex<Kernel>,
     /// Whether the queues are still to be handed out.
     rx: bool,
     tx: bool,
@@ -103,8 +106,12 @@ pub struct EthPort {
 pub(crate) struct Device {
     /// DPDK's number of the port.
     pub id: u16,
-    /// The longest frame received or sent, bytes.
+    /// The longest frame received, and that there is room for, bytes.
     pub max_frame: u32,
+    /// The longest Ethernet payload that is sent, bytes: the device's MTU, which may be lowered while it is open.
+    pub tx_mtu: AtomicU32,
+    /// Whether frames can pass, as was last seen.
+    pub up: AtomicBool,
     origin: Origin,
     probed: ManuallyDrop<Probed>,
     /// What it receives into and what is sent is copied into.
@@ -117,6 +124,17 @@ struct Origin {
     wanted: Wanted,
     /// The kernel's number of the interface that it was made of; 0 if it is made of none.
     index: u32,
+}
+
+/// What the kernel has lost, of a device that is made of an interface.
+struct Kernel {
+    /// The packet sockets behind it.
+    sockets: Vec<RawFd>,
+    /// The kernel's counts when it was opened, and when they were last to be had.
+    first: Losses,
+    last: Losses,
+    /// Frames that found no room in the sockets' rings.
+    ring: u64,
 }
 
 /// A device that DPDK has probed. Stopped, closed and removed again when dropped, on EAL's thread.
@@ -242,20 +260,48 @@ impl EthPort {
         // SAFETY: the port is there as long as `self.device`.
         unsafe { sys::dray_eth_link(self.device.id, &mut mbps, &mut up) };
         // The drivers over a kernel interface say "up" whatever it does.
-        let running = self.device.origin.wanted.iface.as_deref().is_none_or(iface::is_running);
+        let running = self.iface().is_none_or(iface::is_running);
         Link { up: up != 0 && running, speed_mbps: (mbps != 0 && mbps != u32::MAX).then_some(mbps) }
     }
 
-    /// The device's own counters.
+    /// As [`EthPort::link`]. While it is down, frames for the queues that [`EthPort::tx_queues`] has handed out are dropped as
+    /// `tx.link_down`; and if somebody has changed the interface's MTU, [`EthInfo::mtu`] follows it, down from what was asked
+    /// for, and longer frames are dropped as `tx.too_big`. To be called often: what happens in between is the device's loss.
+    pub fn watch(&mut self) -> Link {
+        let link = self.link();
+        self.device.up.store(link.up, Relaxed);
+        if let Some(mtu) = self.iface().and_then(|iface| iface::mtu(iface).ok()) {
+            self.info.mtu = mtu.min((self.device.max_frame - OVERHEAD) as u16);
+            self.device.tx_mtu.store(self.info.mtu.into(), Relaxed);
+        }
+        link
+    }
+
+    /// Whether [`EthPort::watch`] costs no more than a few system calls: the device is made of a kernel's interface.
+    pub fn is_cheap(&self) -> bool {
+        self.iface().is_some()
+    }
+
+    fn iface(&self) -> Option<&CStr> {
+        self.device.origin.wanted.iface.as_deref()
+    }
+
+    /// What the device did with frames.
     pub fn stats(&self) -> EthStats {
         let mut stats = sys::rte_eth_stats::default();
         // SAFETY: the port is there as long as `self.device`.
         unsafe { sys::rte_eth_stats_get(self.device.id, &mut stats) };
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of an interface that is gone or another one nothing is known any more.
+        if let Some(iface) = self.iface().filter(|iface| iface::index(iface) == self.device.origin.index) {
+            kernel.last = iface::losses(iface).unwrap_or(kernel.last);
+        }
+        kernel.ring += kernel.sockets.iter().map(|&socket| iface::take_ring_drops(socket)).sum::<u64>();
         EthStats {
-            imissed: stats.imissed,
-            rx_nombuf: stats.rx_nombuf,
-            ierrors: stats.ierrors,
-            oerrors: stats.oerrors,
+            missed: stats.imissed + kernel.ring + kernel.last.rx.saturating_sub(kernel.first.rx),
+            no_buffer: stats.rx_nombuf,
+            rx_errors: stats.ierrors,
+            tx_lost: stats.oerrors + kernel.last.tx.saturating_sub(kernel.first.tx),
             buffers_used: self.device.pool.size - self.device.pool.available(),
         }
     }
@@ -296,6 +342,8 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     let iface = wanted.iface.clone();
     // Before it is opened: should it be replaced meanwhile, that is seen.
     let index = iface.as_deref().map_or(0, iface::index);
+    let first = iface.as_deref().and_then(iface::losses).unwrap_or_default();
+    let before = if index == 0 { Vec::new() } else { iface::packet_sockets(index) };
     let mut notes = Vec::new();
     // Declared first, so that it goes last if the device is given up half-way: the driver may have buffers of it.
     let pool;
@@ -395,15 +443,22 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     notes.extend(eal::take_log().lines().map(str::to_owned));
 
     let info = EthInfo { driver, mac, mtu, rx_queues, tx_queues, rx_ring, tx_ring, rss, notes };
+    // The driver keeps them to itself; they are there as long as the device is.
+    let mut sockets = if index == 0 { Vec::new() } else { iface::packet_sockets(index) };
+    sockets.retain(|socket| !before.contains(socket));
+    let kernel = Mutex::new(Kernel { sockets, first, last: first, ring: 0 });
     let device = Device {
         id,
         max_frame,
+        tx_mtu: AtomicU32::new(mtu.into()),
+        // Until it is watched.
+        up: AtomicBool::new(true),
         origin: Origin { wanted, index },
         probed: ManuallyDrop::new(probed),
         pool: ManuallyDrop::new(pool),
         user: ManuallyDrop::new(user),
     };
-    Ok(EthPort { device: Arc::new(device), info, rx: true, tx: true })
+    Ok(EthPort { device: Arc::new(device), info, kernel, rx: true, tx: true })
 }
 
 impl Probed {

@@ -1,8 +1,8 @@
 //! The kernel's interfaces, for the drivers that work through them.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::{io, mem};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::{fs, io, mem};
 
 /// Asks the kernel about an interface, or has it changed: `request` is an `ioctl` of netdevice(7).
 fn interface(iface: &CStr, request: libc::Ioctl, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<libc::ifreq> {
@@ -39,16 +39,69 @@ pub(crate) fn is_running(iface: &CStr) -> bool {
     interface(iface, libc::SIOCGIFFLAGS, |_| ()).is_ok_and(|is| unsafe { is.ifr_ifru.ifru_flags } & both == both)
 }
 
+/// The interface's MTU.
+pub(crate) fn mtu(iface: &CStr) -> io::Result<u16> {
+    // SAFETY: SIOCGIFMTU fills in the MTU.
+    let mtu = interface(iface, libc::SIOCGIFMTU, |_| ()).map(|is| unsafe { is.ifr_ifru.ifru_mtu })?;
+    Ok(mtu.clamp(0, u16::MAX.into()) as u16)
+}
+
 /// Sees to it that the kernel's interface has an MTU of at least `wanted`, if it can have that. Returns what it has.
 pub(crate) fn raise_mtu(iface: &CStr, wanted: u16) -> Result<u16, String> {
-    let get = || {
-        // SAFETY: SIOCGIFMTU fills in the MTU.
-        interface(iface, libc::SIOCGIFMTU, |_| ()).map(|is| unsafe { is.ifr_ifru.ifru_mtu })
-    };
-    let mut mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
-    if mtu < wanted.into() {
-        let _ = interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = wanted.into());
-        mtu = get().map_err(|e| format!("the interface's MTU: {e}"))?;
+    let get = || mtu(iface).map_err(|e| format!("the interface's MTU: {e}"));
+    let has = get()?;
+    if has >= wanted {
+        return Ok(has);
     }
-    Ok(mtu.clamp(0, u16::MAX.into()) as u16)
+    let _ = interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = wanted.into());
+    get()
+}
+
+/// Frames that the kernel lost on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// Before a packet socket saw them: no room in a queue of the kernel's, or in the device.
+    pub rx: u64,
+    /// On their way out: no room, or no link.
+    pub tx: u64,
+}
+
+/// What the kernel has lost on `iface` since that was made (Documentation/networking/statistics.rst); `None` if it doesn't say.
+pub(crate) fn losses(iface: &CStr) -> Option<Losses> {
+    let count = |name: &str| {
+        let path = format!("/sys/class/net/{}/statistics/{name}", iface.to_str().ok()?);
+        fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+    };
+    Some(Losses {
+        rx: count("rx_dropped")? + count("rx_missed_errors")?,
+        tx: count("tx_dropped")? + count("tx_errors")?,
+    })
+}
+
+/// This process's packet sockets that are bound to the interface `index`.
+pub(crate) fn packet_sockets(index: u32) -> Vec<RawFd> {
+    let fds = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = fds.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    numbers
+        .filter(|&fd| {
+            // SAFETY: all zeros is a valid address.
+            let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+            let mut size = size_of_val(&address) as libc::socklen_t;
+            // SAFETY: the kernel writes at most `size` bytes. What is no socket, or closed by now, is refused.
+            let result = unsafe { libc::getsockname(fd, (&raw mut address).cast(), &mut size) };
+            result == 0 && address.sll_family == libc::AF_PACKET as u16 && address.sll_ifindex == index as i32
+        })
+        .collect()
+}
+
+/// How many frames found no room in a packet socket's ring since this was last asked (packet(7), PACKET_STATISTICS).
+pub(crate) fn take_ring_drops(socket: RawFd) -> u64 {
+    // SAFETY: all zeros is a valid tpacket_stats.
+    let mut stats: libc::tpacket_stats = unsafe { mem::zeroed() };
+    let mut size = size_of_val(&stats) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &mut size)
+    };
+    if result == 0 { stats.tp_drops.into() } else { 0 }
 }

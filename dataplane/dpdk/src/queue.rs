@@ -1,15 +1,22 @@
 //! Receive and transmit queues of a port, as the pipeline sees them.
 
 use crate::eal;
-use crate::ethdev::Device;
+use crate::ethdev::{Device, OVERHEAD};
 use crate::mbuf::{self, Mbuf};
 use dray_switch::burst::{BURST, CHAIN_MAX};
 use dray_switch::mem::{prefetch_read, write_frame};
 use dray_switch::{Burst, Drop, Drops, Frame, Rx, Sent, Tx};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The shortest frame sent, without FCS: Ethernet's 64 less 4 (IEEE 802.3, minFrameSize). Padded with zeros.
 pub(crate) const FRAME_MIN: usize = 60;
+
+/// Bytes of an Ethernet header and of a VLAN tag, and what a tag begins with (IEEE 802.1Q, table 9-1).
+const ETHERNET: usize = 14;
+const TAG: usize = 4;
+const TPIDS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+const _: () = assert!(ETHERNET + TAG == OVERHEAD as usize);
 
 /// A receive queue.
 pub(crate) struct RxQueue {
@@ -100,14 +107,19 @@ impl TxQueue {
         // The mbufs that are filled come first, `lengths` beside them; the rest are left over.
         let mut lengths = [0u32; BURST];
         let mut filled = 0;
+        let plain = self.device.tx_mtu.load(Relaxed) as usize + ETHERNET;
         for &i in frames {
             let frame = burst.frame(i);
-            if frame.len() > self.device.max_frame as usize {
+            // A VLAN tag does not count; the kernel silently drops what is longer.
+            if frame.len() > plain
+                && (frame.len() > plain + TAG || !TPIDS.iter().any(|tpid| frame.head()[12..14] == *tpid))
+            {
                 drops.add(Drop::TxTooBig, 1);
                 continue;
             }
             lengths[filled] = frame.len() as u32;
-            // SAFETY: the mbuf is ours and empty; its room is `max_frame` or more, which was just compared.
+            // SAFETY: the mbuf is ours and empty; its room is `max_frame` or more, which is no less than what was just
+            // compared: `tx_mtu` is never above the MTU that `max_frame` was made of.
             unsafe { copy_into(burst, frame, mbufs[filled]) };
             filled += 1;
         }
@@ -134,6 +146,10 @@ impl Tx for TxQueue {
     fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
         eal::register_thread();
         let mut sent = Sent::default();
+        if !self.device.up.load(Relaxed) {
+            drops.add(Drop::TxLinkDown, frames.len() as u32);
+            return sent;
+        }
         for some in frames.chunks(BURST) {
             self.send_some(burst, some, drops, &mut sent);
         }

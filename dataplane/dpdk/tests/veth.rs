@@ -41,7 +41,7 @@ fn af_packet_carries_frames_both_ways() {
     assert_eq!(receive_one(&mut *rx), tagged);
 
     // Out: padded to 60 bytes, and as long as the MTU allows.
-    let (sent, drops) = send(&mut *tx, &[frame(42, 3), frame(60, 4), frame(1514, 5), frame(1519, 6)]);
+    let (sent, drops) = send(&mut *tx, &[frame(42, 3), frame(60, 4), frame(1514, 5), frame(1515, 6)]);
     assert_eq!((sent.packets, sent.bytes), (3, 42 + 60 + 1514));
     assert_eq!((drops.get(Drop::TxTooBig), drops.total()), (1, 1));
     let mut padded = frame(42, 3);
@@ -52,6 +52,20 @@ fn af_packet_carries_frames_both_ways() {
     // The kernel takes the tag out again, for whom reads it there.
     send(&mut *tx, std::slice::from_ref(&tagged));
     assert_eq!(peer.receive(), frame(1514, 2));
+
+    // The interface takes less than it did, and then what it did again.
+    ip("link set dray0 mtu 1000");
+    port.watch();
+    assert_eq!(port.info().mtu, 1000);
+    let mut longer = tagged.clone();
+    longer.truncate(1018);
+    let (sent, drops) = send(&mut *tx, &[frame(1014, 5), frame(1015, 5), longer, tagged.clone()]);
+    assert_eq!((sent.packets, drops.get(Drop::TxTooBig)), (2, 2));
+    assert_eq!((peer.receive(), peer.receive().len()), (frame(1014, 5), 1014));
+    ip("link set dray0 mtu 1500");
+    port.watch();
+    send(&mut *tx, &[frame(1514, 5)]);
+    assert_eq!(peer.receive(), frame(1514, 5));
 
     // From mbuf to mbuf: what was received goes out, whole bursts of it.
     let frames: Vec<_> = (0..40).map(|i| frame(60 + 30 * i, i as u8)).collect();
@@ -84,9 +98,11 @@ fn af_packet_carries_frames_both_ways() {
 
     // The link follows the interface, as soon as the kernel says so.
     ip("link set peer0 down");
-    wait_for(|| !port.link().up);
+    wait_for(|| !port.watch().up);
+    let (sent, drops) = send(&mut *tx, &[frame(60, 19)]);
+    assert_eq!((sent.packets, drops.get(Drop::TxLinkDown)), (0, 1));
     ip("link set peer0 up");
-    wait_for(|| port.link().up);
+    wait_for(|| port.watch().up);
     let peer = Raw::new("peer0");
     // The port's own interface may go down and up as well. What is sent meanwhile is lost or refused, nothing worse.
     ip("link set dray0 down");

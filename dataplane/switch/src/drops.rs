@@ -34,8 +34,10 @@ drops! {
     RxBadOffload = "rx.bad_offload";
     /// The driver sent it on a ring that is not enabled.
     RxDisabled = "rx.disabled";
-    /// The NIC had no room or no buffer (its own missed and no-mbuf counters).
+    /// The NIC or the kernel had no room or no buffer, by their own counters; counted as received, too.
     RxMissed = "rx.missed";
+    /// The NIC received it with an error, by its own counter; counted as received, too.
+    RxError = "rx.error";
     /// The frame is shorter than an Ethernet header.
     ParseTruncated = "parse.truncated";
     /// The source address is a group address or all zeros.
@@ -86,6 +88,8 @@ drops! {
     TxTooBig = "tx.too_big";
     /// The receiver's descriptor named memory outside its regions.
     TxBadDescriptor = "tx.bad_descriptor";
+    /// The NIC or the kernel took the frame and did not send it after all, by their own counters: no room, or no link.
+    TxDevice = "tx.device";
     /// No mbuf was left for the frame.
     TxNoBuffer = "tx.no_buffer";
     /// The frame was to be segmented for this receiver, and with it there would have been more than 8,192 segments in its burst, those
