@@ -468,7 +468,8 @@ mod tests {
         plain::<FdbFlushed>("FdbFlushed");
         plain::<FdbLoaded>("FdbLoaded");
         plain::<FdbRefused>("FdbRefused");
-        let port = PortInfo { reason: Some("why".into()), ..PortInfo::default() };
+        let why = Some(String::from("why"));
+        let port = PortInfo { reason: why.clone(), refusal: why, ..PortInfo::default() };
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
         has_the_documented_keys("PortBridge", bridge, PortBridge::default());
