@@ -5,7 +5,8 @@ use crate::log::log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use dray_config::{Eth, Port};
 use dray_dataplane::DeviceLosses;
-use dray_dpdk::{EthOptions, EthPort, eal};
+use dray_dpdk::{EthOptions, EthPort, eal, guard_registers};
+use dray_vhost::mem::guard::Mapping;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -158,6 +159,8 @@ impl Opener {
     /// # Errors
     /// If the kernel gives no thread.
     pub fn start() -> Result<Opener, String> {
+        // If there is no guard to be had, a NIC that is pulled out may end the process.
+        guard_registers(|range| Box::new(Mapping::new(range)));
         let (jobs, todo) = unbounded();
         let (done, opened) = unbounded();
         let thread = thread::Builder::new().name("nics".into()).spawn(move || work(&todo, &done));

@@ -10,6 +10,7 @@ const LIBS: &[&str] = &["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool"];
 
 /// The functions that are used, besides the shim's own `dray_*`.
 const FUNCTIONS: &[&str] = &[
+    "rte_dev_event_callback_register",
     "rte_devargs_parse",
     "rte_devargs_reset",
     "rte_eal_cleanup",
@@ -48,7 +49,8 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Constants, besides the shim's own `DRAY_*`.
-const CONSTANTS: &[&str] = &["RTE_EAL_PMD_PATH", "RTE_MAX_ETHPORTS", "RTE_PKTMBUF_HEADROOM", "RTE_ETH_MQ_RX_RSS"];
+const CONSTANTS: &[&str] =
+    &["RTE_EAL_PMD_PATH", "RTE_MAX_ETHPORTS", "RTE_PKTMBUF_HEADROOM", "RTE_ETH_MQ_RX_RSS", "RTE_DEV_EVENT_REMOVE"];
 
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.h");

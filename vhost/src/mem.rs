@@ -462,6 +462,25 @@ pub mod guard {
         TABLE[slot].used.store(false, Ordering::Release);
     }
 
+    /// A mapping that is no peer's, as of a device's registers, and known to the handler: should it be taken away, it becomes zeros.
+    pub struct Mapping(usize);
+
+    impl Mapping {
+        /// Has the handler answer for what is mapped there, until this is dropped.
+        ///
+        /// # Errors
+        /// There are too many of them, or no memory.
+        pub fn new(range: std::ops::Range<usize>) -> Result<Mapping, String> {
+            register(range.start, range.len(), PAGE, None).map(Mapping)
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            unregister(self.0);
+        }
+    }
+
     fn files() -> &'static Result<Files, String> {
         FILES.get_or_init(|| {
             use rustix::fs::{MemfdFlags, ftruncate, memfd_create};

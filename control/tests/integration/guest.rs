@@ -216,6 +216,17 @@ impl Guest {
         }
     }
 
+    /// Has QEMU pull out a device, and waits until the guest has let it go.
+    pub fn unplug(&mut self, id: &str) {
+        self.monitor("device_del", json!({ "id": id }));
+        loop {
+            let message = self.message();
+            if message["event"] == "DEVICE_DELETED" && message["data"]["device"] == id {
+                return;
+            }
+        }
+    }
+
     /// The monitor's next message: an answer, or news.
     fn message(&mut self) -> Value {
         let mut line = String::new();

@@ -2,13 +2,14 @@
 
 use crate::guest::*;
 use crate::harness::*;
-use dray_config::rpc::PortInfo;
+use dray_config::rpc::{PortInfo, WorkerInfo};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 /// The guest's NICs: the port's name, QEMU's name of the device, and where it is in the guest. Each has a PCI Express port of
 /// its own, so that it can be pulled out.
@@ -17,6 +18,8 @@ const NICS: [(&str, &str, &str); 3] = [
     ("vmware", "vmxnet3", "0000:02:00.0"),
     ("virtio", "virtio-net-pci", "0000:03:00.0"),
 ];
+
+const ALL: [usize; 3] = [0, 1, 2];
 
 /// Frames on their way at a time: fewer than a Unix socket queues.
 const WINDOW: u64 = 8;
@@ -57,9 +60,9 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// With an IOMMU or without, and some hugepages of 2 MiB.
-    fn boot(test: &'a Test, iommu: bool, hugepages: u32) -> Machine<'a> {
-        let mut command = Command::new("qemu-system-x86_64");
+    /// With an IOMMU or without, and some hugepages of 2 MiB. `more` are QEMU's arguments for other devices.
+    fn boot(test: &'a Test, ns: &Netns, iommu: bool, hugepages: u32, more: &[&str]) -> Machine<'a> {
+        let mut command = ns.command("qemu-system-x86_64");
         // Dray wants AVX2.
         command.args(["-machine", "q35", "-smp", "2", "-cpu", "max", "-m", "1024"]);
         // The programs that the test runs in it, and their libraries, are this machine's.
@@ -80,15 +83,17 @@ impl<'a> Machine<'a> {
             command.args(["-device", &device(slot).to_string()]);
             wires.push(wire);
         }
+        command.args(more);
         let parameters = format!("intel_iommu=on hugepages={hugepages}");
         let mut guest = Guest::boot(test, "machine", command, "nic", &parameters);
         guest.wait_ready();
         Machine { test, guest, wires, starts: 0 }
     }
 
-    /// Gives a NIC to this driver of the kernel.
+    /// Gives a NIC, once it is there, to this driver of the kernel.
     fn bind(&mut self, address: &str, driver: &str) {
         let device = format!("/sys/bus/pci/devices/{address}");
+        wait_for(address, || (self.guest.attempt(&format!("test -e {device}")).0 == 0).then_some(()));
         self.guest.run(&format!("echo {driver} >{device}/driver_override"));
         self.guest.attempt(&format!("echo {address} >{device}/driver/unbind"));
         self.guest.run(&format!("echo {address} >/sys/bus/pci/drivers_probe"));
@@ -98,18 +103,23 @@ impl<'a> Machine<'a> {
 
     /// Starts drayd with these ports and bridges and waits until it is ready.
     fn start(&mut self, config: &str) {
-        self.starts += 1;
-        let worker = "[[worker]]\ncpu = 1\nidle-sleep = 100\n";
-        let control = "[control]\nsocket = \"/run/dray.sock\"\n";
-        // A new name each time: the guest may believe that it knows what is in a file.
-        let file = self.test.file(&format!("{}.toml", self.starts), &format!("{worker}{config}{control}"));
-        let drayd = env!("CARGO_BIN_EXE_drayd");
-        let run = format!("chroot /host {drayd} --config {} >/host/run/drayd.log 2>&1", file.display());
-        self.guest.run(&format!("{run} & echo $! >/host/run/drayd.pid"));
+        self.start_another("drayd", config);
         wait_for("drayd to be ready", || {
             assert!(self.runs(), "drayd ended:\n{}", self.log());
             self.log().contains("ready: control socket").then_some(())
         });
+    }
+
+    /// Starts a drayd of this name and does not wait: /host/run has its log, its number and its socket.
+    fn start_another(&mut self, name: &str, config: &str) {
+        self.starts += 1;
+        let worker = "[[worker]]\ncpu = 1\nidle-sleep = 100\n";
+        let control = format!("[control]\nsocket = \"/run/{name}.sock\"\n");
+        // A new name each time: the guest may believe that it knows what is in a file.
+        let file = self.test.file(&format!("{}.toml", self.starts), &format!("{worker}{config}{control}"));
+        let drayd = env!("CARGO_BIN_EXE_drayd");
+        let run = format!("chroot /host {drayd} --config {} >/host/run/{name}.log 2>&1", file.display());
+        self.guest.run(&format!("{run} & echo $! >/host/run/{name}.pid"));
     }
 
     /// Every packet is accounted for, and SIGTERM ends it cleanly.
@@ -134,7 +144,7 @@ impl<'a> Machine<'a> {
     /// What `dray --json ARGS` answers in the guest.
     fn json<T: DeserializeOwned>(&mut self, args: &str) -> T {
         let dray = env!("CARGO_BIN_EXE_dray");
-        let (status, out) = self.guest.attempt(&format!("chroot /host {dray} --socket /run/dray.sock --json {args}"));
+        let (status, out) = self.guest.attempt(&format!("chroot /host {dray} --socket /run/drayd.sock --json {args}"));
         assert_eq!(status, 0, "dray {args}: {out}\n{}", self.log());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("dray {args}: {error}\n{out}"))
     }
@@ -143,9 +153,55 @@ impl<'a> Machine<'a> {
         self.json::<Vec<PortInfo>>(&format!("port show {name}")).remove(0)
     }
 
-    /// Waits until the port's link is `up` or `down`. What is known of it then.
-    fn wait_link(&mut self, name: &str, link: &str) -> PortInfo {
-        wait_for(&format!("{name} to be {link}"), || Some(self.port(name)).filter(|port| port.link == link))
+    /// Waits until the port is up. Longer than for other things: e1000e's driver takes 100,000 pauses to close a device that
+    /// is gone, which are long in a guest.
+    fn wait_up(&mut self, name: &str) {
+        let begin = Instant::now();
+        while self.port(name).link != "up" {
+            assert!(begin.elapsed() < 3 * PATIENCE, "{name} is not up");
+            sleep_ms(200);
+        }
+    }
+
+    /// Waits until the port is down for a reason that says all of this.
+    fn wait_down(&mut self, name: &str, says: &[&str]) {
+        let mut last = None;
+        let begin = Instant::now();
+        while !last.as_ref().is_some_and(|reason: &String| says.iter().all(|part| reason.contains(part))) {
+            assert!(begin.elapsed() < PATIENCE, "{name} is not down because of {says:?}, but: {last:?}");
+            last = self.port(name).reason;
+            sleep_ms(100);
+        }
+    }
+
+    /// Pulls a NIC out while frames are sent to it, puts it back, and gives it to this driver again.
+    fn replug(&mut self, at: usize, driver: &str) {
+        let (name, _, address) = NICS[at];
+        let others: Vec<usize> = (0..NICS.len()).filter(|&other| other != at).collect();
+        let stop = AtomicBool::new(false);
+        let (wires, guest) = (&self.wires, &mut self.guest);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut frame = numbered(mac(99), [0xff; 6], 0);
+                while !stop.load(Ordering::Relaxed) {
+                    frame[14] = frame[14].wrapping_add(1);
+                    for &other in &others {
+                        wires[other].send(&frame);
+                    }
+                    wires.iter().for_each(|wire| while wire.receive().is_some() {});
+                    sleep_ms(1);
+                }
+            });
+            let _stop = Stop(&stop);
+            sleep_ms(500);
+            guest.unplug(&format!("nic-{name}"));
+        });
+        self.wait_down(name, &[address, "no such PCI device"]);
+        self.exchange(&others, 20);
+        self.guest.monitor("device_add", device(at + 1));
+        self.bind(address, driver);
+        self.wait_up(name);
+        self.exchange(&ALL, 20);
     }
 
     /// Every NIC sends every other one frames through the switch, which must arrive whole and in order.
@@ -175,6 +231,15 @@ impl<'a> Machine<'a> {
             }
             (arrived == count).then_some(())
         });
+    }
+}
+
+/// Ends a thread that looks at it, however the test goes on.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -214,33 +279,109 @@ fn ports(nics: &[usize]) -> String {
 #[test]
 fn nics_behind_an_iommu() {
     let Some(test) = Test::begin() else { return };
-    let mut machine = Machine::boot(&test, true, 64);
-    for (_, _, address) in NICS {
+    let ns = Netns::new("iommu");
+    let mut machine = Machine::boot(&test, &ns, true, 64, &[]);
+    machine.start(&ports(&ALL));
+    for (name, _, address) in NICS {
+        machine.wait_down(name, &["the kernel's driver", &format!("dpdk-devbind.py -b vfio-pci {address}")]);
         machine.bind(address, "vfio-pci");
     }
-    let all = [0, 1, 2];
-    machine.start(&ports(&all));
-    for (name, ..) in NICS {
-        machine.wait_link(name, "up");
-    }
-    machine.exchange(&all, 100);
+    NICS.iter().for_each(|(name, ..)| machine.wait_up(name));
+    machine.exchange(&ALL, 100);
     for (name, ..) in NICS {
         machine.guest.monitor("set_link", json!({ "name": name, "up": false }));
-        let port = machine.wait_link(name, "down");
-        assert_eq!(port.reason.as_deref(), Some("the device has no link"));
+        machine.wait_down(name, &["the device has no link"]);
         machine.guest.monitor("set_link", json!({ "name": name, "up": true }));
-        machine.wait_link(name, "up");
-        machine.exchange(&all, 20);
+        machine.wait_up(name);
+        machine.exchange(&ALL, 20);
     }
+    ALL.iter().for_each(|&at| machine.replug(at, "vfio-pci"));
+    assert!(machine.log().contains(", hugepages\n"), "{}", machine.log());
     machine.stop();
-    assert!(machine.log().contains("hugepages\n") && !machine.log().contains("no hugepages"), "{}", machine.log());
 
     machine.guest.run("echo 0 >/proc/sys/vm/nr_hugepages");
-    machine.start(&ports(&all));
-    for (name, ..) in NICS {
-        machine.wait_link(name, "up");
-    }
-    machine.exchange(&all, 100);
+    machine.start(&ports(&ALL));
+    NICS.iter().for_each(|(name, ..)| machine.wait_up(name));
+    machine.exchange(&ALL, 100);
     assert!(machine.log().contains("no hugepages"), "{}", machine.log());
+    machine.stop();
+}
+
+/// A virtio NIC with two queues and RSS is the guest's fourth; the kernel of a namespace is at its other end.
+#[test]
+fn nics_without_an_iommu() {
+    const QUEUES: &str = "0000:04:00.0";
+    let Some(test) = Test::begin() else { return };
+    let ns = Netns::new("tap");
+    let tap = "tap,id=queues,ifname=tap0,script=no,downscript=no,queues=2";
+    let queues = "virtio-net-pci,netdev=queues,bus=slot4,mq=on,rss=on,vectors=6,mac=02:00:00:00:00:04,romfile=";
+    let more = ["-device", "pcie-root-port,id=slot4,slot=4", "-netdev", tap, "-device", queues];
+    let mut machine = Machine::boot(&test, &ns, false, 64, &more);
+    let config = ports(&ALL).replace(
+        "[[bridge]]",
+        &format!("[[port]]\nname = \"queues\"\nkind = \"eth\"\ndevice = \"{QUEUES}\"\nqueues = 2\n[[bridge]]"),
+    );
+    let config = config.replace("ports = [", "ports = [\"queues\", ");
+
+    let (intel, vmware, virtio) = (NICS[0], NICS[1], NICS[2]);
+    let interface = machine.guest.run(&format!("ls /sys/bus/pci/devices/{}/net", intel.2)).trim().to_owned();
+    let route = "ip route add default via 192.0.2.2";
+    machine.guest.run(&format!("ip link set {interface} up && ip addr add 192.0.2.1/24 dev {interface} && {route}"));
+    machine.start(&config);
+    machine.wait_down(intel.0, &["default route", &interface]);
+    let bind = format!("dpdk-devbind.py -b uio_pci_generic {}", vmware.2);
+    machine.wait_down(vmware.0, &["the kernel's driver vmxnet3 has it as interface", &bind, "no IOMMU"]);
+    machine.wait_down(virtio.0, &["the kernel's driver virtio-pci has it as interface"]);
+    // It has an IOMMU do the work, and there is none.
+    let device = format!("/sys/bus/pci/devices/{}", vmware.2);
+    let give = format!("echo vfio-pci >{device}/driver_override; echo {} >{device}/driver/unbind", vmware.2);
+    machine.guest.run(&format!("{give}; echo {} >/sys/bus/pci/drivers_probe; true", vmware.2));
+    machine.wait_down(vmware.0, &["no driver has it", &bind]);
+
+    for address in NICS.map(|nic| nic.2).into_iter().chain([QUEUES]) {
+        machine.bind(address, "uio_pci_generic");
+    }
+    NICS.iter().for_each(|(name, ..)| machine.wait_up(name));
+    machine.wait_up("queues");
+    machine.exchange(&ALL, 100);
+
+    machine.start_another("second", &ports(&ALL));
+    let first = machine.guest.run("cat /host/run/drayd.pid").trim().to_owned();
+    let refusal = format!("port {}: down: device \"{}\": another process has it: {first} (drayd)", virtio.0, virtio.2);
+    wait_for("the second to be refused", || {
+        machine.guest.run("cat /host/run/second.log").contains(&refusal).then_some(())
+    });
+    machine.guest.run("kill $(cat /host/run/second.pid)");
+    machine.exchange(&ALL, 20);
+
+    ns.run("ip link set tap0 up");
+    ns.run("ip addr add 192.0.2.1/24 dev tap0");
+    ns.run("ip neigh add 192.0.2.2 lladdr 02:d0:00:00:00:00 dev tap0");
+    let flows = "for port in $(seq 64); do echo x >/dev/udp/192.0.2.2/$port; done";
+    assert!(ns.command("bash").args(["-c", flows]).status().unwrap().success());
+    let mut arrived = 0;
+    wait_for("the flows", || {
+        // To UDP.
+        while let Some(frame) = machine.wires[0].receive() {
+            arrived += u32::from(frame[..6] == mac(0) && frame[23] == 17);
+        }
+        (arrived == 64).then_some(())
+    });
+    let port = machine.port("queues");
+    assert_eq!((port.queues, &port.detail["rss"]), (2, &true.into()));
+    let workers: Vec<WorkerInfo> = machine.json("worker show");
+    let queues = workers[0].loads.iter().filter(|queue| queue.port == "queues");
+    let packets: Vec<u64> = queues.map(|queue| queue.packets).collect();
+    assert!(packets.len() == 2 && packets.iter().all(|&packets| packets >= 16), "{packets:?}");
+
+    ALL.iter().for_each(|&at| machine.replug(at, "uio_pci_generic"));
+    machine.stop();
+
+    machine.guest.run("echo 0 >/proc/sys/vm/nr_hugepages");
+    machine.start(&ports(&ALL));
+    machine.wait_down(intel.0, &["uio_pci_generic", "needs hugepages", "IOMMU"]);
+    machine.guest.run("echo 64 >/proc/sys/vm/nr_hugepages");
+    NICS.iter().for_each(|(name, ..)| machine.wait_up(name));
+    machine.exchange(&ALL, 20);
     machine.stop();
 }

@@ -4,9 +4,10 @@
 //! a thread named `eal` does that, and stays: it runs whatever configures a device, one after the other.
 
 use crate::error::{Error, strerror};
+use crate::pci;
 use dray_dpdk_sys as sys;
 use std::cell::Cell;
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -59,6 +60,8 @@ enum State {
 
 static STATE: Mutex<State> = Mutex::new(State::Down);
 static UP: AtomicBool = AtomicBool::new(false);
+/// Whether EAL uses hugepages; says nothing before it is up.
+static HUGEPAGES: AtomicBool = AtomicBool::new(false);
 static LOG: Mutex<Option<File>> = Mutex::new(None);
 static USERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -102,6 +105,7 @@ pub fn init() -> Result<Eal, Error> {
     }
     match start() {
         Ok((eal, jobs, thread)) => {
+            HUGEPAGES.store(eal.hugepages, Ordering::Relaxed);
             *state = State::Up { eal: eal.clone(), jobs, thread };
             UP.store(true, Ordering::Release);
             Ok(eal)
@@ -116,6 +120,11 @@ pub fn init() -> Result<Eal, Error> {
 /// Whether EAL is up.
 pub fn is_up() -> bool {
     UP.load(Ordering::Acquire)
+}
+
+/// Whether EAL uses hugepages, or would if it were started now. Does not wait.
+pub(crate) fn has_hugepages() -> bool {
+    if is_up() { HUGEPAGES.load(Ordering::Relaxed) } else { free_hugepages() >= HUGEPAGES_MIN }
 }
 
 /// Ends EAL, if it is up. It can't be started again in this process. What has been dropped is closed before.
@@ -219,7 +228,7 @@ fn start() -> Result<(Eal, Sender<Job>, JoinHandle<()>), Error> {
         // SAFETY: reads the set within its bounds.
         .find(|&cpu| unsafe { libc::CPU_ISSET(cpu, &allowed) })
         .expect("a process has a CPU");
-    let hugepages = free_hugepages() >= HUGEPAGES_MIN;
+    let hugepages = has_hugepages();
     let pci = fs::exists("/sys/bus/pci/devices").unwrap_or(false);
     let args = arguments(cpu, hugepages, pci);
     redirect_log().map_err(|e| Error::new(format!("a pipe for DPDK's log: {e}")))?;
@@ -286,6 +295,10 @@ fn eal_init(args: &[CString], allowed: &libc::cpu_set_t) -> Result<(), String> {
     // EAL's other threads (interrupts) go where this one may go before it is pinned. The caller may be pinned.
     // SAFETY: the set is valid; a failure only leaves the affinity as it is.
     unsafe { libc::sched_setaffinity(0, size_of_val(allowed), allowed) };
+    // Drivers ask their device again every few microseconds; of one that is gone some do so 100,000 times. With the kernel's
+    // usual slack of 50 us each of these takes ten times as long as it should.
+    // SAFETY: concerns this thread, and those it starts.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     let mut argv: Vec<*mut c_char> = args.iter().map(|arg| arg.as_ptr().cast_mut()).collect();
     // SAFETY: argc and argv as main() has them; EAL permutes the pointers and does not write to the strings.
     let result = unsafe { sys::rte_eal_init(argv.len() as i32, argv.as_mut_ptr()) };
@@ -297,7 +310,18 @@ fn eal_init(args: &[CString], allowed: &libc::cpu_set_t) -> Result<(), String> {
     // SAFETY: a C string that EAL keeps.
     let folder = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) };
     let _ = fs::remove_dir(OsStr::from_bytes(folder.to_bytes()));
+    // SAFETY: no name means all devices; the function is there as long as the process. A failure costs only the news of a
+    // NIC that is to be taken away.
+    unsafe { sys::rte_dev_event_callback_register(std::ptr::null(), Some(on_device_event), std::ptr::null_mut()) };
     Ok(())
+}
+
+/// VFIO says, on EAL's interrupt thread, that the kernel wants a device back.
+extern "C" fn on_device_event(name: *const c_char, event: sys::rte_dev_event_type, _: *mut c_void) {
+    if event == sys::RTE_DEV_EVENT_REMOVE && !name.is_null() {
+        // SAFETY: a C string of DPDK's, valid during the call.
+        pci::want_back(&unsafe { CStr::from_ptr(name) }.to_string_lossy());
+    }
 }
 
 /// The CPUs that the process's first thread may use: a daemon's are those that its workers leave.

@@ -5,11 +5,13 @@ use crate::eal;
 use crate::error::{Error, strerror};
 use crate::iface::{self, Losses};
 use crate::mempool::{CACHE, Mempool};
+use crate::pci;
 use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
 use crate::raw::{RawRx, RawTx};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
+use std::any::Any;
 use std::ffi::{CStr, CString};
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::RawFd;
@@ -143,6 +145,8 @@ struct Probed {
     name: CString,
     /// DPDK's number of its port.
     id: u16,
+    /// What guards a NIC's registers.
+    _guards: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl EthPort {
@@ -156,20 +160,11 @@ impl EthPort {
         let wanted = Wanted::parse(device, options).map_err(named)?;
         wanted.check().map_err(named)?;
         let user = eal::User::new()?;
-        let hugepages = eal::init()?.hugepages;
-        let pci = wanted.bus == c"pci";
         let options = options.clone();
         eal::run(move || {
             // What was printed before is not about this device.
             eal::take_log();
             open(wanted, &options, user).map_err(|what| eal::with_log(what, &eal::take_log()))
-        })
-        .map_err(|what| {
-            if pci && !hugepages {
-                format!("{what}; a NIC wants hugepages: reserve some (/proc/sys/vm/nr_hugepages) and restart")
-            } else {
-                what
-            }
         })
         .map_err(named)
     }
@@ -205,7 +200,10 @@ impl EthPort {
                     _ => None,
                 }
             }
-            None if wanted.is_gone() => Some(format!("the device {} is gone", wanted.name)),
+            None if wanted.bus == c"pci" && pci::is_lost(&wanted.name) => {
+                let why = wanted.check().err().unwrap_or_else(|| "it was taken away".into());
+                Some(format!("device {:?}: {why}", wanted.device))
+            }
             None => None,
         }
     }
@@ -470,11 +468,14 @@ impl Probed {
         if port_of(&name).is_some() {
             return Err("is in use already".into());
         }
+        if wanted.bus == c"pci" {
+            pci::check_unused(&wanted.name)?;
+        }
         // SAFETY: C strings, copied.
         let result = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
         check("DPDK can't have it", result)?;
         match port_of(&name) {
-            Some(id) => Ok(Probed { bus, name, id }),
+            Some(id) => Ok(Probed { bus, name, id, _guards: pci::guard(&wanted.name) }),
             None => {
                 // SAFETY: C strings.
                 unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };

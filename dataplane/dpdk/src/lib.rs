@@ -10,9 +10,11 @@ mod ethdev;
 mod iface;
 mod mbuf;
 mod mempool;
+mod pci;
 mod queue;
 mod raw;
 
 pub use error::Error;
 pub use ethdev::{EthInfo, EthOptions, EthPort, EthStats, Link};
+pub use pci::{Guard, guard_registers};
 pub use raw::{RawRx, RawTx};
