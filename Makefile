@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
 UNITS := $(PREFIX)/lib/systemd/system
 BASH := $(PREFIX)/share/bash-completion/completions
 ZSH := $(PREFIX)/share/zsh/site-functions
@@ -10,6 +11,7 @@ FISH := $(PREFIX)/share/fish/vendor_completions.d
 PROFILE := fast
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 RELEASE = $(TARGET)/release
+PROGRAMS := drayd dray dray-perf
 
 .PHONY: help
 help: ## Say what there is
@@ -79,12 +81,25 @@ test-deps: ## Install the peers that the tests need
 	@.ci/guest
 
 .PHONY: install
-install: ## Install below PREFIX (/usr/local), with a systemd unit and completions
+install: ## Build and install below PREFIX (/usr/local), with a systemd unit, an example configuration and completions
 	@.ci/deps build
 	$(CARGO) build --release --locked
-	install -D -t $(DESTDIR)$(PREFIX)/bin $(RELEASE)/drayd $(RELEASE)/dray $(RELEASE)/dray-perf
+	@$(MAKE) --no-print-directory install-files
+
+.PHONY: install-files
+install-files: ## Install what is built in RELEASE (for packages: DESTDIR=DIR PREFIX=/usr SYSCONFDIR=/etc)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(addprefix $(RELEASE)/,$(PROGRAMS))
 	install -d $(addprefix $(DESTDIR),$(UNITS) $(BASH) $(ZSH) $(FISH))
-	sed 's|@PREFIX@|$(PREFIX)|' control/dray.service > $(DESTDIR)$(UNITS)/dray.service
+	sed 's|@PREFIX@|$(PREFIX)|g; s|@SYSCONFDIR@|$(SYSCONFDIR)|g' control/dray.service > $(DESTDIR)$(UNITS)/dray.service
+	install -D -m 644 config/example.toml $(DESTDIR)$(SYSCONFDIR)/dray/dray.toml.example
 	$(RELEASE)/dray completions bash > $(DESTDIR)$(BASH)/dray
 	$(RELEASE)/dray completions zsh > $(DESTDIR)$(ZSH)/_dray
 	$(RELEASE)/dray completions fish > $(DESTDIR)$(FISH)/dray.fish
+	@echo "installed; what to do next is in docs/deploy.md"
+
+.PHONY: uninstall
+uninstall: ## Remove what install made, and no file of yours (with the same PREFIX, SYSCONFDIR and DESTDIR)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) $(DESTDIR)$(UNITS)/dray.service
+	rm -f $(DESTDIR)$(SYSCONFDIR)/dray/dray.toml.example
+	rm -f $(DESTDIR)$(BASH)/dray $(DESTDIR)$(ZSH)/_dray $(DESTDIR)$(FISH)/dray.fish
+	@rmdir $(DESTDIR)$(SYSCONFDIR)/dray 2>/dev/null || true

@@ -4,6 +4,7 @@ use crate::log::log;
 use crate::metrics;
 use crate::server::{Call, Socket};
 use crate::switch::Switch;
+use crate::systemd::{self, Watchdog};
 use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, after, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
@@ -119,8 +120,10 @@ fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
         Switch::start(config, &absolute).map_err(|why| why.in_file(&file.display().to_string(), text))?;
     let calls = socket.serve().map_err(|error| format!("error: control socket: {error}"))?;
     log(format!("ready: control socket {}", switch.config.control.socket.display()));
+    systemd::ready(&switch.summary());
     let signal = control_loop(&mut switch, &calls, &punts, &asks, &signals);
 
+    systemd::stopping();
     log(format!("{signal}: shutting down"));
     let start = Instant::now();
     switch.shutdown();
@@ -141,6 +144,7 @@ fn control_loop(
     let events = switch.ports.events();
     let openings = switch.ports.openings();
     let ticks = tick(Dataplane::TICK);
+    let mut watchdog = Watchdog::from_environment();
     loop {
         let publish = switch.next_publish().map_or_else(never, at);
         let forget = if switch.dataplane.is_forgetting() { after(FORGET) } else { never() };
@@ -182,7 +186,12 @@ fn control_loop(
                 _ => return "SIGTERM",
             },
             recv(forget) -> _ => switch.dataplane.forget_some(),
-            recv(ticks) -> _ => switch.tick(),
+            recv(ticks) -> _ => {
+                switch.tick();
+                if let Some(watchdog) = &mut watchdog {
+                    watchdog.tick(switch, Instant::now());
+                }
+            }
         }
     }
 }

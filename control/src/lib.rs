@@ -15,5 +15,6 @@ mod rpc;
 mod save;
 mod server;
 mod switch;
+mod systemd;
 mod table;
 mod warnings;

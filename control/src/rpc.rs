@@ -5,6 +5,7 @@ use crate::log::log;
 use crate::ports::Link;
 use crate::save::save;
 use crate::switch::Switch;
+use crate::systemd;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
     DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
@@ -98,6 +99,7 @@ impl Switch {
     /// # Errors
     /// [`BAD_FILE`] or [`REFUSED`], and why; the old configuration runs on.
     pub fn reload(&mut self) -> Result<Vec<Action>, (i64, String)> {
+        systemd::reloading();
         let file = self.file.clone();
         let name = file.display().to_string();
         let result = crate::daemon::read(&file)
@@ -107,6 +109,7 @@ impl Switch {
             Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
             Err((_, why)) => log(format!("config: {name} not applied:\n{why}")),
         }
+        systemd::ready(&self.summary());
         result
     }
 
@@ -140,6 +143,12 @@ impl Switch {
             Some(name) => Err(refused(format!("there is no bridge {name:?}"))),
             None => Ok(()),
         }
+    }
+
+    /// What there is of the switch, in a line.
+    pub fn summary(&self) -> String {
+        let Status { ports, ports_up, bridges, .. } = self.status();
+        format!("{ports} ports, {ports_up} up, {bridges} bridges")
     }
 
     /// Reply to `status`.

@@ -202,14 +202,14 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
-        wait_for("the process to end", || self.ended())
-    }
-
     /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the process to end", || self.ended())
     }
 
     pub fn signal(&self, signal: i32) {

@@ -15,6 +15,7 @@ mod overlay;
 mod pci;
 mod reconfigure;
 mod refuse;
+mod service;
 mod survive;
 mod vhost_user;
 mod vlan;
