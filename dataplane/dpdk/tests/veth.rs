@@ -184,6 +184,8 @@ fn af_packet_carries_frames_both_ways() {
         send(&mut *tx, &[frame(100, round)]);
         assert_eq!(peer.receive(), frame(100, round));
         drop((port, rx, tx));
+        // EAL's thread closes it before it looks at anything else.
+        refusal("net_bogus0");
         if round == 1 {
             before = Some(resources());
         }
