@@ -146,7 +146,7 @@ struct Probed {
     /// DPDK's number of its port.
     id: u16,
     /// What guards a NIC's registers.
-    _guards: Vec<Box<dyn Any + Send + Sync>>,
+    guards: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl EthPort {
@@ -328,7 +328,10 @@ impl Drop for Probed {
         // that fails (a NIC that was pulled out) leaves nothing better to do than the next.
         unsafe {
             sys::rte_eth_dev_stop(id);
-            sys::rte_eth_promiscuous_disable(id);
+            // A kernel interface keeps this. On UIO the NIC may be gone, whose answer virtio's driver would wait for without end.
+            if self.guards.is_empty() {
+                sys::rte_eth_promiscuous_disable(id);
+            }
             sys::rte_eth_dev_close(id);
             sys::rte_eal_hotplug_remove(bus.as_ptr(), self.name.as_ptr());
         }
@@ -475,7 +478,7 @@ impl Probed {
         let result = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
         check("DPDK can't have it", result)?;
         match port_of(&name) {
-            Some(id) => Ok(Probed { bus, name, id, _guards: pci::guard(&wanted.name) }),
+            Some(id) => Ok(Probed { bus, name, id, guards: pci::guard(&wanted.name) }),
             None => {
                 // SAFETY: C strings.
                 unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
