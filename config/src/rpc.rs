@@ -736,8 +736,11 @@ pub struct PortBridge {
 pub struct ConnectInfo {
     /// The program that would attach to the port, such as `testpmd`.
     pub program: String,
-    /// What to paste.
+    /// What to paste. Only comments, if the program can't be given the port's socket or secret.
     pub text: String,
+    /// What to know before: which versions work, or that Dray's tests can't run these lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// One of the reply to `bridge.show`.

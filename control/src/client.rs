@@ -434,7 +434,11 @@ fn rings_table(rings: &[Value]) -> String {
 }
 
 fn connects(infos: &[ConnectInfo]) -> String {
-    infos.iter().map(|info| format!("# {}\n{}\n\n", info.program, info.text)).collect()
+    let heading = |info: &ConnectInfo| match &info.note {
+        Some(note) => format!("# {} ({note})", info.program),
+        None => format!("# {}", info.program),
+    };
+    infos.iter().map(|info| format!("{}\n{}\n\n", heading(info), info.text)).collect()
 }
 
 fn bridges(bridges: &[BridgeInfo]) -> String {

@@ -449,7 +449,8 @@ mod tests {
         }
         let status = Status { stranger: Some(String::new()), ..Status::default() };
         has_the_documented_keys("Status", status, Status::default());
-        plain::<ConnectInfo>("ConnectInfo");
+        let note = ConnectInfo { note: Some(String::new()), ..ConnectInfo::default() };
+        has_the_documented_keys("ConnectInfo", note, ConnectInfo::default());
         let ticks = Some(1.0);
         let worker = WorkerInfo {
             ticks_per_packet: ticks,

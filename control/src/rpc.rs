@@ -48,7 +48,7 @@ impl Switch {
                 let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
                 let port = if secrets { port.clone() } else { port.clone().without_secret() };
                 let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
-                done(connect::connect(&port, is_underlay, self.dataplane.workers()))
+                done(connect::connect(&port, is_underlay, self.dataplane.workers(), port.mtu))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
             Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),

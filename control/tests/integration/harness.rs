@@ -237,16 +237,23 @@ pub struct Drayd {
 impl Drayd {
     /// Starts it with this configuration (`[control]` is added) and waits until it answers.
     pub fn start(test: &Test, config: &str) -> Drayd {
-        Self::start_with(test, config, None)
+        Self::spawn(test, config, None).wait_answer()
     }
 
     /// As [`Drayd::start`], in a namespace.
     pub fn start_in(test: &Test, ns: &Netns, config: &str) -> Drayd {
-        Self::start_with(test, config, Some(ns))
+        Self::spawn(test, config, Some(ns)).wait_answer()
     }
 
-    fn start_with(test: &Test, config: &str, ns: Option<&Netns>) -> Drayd {
-        let mut drayd = Self::spawn(test, config, ns);
+    /// As [`Drayd::start`], by a command that becomes drayd.
+    pub fn start_around(test: &Test, around: &[&str], config: &str) -> Drayd {
+        let mut command = Command::new(around[0]);
+        command.args(&around[1..]).arg(env!("CARGO_BIN_EXE_drayd"));
+        Self::spawn_by(test, config, command).wait_answer()
+    }
+
+    fn wait_answer(self) -> Drayd {
+        let mut drayd = self;
         wait_for("drayd to answer", || {
             let ended = drayd.process.ended();
             assert!(ended.is_none(), "drayd ended: {ended:?}\n{}", drayd.log());
@@ -257,14 +264,23 @@ impl Drayd {
 
     /// Starts it and does not wait.
     pub fn spawn(test: &Test, config: &str, ns: Option<&Netns>) -> Drayd {
-        let file = test.file("dray.toml", &with_control(config));
         let program = env!("CARGO_BIN_EXE_drayd");
-        let mut command = match ns {
+        let command = match ns {
             Some(ns) => ns.command(program),
             None => Command::new(program),
         };
+        Self::spawn_by(test, config, command)
+    }
+
+    fn spawn_by(test: &Test, config: &str, mut command: Command) -> Drayd {
+        let file = test.file("dray.toml", &with_control(config));
         command.arg("--config").arg(file).stdin(Stdio::null());
         Drayd { process: Process::start(command), socket: test.path("dray.sock"), stopped: false }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
     }
 
     /// What it logged.

@@ -4,6 +4,7 @@
 //! are conserved at the end.
 
 mod access;
+mod attach;
 mod bridge;
 mod cpu;
 mod daemon;

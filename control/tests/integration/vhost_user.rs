@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use crate::overlay::{Overlay, UPLINK};
-use dray_config::rpc::{ConnectInfo, PortInfo, WorkerInfo};
+use dray_config::rpc::{PortInfo, WorkerInfo};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -493,31 +493,4 @@ fn tcp(number: u32, len: usize) -> Vec<u8> {
     frame.extend([0, 0, 0, 0, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
     frame.extend((number..).map(byte).take(len));
     frame
-}
-
-/// What `--connect` prints does connect.
-#[test]
-fn testpmd_is_started_as_connect_says() {
-    let Some(test) = Test::begin() else { return };
-    let drayd = Drayd::start(
-        &test,
-        &(TWO_WORKERS.to_string() + &port("vm-client", "queues = 1") + &port("vm-server", "role = \"server\"")),
-    );
-    for name in ["vm-client", "vm-server"] {
-        let programs: Vec<ConnectInfo> = drayd.json(&format!("port show {name} --connect"));
-        let testpmd = programs.iter().find(|info| info.program.contains("testpmd")).unwrap();
-        // It needs no second CPU of its own here.
-        let text = testpmd.text.replace("1@1", "1@0");
-        assert_ne!(text, testpmd.text);
-        let mut command = std::process::Command::new("sh");
-        command.arg("-c").arg(format!("exec {text}")).stdin(std::process::Stdio::piped());
-        let process = Process::start(command);
-        drayd.wait_link(name, "up");
-        // As many as there are workers, if there may be.
-        assert_eq!(drayd.port(name).queues, if name == "vm-client" { 1 } else { 2 });
-        drop(process);
-        let _ = std::fs::remove_dir_all(format!("/var/run/dpdk/{name}"));
-        drayd.wait_link(name, "down");
-    }
-    drayd.finish();
 }
