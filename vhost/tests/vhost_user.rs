@@ -9,6 +9,8 @@ use dray_vhost::vhost_user::{LinkInfo, Port, PortSpec, Status};
 use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -353,7 +355,7 @@ fn memory_is_replaced_under_running_rings() {
         echo(&mut link, &mut tx, &mut frontend, 0);
         let connection = frontend.connection.as_ref().unwrap();
         (0..2).for_each(|_| connection.add_mem_reg(&regions[1], frames.as_fd()).unwrap());
-        assert_eq!(test.port.status().regions, 2);
+        test.status(|s| s.regions == 2);
         echo(&mut link, &mut tx, &mut frontend, 0);
     }
     // The rings' own region: they stop without being told, and start when there is memory for them.
@@ -392,7 +394,7 @@ fn a_log_covers_what_is_written_while_it_is_on() {
     assert!(!first.is_dirty(buffer(10)).unwrap() && second.is_dirty(buffer(10)).unwrap());
     // And it ends.
     frontend.connection.as_ref().unwrap().set_features(frontend.features).unwrap();
-    assert!(!test.port.status().logging);
+    test.status(|s| !s.logging);
     four(&mut frontend);
     assert!(!second.is_dirty(frontend.rx[0].address(14)).unwrap());
     assert!(test.events.try_recv().is_err(), "rings did not stop for it");
@@ -721,5 +723,75 @@ fn every_fault_resets_the_connection_and_leaves_nothing_behind() {
         // The port is as good as ever.
         let mut frontend = test.frontend(|_| {});
         echo(&mut test.up(), &mut Vec::new(), &mut frontend, 0);
+    }
+}
+
+/// Files whose close takes as long as their maker likes, and the ends that they wait for.
+fn lingering(n: usize) -> (Vec<OwnedFd>, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = |_| {
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        rustix::net::sockopt::set_socket_linger(&ours, Some(Duration::from_secs(3600))).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        while (&ours).write(&[0; 1 << 16]).is_ok() {}
+        (OwnedFd::from(ours), listener.accept().unwrap().0)
+    };
+    (0..n).map(one).unzip()
+}
+
+/// Whatever the port's thread waits for, nobody who asks for the port's state does.
+#[test]
+fn a_port_shows_its_state_while_a_peer_holds_it_up() {
+    not_alone!();
+    let test = Test::new(Role::Client, 1);
+    let (_meeting, connection) = test.negotiated();
+    let (files, _others) = lingering(8);
+    let regions = (0..8).flat_map(|n: u64| [n << 20, 1 << 20, n << 20, 0]);
+    let payload: Vec<u8> = [8].into_iter().chain(regions).flat_map(u64::to_ne_bytes).collect();
+    let header: Vec<u8> = [request::SET_MEM_TABLE, VERSION, payload.len() as u32].map(u32::to_ne_bytes).concat();
+    connection.send_raw(&header, &files.iter().map(AsFd::as_fd).collect::<Vec<_>>()).unwrap();
+    // The last copies are the message's, which the port takes when it is complete.
+    drop(files);
+    connection.send_raw(&payload, &[]).unwrap();
+    let begin = Instant::now();
+    let mut longest = Duration::ZERO;
+    while begin.elapsed() < Duration::from_secs(2) {
+        let asked = Instant::now();
+        test.port.status();
+        longest = longest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+}
+
+/// A thread that hangs where nothing ends it: the port ends nevertheless, and the next one on its path begins.
+#[test]
+fn a_port_whose_thread_hangs_is_left_behind() {
+    not_alone!();
+    let dir = tempfile::tempdir().unwrap();
+    for name in
+        [SocketName::Path(dir.path().join("socket")), SocketName::Abstract(format!("dray-{}", std::process::id()))]
+    {
+        let (hangs, hanging) = channel();
+        let (release, released) = channel::<()>();
+        let vhost_user = VhostUser { socket: name.clone(), access: Access::default(), role: Role::Server, queues: 1 };
+        let spec = PortSpec { name: "vm".into(), vhost_user, max_frame: 1518 };
+        let port = Port::open(spec, move |_| {
+            let _ = hangs.send(());
+            let _ = released.recv();
+        });
+        let port = port.unwrap();
+        let connection = Meeting::new(&name, Role::Client).unwrap().connection(SOON).unwrap();
+        hanging.recv_timeout(SOON).expect("it hangs");
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            drop(port);
+            let _ = ended.send(());
+        });
+        end.recv_timeout(SOON).expect("the port ends");
+        closed(&connection);
+        let next = open(&name, Role::Server, 1);
+        assert!(next.is_ok(), "{:?}", next.err());
+        drop(release);
     }
 }

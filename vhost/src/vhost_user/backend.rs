@@ -8,11 +8,13 @@ use super::memory::{DirtyLog, MappedRegion, Memory, RegionSpec};
 use super::port::{LinkInfo, RingStatus, Status};
 use super::queue::{Fault, Shared, Vring};
 use super::ring::{Ring, RingConfig};
+use super::snapshot::{Counters, Snapshot};
 use crate::mem::Budget;
 use crate::socket::check_event;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
@@ -52,14 +54,14 @@ struct RingState {
     log_used: Option<u64>,
     base: u32,
     /// A kick descriptor came since the ring was last stopped: that starts it. It may be none if the driver never kicks.
-    kick: Option<Option<OwnedFd>>,
+    kick: Option<Option<Arc<OwnedFd>>>,
     call: Option<Arc<OwnedFd>>,
     /// The call descriptor came while the ring was running: what was to be told the driver before is told now.
     call_is_new: bool,
     err: Option<Arc<OwnedFd>>,
     enabled: bool,
     started: bool,
-    interrupts: u64,
+    interrupts: Arc<AtomicU64>,
 }
 
 /// The state of a connection.
@@ -358,8 +360,8 @@ impl Backend {
     }
 
     /// Counts an interrupt that was sent.
-    pub fn interrupted(&mut self, i: usize) {
-        self.rings[i].interrupts += 1;
+    pub fn interrupted(&self, i: usize) {
+        self.rings[i].interrupts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The descriptors by which rings tell errors.
@@ -380,37 +382,36 @@ impl Backend {
     }
 
     /// What there is to tell about the connection.
-    pub fn tell(&self, status: &mut Status) {
+    pub fn snapshot(&self) -> Snapshot {
         let regions = self.memory.regions();
-        status.features = device_names(self.features.unwrap_or(0));
-        status.protocol_features = protocol_names(self.protocol_features);
-        status.regions = regions.len();
-        status.bytes = regions.iter().map(|r| r.len).sum();
-        status.sealed = regions.iter().all(|r| r.region.sealed());
-        status.logging = self.active_log().is_some();
-        status.mtu = self.mtu;
-        status.device_status = self.device_status;
         let described = |ring: &RingState| ring.size != 0 || ring.at.is_some() || ring.kick.is_some();
-        let rings = self.rings.iter().enumerate().filter(|(_, ring)| described(ring));
-        status.rings = rings
-            .map(|(i, ring)| RingStatus {
-                index: i as u16,
-                size: ring.size,
-                packed: self.has(F_RING_PACKED),
-                started: ring.started,
-                enabled: self.enabled(i),
-                kicks: ring.kick.as_ref().and_then(|kick| count(kick.as_ref()?)).unwrap_or(0),
-                interrupts: ring.interrupts,
-            })
-            .collect();
+        let rings = || self.rings.iter().enumerate().filter(|(_, ring)| described(ring));
+        let status = Status {
+            connected: true,
+            features: device_names(self.features.unwrap_or(0)),
+            protocol_features: protocol_names(self.protocol_features),
+            rings: rings()
+                .map(|(i, ring)| RingStatus {
+                    index: i as u16,
+                    size: ring.size,
+                    packed: self.has(F_RING_PACKED),
+                    started: ring.started,
+                    enabled: self.enabled(i),
+                    ..RingStatus::default()
+                })
+                .collect(),
+            regions: regions.len(),
+            bytes: regions.iter().map(|r| r.len).sum(),
+            sealed: regions.iter().all(|r| r.region.sealed()),
+            logging: self.active_log().is_some(),
+            mtu: self.mtu,
+            device_status: self.device_status,
+            ..Status::default()
+        };
+        let counters =
+            |ring: &RingState| Counters { kick: ring.kick.clone().flatten(), interrupts: ring.interrupts.clone() };
+        Snapshot { status, counters: rings().map(|(_, ring)| counters(ring)).collect() }
     }
-}
-
-/// What an eventfd has counted. Nobody reads those of rings that are polled, so that is how often the driver kicked.
-fn count(event: &OwnedFd) -> Option<u64> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", event.as_raw_fd())).ok()?;
-    let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
-    u64::from_str_radix(count.trim(), 16).ok()
 }
 
 fn spec(region: &VhostUserMemoryRegion, file: File) -> RegionSpec {
@@ -529,7 +530,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         let (i, kick) = self.set_event(index, fd)?;
-        self.rings[i].kick = Some(kick);
+        self.rings[i].kick = Some(kick.map(Arc::new));
         self.start(i)
     }
 
@@ -724,11 +725,11 @@ mod tests {
         for n in [1u64, 19] {
             rustix::io::write(&kick, &n.to_ne_bytes()).unwrap();
         }
-        assert_eq!(count(&kick), Some(20));
         let mut b = backend(1);
         b.set_vring_kick(1, Some(File::from(kick))).unwrap();
-        let mut status = Status::default();
-        b.tell(&mut status);
-        assert_eq!(status.rings, [RingStatus { index: 1, enabled: true, kicks: 20, ..RingStatus::default() }]);
+        assert_eq!(
+            b.snapshot().status().rings,
+            [RingStatus { index: 1, enabled: true, kicks: 20, ..RingStatus::default() }]
+        );
     }
 }

@@ -12,6 +12,7 @@ mod messages;
 mod port;
 mod queue;
 mod ring;
+mod snapshot;
 
 pub use port::{LinkInfo, Port, PortSpec, RingStatus, Status};
 pub use queue::Fault;

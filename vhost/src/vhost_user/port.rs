@@ -3,6 +3,7 @@
 use super::backend::Backend;
 use super::messages::{Messages, Next, lock};
 use super::queue::{Fault, Shared, rx_queues, tx_queues};
+use super::snapshot::Snapshot;
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
@@ -16,7 +17,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// rings in memory of many regions does so some thousand times; one that goes on and on waits.
 const DISTURBANCES: u32 = 4096;
 const DISTURBANCES_A_SECOND: u32 = 1000;
+/// How long a port's thread is waited for at the port's end. One that still hangs then, in what its peer has the kernel do, is left to it.
+const END: Duration = Duration::from_millis(100);
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
 
@@ -125,6 +128,8 @@ pub struct Port {
     max_frame: Arc<AtomicU32>,
     shown: Arc<Mutex<Shown>>,
     thread: Option<JoinHandle<()>>,
+    /// A server's. The thread has it only while it looks at it: it closes with the port, whatever the thread is at.
+    _listening: Option<Arc<Listening>>,
 }
 
 impl Port {
@@ -136,7 +141,7 @@ impl Port {
         let listening = match spec.vhost_user.role {
             Role::Server => {
                 let port = &spec.vhost_user;
-                Some(Listening::new(&port.socket, SocketType::STREAM, &port.access)?)
+                Some(Arc::new(Listening::new(&port.socket, SocketType::STREAM, &port.access)?))
             }
             Role::Client => None,
         };
@@ -152,14 +157,14 @@ impl Port {
             max_frame: max_frame.clone(),
             shown: shown.clone(),
             budget: Arc::default(),
-            listening,
+            listening: listening.as_ref().map(Arc::downgrade),
             next: Instant::now(),
             pause: RETRY,
             told: None,
             quiet: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(text)?;
-        Ok(Port { end, wake, max_frame, shown, thread: Some(thread) })
+        Ok(Port { end, wake, max_frame, shown, thread: Some(thread), _listening: listening })
     }
 
     /// Changes the longest frame, without the link going down.
@@ -167,17 +172,13 @@ impl Port {
         self.max_frame.store(max_frame, Ordering::Relaxed);
     }
 
-    /// The port as it is now.
+    /// The port as it was after the last message that was dealt with. Waits for no peer.
     pub fn status(&self) -> Status {
-        let (faults, connection) = {
+        let (faults, snapshot) = {
             let shown = show_lock(&self.shown);
-            (shown.faults.clone(), shown.connection.as_ref().map(|(backend, _)| backend.clone()))
+            (shown.faults.clone(), shown.snapshot.clone())
         };
-        let mut status = Status { connected: connection.is_some(), faults, ..Status::default() };
-        if let Some(backend) = connection {
-            lock(&backend).tell(&mut status);
-        }
-        status
+        Status { faults, ..snapshot.map(|snapshot| snapshot.status()).unwrap_or_default() }
     }
 }
 
@@ -186,10 +187,14 @@ impl Drop for Port {
         self.end.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return };
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        if let Some((_, stream)) = &show_lock(&self.shown).connection {
+        if let Some(stream) = &show_lock(&self.shown).stream {
             let _ = stream.shutdown(Shutdown::Both);
         }
+        let begin = Instant::now();
         while !thread.is_finished() {
+            if begin.elapsed() >= END {
+                return;
+            }
             // It may come just before a write to the peer's eventfd, and interrupt nothing: hence again and again.
             signal::interrupt(&thread);
             std::thread::sleep(Duration::from_micros(100));
@@ -198,10 +203,13 @@ impl Drop for Port {
     }
 }
 
-/// What [`Port::status`] and [`Port::drop`] see of the thread.
+/// What [`Port::status`] and [`Port::drop`] see of the thread. It is never locked across anything that takes time.
 #[derive(Default)]
 struct Shown {
-    connection: Option<(Arc<Mutex<Backend>>, Arc<UnixStream>)>,
+    /// The connection, as long as there is one.
+    stream: Option<Arc<UnixStream>>,
+    /// Its state after the last message.
+    snapshot: Option<Arc<Snapshot>>,
     faults: BTreeMap<&'static str, u64>,
 }
 
@@ -236,7 +244,7 @@ struct Keeper {
     /// What may be made of the holes in its peers' memory.
     budget: Arc<Budget>,
     /// A server's.
-    listening: Option<Listening>,
+    listening: Option<Weak<Listening>>,
     /// When to connect or accept again.
     next: Instant,
     /// The pause before the time after that.
@@ -266,10 +274,11 @@ impl Keeper {
     fn wait_until(&self, time: Instant) {
         while !self.end.load(Ordering::Acquire) {
             let left = time.saturating_duration_since(Instant::now());
+            let listening = self.listening();
             let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-            match &self.listening {
+            match &listening {
                 Some(listening) if left.is_zero() => fds.push(PollFd::new(&listening.fd, PollFlags::IN)),
-                None if left.is_zero() => return,
+                None if left.is_zero() && self.listening.is_none() => return,
                 _ => {}
             }
             let _ = poll(&mut fds, timeout((!left.is_zero()).then_some(left)).as_ref());
@@ -280,9 +289,17 @@ impl Keeper {
         }
     }
 
+    /// A server's socket, until the port ends.
+    fn listening(&self) -> Option<Arc<Listening>> {
+        self.listening.as_ref()?.upgrade()
+    }
+
     /// Connects or accepts. If that fails, it is to be tried again later.
     fn connect(&mut self) -> Option<UnixStream> {
-        let stream = match &self.listening {
+        if self.end.load(Ordering::Acquire) {
+            return None;
+        }
+        let stream = match self.listening() {
             Some(listening) => match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
                 Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return None,
                 result => result.map_err(|e| format!("accept: {}", text(e))),
@@ -318,8 +335,22 @@ impl Keeper {
     fn down(&mut self, why: &str) {
         if self.told.as_deref() != Some(why) {
             self.told = Some(why.to_owned());
-            (self.events)(Event::Down { port: self.spec.name.clone(), reason: why.to_owned() });
+            self.event(Event::Down { port: self.spec.name.clone(), reason: why.to_owned() });
         }
+    }
+
+    /// Tells what happened, unless the port has ended: there may be another of its name.
+    fn event(&mut self, event: Event) {
+        if !self.end.load(Ordering::Acquire) {
+            (self.events)(event);
+        }
+    }
+
+    /// Shows a connection as it is now.
+    fn show(&self, backend: &Mutex<Backend>) {
+        let snapshot = Arc::new(lock(backend).snapshot());
+        let before = show_lock(&self.shown).snapshot.replace(snapshot);
+        drop(before);
     }
 
     /// Whether peers have disturbed workers so often that their messages wait.
@@ -340,7 +371,8 @@ impl Keeper {
                 return self.down(&why);
             }
         };
-        show_lock(&self.shown).connection = Some((backend.clone(), stream.clone()));
+        show_lock(&self.shown).stream = Some(stream.clone());
+        self.show(&backend);
         self.down(IDLE);
         let mut connection = Connection {
             stream,
@@ -355,7 +387,10 @@ impl Keeper {
         let end = connection.run(self);
         // Rings first: the queues that workers have move nothing from now on, whatever comes.
         lock(&connection.backend).stop_all();
-        show_lock(&self.shown).connection = None;
+        {
+            let mut shown = show_lock(&self.shown);
+            (shown.stream, shown.snapshot) = (None, None);
+        }
         let since = connection.up_since.take();
         if since.is_some_and(|since| since.elapsed() >= RETRY_MOST) {
             self.pause = RETRY;
@@ -446,14 +481,15 @@ impl Connection {
         let (events, pause) = if keeper.disturbs() { (PollFlags::empty(), PIECE) } else { (events, pause) };
         let pause = self.settled.map_or(pause, |at| pause.min(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&*keeper.wake, PollFlags::IN), PollFd::new(&*self.stream, events)];
-        fds.extend(keeper.listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
+        let listening = keeper.listening();
+        fds.extend(listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
         let _ = poll(&mut fds, timeout(Some(pause)).as_ref());
         let _ = rustix::io::read(&keeper.wake, &mut [0u8; 8]);
     }
 
     /// Refuses a second peer; but a peer that comes back finds its old connection closed.
     fn refuse_others(&self, keeper: &Keeper) -> Result<(), End> {
-        let Some(listening) = &keeper.listening else { return Ok(()) };
+        let Some(listening) = keeper.listening() else { return Ok(()) };
         if !ready(listening.fd.as_fd(), PollFlags::IN) {
             return Ok(());
         }
@@ -478,7 +514,10 @@ impl Connection {
             }
             let next = self.messages.next()?;
             match next {
-                Next::Message => self.stuck = None,
+                Next::Message => {
+                    self.stuck = None;
+                    keeper.show(&self.backend);
+                }
                 Next::Nothing => return Ok(()),
                 Next::Closed => return Err(End::Closed),
                 Next::Part | Next::Unheard => {
@@ -553,6 +592,6 @@ impl Connection {
         (self.up, self.settled) = (Some(rings), None);
         self.up_since.get_or_insert_with(Instant::now);
         keeper.told = None;
-        (keeper.events)(Event::Up { port: keeper.spec.name.clone(), link });
+        keeper.event(Event::Up { port: keeper.spec.name.clone(), link });
     }
 }
