@@ -470,7 +470,8 @@ mod tests {
         plain::<FdbLoaded>("FdbLoaded");
         plain::<FdbRefused>("FdbRefused");
         let why = Some(String::from("why"));
-        let port = PortInfo { reason: why.clone(), refusal: why, ..PortInfo::default() };
+        let warnings = vec![String::new()];
+        let port = PortInfo { reason: why.clone(), refusal: why, warnings, ..PortInfo::default() };
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
         has_the_documented_keys("PortBridge", bridge, PortBridge::default());
