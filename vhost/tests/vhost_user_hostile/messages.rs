@@ -442,6 +442,8 @@ fn eventfds_that_block() {
         // In another place, as the old one is still there.
         let (port, socket) = open(&dir.join("new"), number, Role::Server, &test.events);
         *victim = Victim { port, socket };
+        // A port that is closed tells nothing more.
+        test.events.send((number, Event::Down { port: String::new(), reason: "closed".into() })).unwrap();
     }
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     hostile.iter().for_each(|h| closed(&h.connection));
