@@ -752,6 +752,9 @@ pub struct BridgeInfo {
     /// Its VXLAN network identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
+    /// Largest MTU that fits all members and tunnels, bytes; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// Its members.
     pub members: Vec<Member>,
     /// MAC addresses known in it.

@@ -273,7 +273,10 @@ pub static PORT: Section = Section {
             "mtu",
             Value::Integer(68, 9198),
             "9198 (memif, vhost-user), 1500 (eth)",
-            "Longest Ethernet payload sent and accepted, bytes.",
+            "Longest Ethernet payload sent and accepted, bytes. VLAN tags don't count. What fits all of a bridge is the smallest of \
+             its members, and with a `vni` of the underlay port's less 50, which VXLAN takes: `dray bridge show` has it, and \
+             `dray port show NAME --connect` proposes it to the guest. `drayd --check`, the log and `dray port show NAME` \
+             warn of members with more, though that is no error: frames that are longer may go between these.",
         ),
         key(
             "max-macs",

@@ -442,11 +442,12 @@ fn connects(infos: &[ConnectInfo]) -> String {
 }
 
 fn bridges(bridges: &[BridgeInfo]) -> String {
-    let mut table = Table::new(&["NAME", "VNI", "MACS", "FLOODS TO", "MEMBERS"]);
+    let mut table = Table::new(&["NAME", "VNI", "MTU", "MACS", "FLOODS TO", "MEMBERS"]);
     for b in bridges {
         let members: Vec<String> = b.members.iter().map(|member| member.to_string()).collect();
         let vni = b.vni.map(|vni| vni.to_string()).unwrap_or_default();
-        table.row([b.name.clone(), vni, thousands(b.macs), b.flood_targets.to_string(), members.join(", ")]);
+        let mtu = b.mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
+        table.row([b.name.clone(), vni, mtu, thousands(b.macs), b.flood_targets.to_string(), members.join(", ")]);
     }
     table.render()
 }

@@ -17,7 +17,7 @@ pub fn connect(port: &Port, is_underlay: bool, workers: usize, mtu: u16) -> Vec<
         PortKind::Memif(memif) => vec![
             tried("testpmd", testpmd(memif)),
             noted("Pktgen-DPDK", pktgen(memif), PKTGEN),
-            noted("VPP", vpp(memif, port.mtu), NOT_TRIED),
+            noted("VPP", vpp(memif, mtu), NOT_TRIED),
         ],
         PortKind::VhostUser(vhost_user) => {
             let vm = Vm {

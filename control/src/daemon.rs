@@ -35,7 +35,7 @@ struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/dray/dray.toml")]
     config: PathBuf,
-    /// Check the configuration file and exit: 0 if it is right, 2 otherwise
+    /// Check the configuration file and exit: 0 if it is right, with or without warnings, 2 otherwise
     #[arg(long)]
     check: bool,
 }
@@ -56,6 +56,9 @@ pub fn run() -> ExitCode {
         }
     };
     if args.check {
+        for warning in config.mtus(|port| port.mtu).warnings() {
+            eprintln!("warning: {}: {warning}", args.config.display());
+        }
         println!("{}: ok: {}", args.config.display(), summary(&config));
         return ExitCode::SUCCESS;
     }

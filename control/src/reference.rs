@@ -14,7 +14,7 @@ const SOURCES: [&str; 2] = [include_str!("../../config/src/rpc.rs"), include_str
 pub const EXCHANGE: [&str; 2] = [
     r#"{"jsonrpc":"2.0","id":1,"method":"bridge.show","params":{"name":"blue"}}"#,
     concat!(
-        r#"{"jsonrpc":"2.0","id":1,"result":[{"name":"blue","members":[{"port":"web"},{"port":"trunk","vlan":10}],"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":[{"name":"blue","mtu":9198,"members":[{"port":"web"},{"port":"trunk","vlan":10}],"#,
         r#""macs":0,"flood_targets":2,"peers":[]}]}"#
     ),
 ];
@@ -475,7 +475,7 @@ mod tests {
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
         has_the_documented_keys("PortBridge", bridge, PortBridge::default());
-        let bridge = BridgeInfo { vni: Some(1), ..BridgeInfo::default() };
+        let bridge = BridgeInfo { vni: Some(1), mtu: Some(1), ..BridgeInfo::default() };
         has_the_documented_keys("BridgeInfo", bridge, BridgeInfo::default());
         let ip = Some(Ipv4Addr::LOCALHOST);
         let entry = FdbEntry { port: Some("web".into()), vtep: ip, vlan: Some(1), ..FdbEntry::default() };

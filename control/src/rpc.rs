@@ -11,7 +11,7 @@ use dray_config::rpc::{
     DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
     RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
-use dray_config::{Access, Action, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
+use dray_config::{Access, Action, Mtus, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
@@ -48,7 +48,8 @@ impl Switch {
                 let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
                 let port = if secrets { port.clone() } else { port.clone().without_secret() };
                 let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
-                done(connect::connect(&port, is_underlay, self.dataplane.workers(), port.mtu))
+                let mtu = self.mtus().guest(&port);
+                done(connect::connect(&port, is_underlay, self.dataplane.workers(), mtu))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
             Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),
@@ -203,11 +204,15 @@ impl Switch {
                 bridges.entry(&member.port).or_default().push(entry);
             }
         }
+        let mtus = self.mtus();
         let ports = self.config.ports.iter().filter(|port| name.is_none_or(|name| port.name == name));
-        Ok(ports.map(|port| self.port_info(port, bridges.remove(port.name.as_str()).unwrap_or_default())).collect())
+        let info = |port: &dray_config::Port| {
+            self.port_info(port, bridges.remove(port.name.as_str()).unwrap_or_default(), &mtus)
+        };
+        Ok(ports.map(info).collect())
     }
 
-    fn port_info(&self, port: &dray_config::Port, bridges: Vec<PortBridge>) -> PortInfo {
+    fn port_info(&self, port: &dray_config::Port, bridges: Vec<PortBridge>, mtus: &Mtus<'_>) -> PortInfo {
         let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
         let link = self.ports.link(&port.name);
         let refused = self.ports.refused(&port.name);
@@ -240,7 +245,7 @@ impl Switch {
             mtu: port.mtu,
             bridges,
             underlay: self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name),
-            warnings: self.warnings(port),
+            warnings: self.warnings(port, mtus),
             ..PortInfo::default()
         };
         let mut detail: BTreeMap<String, Value> = BTreeMap::new();
@@ -301,7 +306,7 @@ impl Switch {
 
     fn bridge_infos(&self, name: Option<&str>) -> Result<Vec<BridgeInfo>, RpcError> {
         self.known_bridge(name)?;
-        let macs = self.dataplane.fdb_macs();
+        let (macs, mtus) = (self.dataplane.fdb_macs(), self.mtus());
         let bridges = self.config.bridges.iter().filter(|bridge| name.is_none_or(|name| bridge.name == name));
         let info = |bridge: &dray_config::Bridge| {
             let all = self.config.vxlan.as_ref().map(|vxlan| &vxlan.peers);
@@ -309,6 +314,7 @@ impl Switch {
             BridgeInfo {
                 name: bridge.name.clone(),
                 vni: bridge.vni,
+                mtu: mtus.bridge(&bridge.name),
                 members: bridge.ports.clone(),
                 macs: macs.get(&bridge.name).copied().unwrap_or(0) as u64,
                 flood_targets: bridge.ports.len() + peers.len(),

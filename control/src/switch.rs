@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats};
 use dray_vhost::Event;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -72,6 +72,8 @@ pub struct Switch {
     published: Instant,
     /// The underlay's MTU that the workers have.
     published_mtu: Option<u16>,
+    /// What was said of bridges' MTUs.
+    pub(crate) warned: HashSet<String>,
     is_stale: bool,
     polled: Instant,
     aged: Instant,
@@ -104,6 +106,7 @@ impl Switch {
             silent: BTreeMap::new(),
             published: now,
             published_mtu: None,
+            warned: HashSet::new(),
             is_stale: false,
             polled: now,
             aged: now,
@@ -169,6 +172,7 @@ impl Switch {
             }
             log(format!("config: {action}"));
         }
+        self.warn_of_mtus();
         self.take_early();
         self.tick_overlay(Instant::now());
         Ok(actions)
@@ -284,6 +288,7 @@ impl Switch {
             // Its address and MTU are known only now.
             self.set_overlay();
             self.publish();
+            self.warn_of_mtus();
             self.came_up(&name);
         }
     }
@@ -350,6 +355,7 @@ impl Switch {
         }
         if self.underlay_mtu() != self.published_mtu {
             self.publish();
+            self.warn_of_mtus();
         }
         if is_due {
             self.polled = now;

@@ -334,6 +334,87 @@ fn files_are_checked() {
     assert_eq!(check(&dir.path().join("none.toml")).status.code(), Some(2));
 }
 
+/// Two containers and a VM that may send what their bridge's tunnels can't take.
+const MTUS: &str = r#"
+[control]
+socket = "DIR/dray.sock"
+
+[fdb]
+size = 65536
+
+[[port]]
+name = "web"
+kind = "memif"
+socket = "DIR/memif.sock"
+mtu = 1500
+
+[[port]]
+name = "vm"
+kind = "vhost-user"
+socket = "DIR/vm.sock"
+mtu = 1500
+
+[[port]]
+name = "db"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 1
+mtu = 1450
+
+[[port]]
+name = "up"
+kind = "memif"
+socket = "DIR/memif.sock"
+id = 2
+mtu = 1500
+
+[[bridge]]
+name = "blue"
+vni = 42
+ports = ["web", { port = "vm", vlan = 7 }, "db"]
+
+[vxlan]
+port = "up"
+local = "10.9.0.1/24"
+"#;
+
+#[test]
+fn the_mtu_that_fits_a_bridge_is_shown_warned_of_and_proposed() {
+    let switch = Switch::start(MTUS);
+    let warning = "bridge blue: an MTU of 1450 fits its tunnels (the underlay's less 50), and more is allowed to \
+                   web (1500), vm (1500): ";
+    let output = check(&switch.path("dray.toml"));
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("warning: ") && said.contains(warning) && said.lines().count() == 1, "{said}");
+
+    assert_eq!(switch.json("bridge show")[0]["mtu"], json!(1450));
+    let table = switch.dray("bridge show");
+    assert!(table.contains("blue   42  1450 "), "{table}");
+    let warnings = |port: &str| switch.json(&format!("port show {port}"))[0]["warnings"].clone();
+    let of_port = "an MTU of 1450 fits all of bridge blue, the port's is 1500: whoever is attached needs 1450";
+    assert_eq!([warnings("web"), warnings("vm")], [json!([of_port]), json!([of_port])]);
+    assert_eq!([warnings("db"), warnings("up")], [Value::Null, Value::Null]);
+    assert!(switch.dray("port show vm").contains(of_port));
+    let proposed = |port: &str| switch.dray(&format!("port show {port} --connect"));
+    assert!(proposed("web").contains("set interface mtu packet 1450 "), "{}", proposed("web"));
+    for mtu in [",host_mtu=1450,", "<mtu size='1450'/>", ",mtu=1450"] {
+        assert!(proposed("vm").contains(mtu), "{mtu}: {}", proposed("vm"));
+    }
+    assert!(proposed("up").contains("set interface mtu packet 1500 "));
+
+    // Once, not with every change.
+    switch.dray("port add --name other --kind memif --socket @other --role client");
+    assert_eq!(switch.log().matches(warning).count(), 1, "{}", switch.log());
+
+    // An underlay with room for the header.
+    switch.file("new.toml", &MTUS.replace("id = 2\nmtu = 1500", "id = 2\nmtu = 1550").replace("1450", "1500"));
+    switch.dray("config apply new.toml");
+    assert_eq!(switch.json("bridge show")[0]["mtu"], json!(1500));
+    assert_eq!(warnings("web"), Value::Null);
+    assert_eq!(check(&switch.path("new.toml")).stderr, b"");
+}
+
 #[test]
 fn metrics_are_served() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
