@@ -166,10 +166,15 @@ impl Machine {
 
     /// Waits until another process than `old` is the switch and answers.
     fn wait_restarted(&self, old: u32) {
-        wait_for("the switch to be back", || {
+        let begin = Instant::now();
+        loop {
             let status = self.run_any("/opt/dray/bin/dray status").status;
-            (status.success() && ![0, old].contains(&self.main_pid())).then_some(())
-        });
+            if status.success() && ![0, old].contains(&self.main_pid()) {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not come back\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(self.run("systemctl is-active dray"), "active");
     }
 }
