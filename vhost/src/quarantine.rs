@@ -14,9 +14,11 @@ use crate::socket::{hung_up, text};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, fcntl_get_seals, readlinkat_raw};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown,
+    socketpair,
 };
 use std::ffi::CStr;
 use std::io::{IoSlice, IoSliceMut, Write};
@@ -32,6 +34,8 @@ const MOST: usize = 253;
 const BYTES: usize = 8192;
 /// Unread messages that are taken out of a connection before it is closed.
 const UNREAD: usize = 4096;
+/// The same, by the thread that has others waiting.
+const UNREAD_HERE: usize = 64;
 /// Seconds that a close may take which a signal can end.
 const LINGER: u32 = 1;
 
@@ -119,6 +123,9 @@ pub(crate) fn keep(socket: BorrowedFd<'_>) -> Result<Kept, String> {
 /// Closes a connection, with all that is unread in it, without waiting. The peer notices at once.
 pub(crate) fn close(socket: OwnedFd) -> Option<Leaving> {
     let _ = shutdown(&socket, Shutdown::Both);
+    if drain(socket.as_fd()) {
+        return None;
+    }
     match keep(socket.as_fd()) {
         Ok(kept) => {
             drop(socket);
@@ -130,6 +137,32 @@ pub(crate) fn close(socket: OwnedFd) -> Option<Leaving> {
             None
         }
     }
+}
+
+/// Takes out of a connection that is shut down what is unread and has no descriptor. Whether nothing is left: then closing it
+/// takes no time, and no process.
+fn drain(socket: BorrowedFd<'_>) -> bool {
+    // Each message has its sender's credentials beside it then: so it is known from the end, even if it is empty.
+    if set_socket_passcred(socket, true).is_err() {
+        return false;
+    }
+    let take = |flags| {
+        let mut bytes = [0; BYTES];
+        // There is no room for descriptors: of those that are looked at, none is made.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags).ok()?;
+        Some((control.drain().next().is_some(), got.flags.contains(ReturnFlags::CTRUNC)))
+    };
+    for _ in 0..UNREAD_HERE {
+        match take(RecvFlags::PEEK) {
+            Some((true, false)) => drop(take(RecvFlags::empty())),
+            Some((false, false)) => return true,
+            Some((_, true)) | None => return false,
+        }
+    }
+    false
 }
 
 /// Asks for a process that does something with `socket`. Our end of the connection to it.
@@ -351,6 +384,22 @@ mod tests {
         assert_eq!(inspect(ours.as_fd(), 1).unwrap().0, [Kind::Event; MOST]);
         recv(&ours, &mut [0u8; 1], RecvFlags::empty()).unwrap();
         assert!(inspect(ours.as_fd(), 1).is_err());
+    }
+
+    #[test]
+    fn what_passes_nothing_is_closed_at_once() {
+        let event = crate::socket::event().unwrap();
+        for unread in [&[][..], &[&b"x"[..]], &[b"", b"yy", b""]] {
+            let (ours, theirs) = pair().unwrap();
+            unread.iter().for_each(|bytes| assert!(send(&theirs, bytes, SendFlags::empty()).is_ok()));
+            assert!(close(ours).is_none());
+            assert!(hung_up(theirs.as_fd()));
+            // Behind the same, one that has a descriptor.
+            let (ours, theirs) = pair().unwrap();
+            unread.iter().for_each(|bytes| assert!(send(&theirs, bytes, SendFlags::empty()).is_ok()));
+            pass(&theirs, &[event.as_fd()]);
+            wait_done(&close(ours).expect("a process that closes it"));
+        }
     }
 
     #[test]

@@ -34,6 +34,10 @@ const REGIONS: usize = 256;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What peers of one socket (and of one port) left that cannot be closed: with more, nobody is taken.
 const STUCK: usize = 32;
+/// Until that is looked at again. Mostly it is closed by then: a process does it, and has to begin.
+const STUCK_PAUSE: Duration = Duration::from_millis(2);
+/// Out of descriptors: until somebody else is accepted.
+const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 /// As [`STUCK`], of one port.
 const STUCK_OF_PORT: usize = 4;
 /// Messages of one connection that are read before the others get their turn.
@@ -443,16 +447,16 @@ impl Inner {
     }
 
     /// Accepts nobody for a while.
-    fn pause(&mut self, name: &SocketName) {
+    fn pause(&mut self, name: &SocketName, time: Duration) {
         let Some(listener) = self.listeners.get_mut(name) else { return };
-        listener.paused = Some(Instant::now() + Duration::from_millis(100));
+        listener.paused = Some(Instant::now() + time);
         let data = epoll::EventData::new_u64(listener.token);
         let _ = epoll::modify(&self.epoll, &listener.socket.fd, data, epoll::EventFlags::empty());
     }
 
     fn accept(&mut self, name: &SocketName) {
         if self.stuck(|socket, _| socket == name) >= STUCK {
-            return self.pause(name);
+            return self.pause(name, STUCK_PAUSE);
         }
         let Some(listener) = self.listeners.get_mut(name) else { return };
         let fd = match accept_with(&listener.socket.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -461,7 +465,7 @@ impl Inner {
             // No descriptors: they come back, and asking again at once would only burn the CPU.
             Err(_) => {
                 self.refuse(None, name, &no_descriptors());
-                return self.pause(name);
+                return self.pause(name, NO_DESCRIPTORS_PAUSE);
             }
         };
         let half_open = |c: &&Conn| c.socket == *name && matches!(c.stage, Stage::Accepted | Stage::Describing(_));
