@@ -261,8 +261,12 @@ impl Reader {
                     _ if s == HIDDEN_SECRET => Err("it was hidden: put the secret itself here, or have the file \
                                                     written with --secrets"
                         .into()),
-                    1..=24 if !s.contains('\0') => Ok(s.to_string()),
-                    n => Err(format!("1 to 24 bytes without NUL, not {n}")),
+                    1..=23 if !s.contains('\0') => Ok(s.to_string()),
+                    24 => {
+                        Err("1 to 23 bytes without NUL, not 24: the protocol has 24, but peers keep the last for a NUL"
+                            .into())
+                    }
+                    n => Err(format!("1 to 23 bytes without NUL, not {n}")),
                 });
                 PortKind::Memif(Memif {
                     socket,

@@ -240,7 +240,7 @@ pub static PORT: Section = Section {
             "A client connects to the VM's side, which listens: then a restart of the switch does not hurt the VM. \
              A server listens.",
         ),
-        memif("secret", Value::String("1 to 24 bytes"), "none", "Must be the same on both sides."),
+        memif("secret", Value::String("1 to 23 bytes"), "none", "Must be the same on both sides."),
         memif(
             "ring-size",
             Value::PowerOfTwo(256, 16384),

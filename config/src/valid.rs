@@ -134,7 +134,8 @@ pub struct Memif {
     pub id: u32,
     /// Which side of the connection we are.
     pub role: Role,
-    /// At most 24 bytes, compared with what the peer sends (memif.h, `MEMIF_SECRET_SIZE`).
+    /// At most 23 bytes, compared with what the peer sends (memif.h: `MEMIF_SECRET_SIZE` is 24, but libmemif, VPP and DPDK keep
+    /// the last for a NUL).
     pub secret: Option<String>,
     /// Descriptors a ring, a power of two, 256..=16384, default 1024. Only the client decides; a
     /// server takes what the client offers up to this.

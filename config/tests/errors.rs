@@ -112,7 +112,7 @@ name = "trunk"
 kind = "memif"
 socket = "@abstract"
 id = 4294967295
-secret = "123456789012345678901234"
+secret = "12345678901234567890123"
 ring-size = 0x4000
 buffer-size = 65_536
 [[bridge]]
@@ -460,7 +460,7 @@ mtu = 67
         [
             "5:6: id = 4294967296 is out of range: 0 to 4294967295",
             r#"6:8: role = "slave": not a role: "server" or "client""#,
-            r#"7:10: secret = "1234567890123456789012345": 1 to 24 bytes without NUL, not 25"#,
+            r#"7:10: secret = "1234567890123456789012345": 1 to 23 bytes without NUL, not 25"#,
             "8:13: ring-size = 1000 is out of range: a power of two from 256 to 16384",
             "9:15: buffer-size = 255 is out of range: 256 to 65536",
             "10:10: queues = 17 is out of range: 1 to 16",
@@ -486,6 +486,12 @@ queues = 0
 mtu = 9199
 secret = ""
 id = -1
+[[port]]
+name = "c"
+kind = "memif"
+socket = "/m"
+id = 1
+secret = "123456789012345678901234"
 "#;
     assert_eq!(
         errors(text),
@@ -495,8 +501,10 @@ id = -1
             "11:15: buffer-size = 65537 is out of range: 256 to 65536",
             "12:10: queues = 0 is out of range: 1 to 16",
             "13:7: mtu = 9199 is out of range: 68 to 9198",
-            r#"14:10: secret = "": 1 to 24 bytes without NUL, not 0"#,
+            r#"14:10: secret = "": 1 to 23 bytes without NUL, not 0"#,
             "15:6: id = -1 is out of range: 0 to 4294967295",
+            "21:10: secret = \"123456789012345678901234\": 1 to 23 bytes without NUL, not 24: the protocol has 24, \
+             but peers keep the last for a NUL",
         ]
     );
 }

@@ -158,6 +158,32 @@ fn frames_arrive_whole_in_both_roles_and_directions() {
 }
 
 #[test]
+fn a_client_gets_no_more_than_its_port_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = path(&dir);
+    let (s, events) = supervisor();
+    let mut small = spec("small", &socket, 0, Role::Server);
+    (small.memif.queues, small.memif.ring_size) = (2, 512);
+    s.add(small).unwrap();
+    let ask = |queues, ring_size| {
+        let timeout = Duration::from_millis(200);
+        Client::connect(&socket, 0, &ClientOptions { queues, ring_size, timeout, ..Default::default() })
+    };
+    // HELLO tells what any port on the socket has.
+    let client = ask(4, 1024).unwrap();
+    assert_eq!((client.info.rx_rings, client.info.tx_rings, client.info.ring_size), (2, 2, 512));
+    drop(client);
+    let mut big = spec("big", &socket, 1, Role::Server);
+    (big.memif.queues, big.memif.ring_size) = (16, 4096);
+    s.add(big).unwrap();
+    assert_eq!(ask(4, 512).err().unwrap(), "4 queues, the port's `queues` is 2");
+    assert_eq!(ask(1, 1024).err().unwrap(), "a ring of 1024 descriptors, the port's `ring-size` is 512");
+    drop(ask(2, 512).unwrap());
+    let refused = |e: Event| matches!(e, Event::Refused { port, .. } if port.as_deref() == Some("small"));
+    assert!(events.try_iter().any(refused));
+}
+
+#[test]
 fn a_full_ring_and_long_frames_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let socket = path(&dir);

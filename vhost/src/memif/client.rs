@@ -26,7 +26,7 @@ pub struct ClientOptions {
     pub buffer_size: u32,
     /// Queue pairs, 1..=16.
     pub queues: u16,
-    /// At most 24 bytes.
+    /// At most 23 bytes: peers keep the last of 24 for a NUL.
     pub secret: Option<String>,
     /// The interface's name, shown by the server.
     pub name: String,
@@ -177,7 +177,7 @@ impl Client {
         let hello = wait(&fd, deadline)?;
         let max_frame = Arc::new(AtomicU32::new(u32::MAX));
         let offer = Offer::send(fd.as_fd(), hello, id, options, max_frame, Arc::new(event()?))
-            .map_err(|e| reason(fd.as_fd()).unwrap_or(e))?;
+            .map_err(|e| reason(fd.as_fd()).0.unwrap_or(e))?;
         loop {
             match wait(&fd, deadline)? {
                 Message::Ack => {}

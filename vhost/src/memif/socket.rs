@@ -122,13 +122,17 @@ pub(super) fn send(fd: BorrowedFd<'_>, message: &Message, pass: Option<BorrowedF
     }
 }
 
-/// What the peer said when it disconnected, if that is among what is still unread.
-pub(super) fn reason(fd: BorrowedFd<'_>) -> Option<String> {
-    (0..256).find_map(|_| match receive(fd) {
-        Received::Message(Message::Disconnect { reason, .. }, _) => Some(Some(reason)),
-        Received::Message(..) => None,
-        _ => Some(None),
-    })?
+/// What the peer said when it disconnected, if that is among what is still unread; with what looked at descriptors on the way.
+pub(super) fn reason(fd: BorrowedFd<'_>) -> (Option<String>, Option<Leaving>) {
+    for _ in 0..256 {
+        match receive(fd) {
+            Received::Message(Message::Disconnect { reason, .. }, _) => return (Some(reason), None),
+            Received::Message(..) => {}
+            Received::Bad(_, leaving) => return (None, leaving),
+            Received::Nothing | Received::Closed => break,
+        }
+    }
+    (None, None)
 }
 
 /// Tells the peer why the link ends. Whether it hears is its own affair.

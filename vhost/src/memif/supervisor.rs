@@ -476,15 +476,17 @@ impl Inner {
             return self.refuse(None, name, reason);
         }
         // Which port it is for is not known yet: what any port on this socket takes.
-        let sizes = self.ports.values().map(|p| &p.spec.memif).filter(|m| m.socket == *name).map(|m| m.ring_size);
+        let ports = || self.ports.values().map(|p| &p.spec.memif).filter(|m| m.socket == *name);
+        let last_ring = ports().map(|m| m.queues).max().unwrap_or(1).clamp(1, RINGS as u16) - 1;
+        let ring_size = ports().map(|m| m.ring_size).max().unwrap_or(1024).max(1);
         let hello = Message::Hello {
             name: SOFTWARE.into(),
             min_version: VERSION,
             max_version: VERSION,
             max_region: REGIONS as u16 - 1,
-            max_m2s_ring: RINGS as u16 - 1,
-            max_s2m_ring: RINGS as u16 - 1,
-            max_log2_ring_size: sizes.max().unwrap_or(1024).max(1).ilog2().min(LOG2_MAX.into()) as u8,
+            max_m2s_ring: last_ring,
+            max_s2m_ring: last_ring,
+            max_log2_ring_size: ring_size.ilog2().min(LOG2_MAX.into()) as u8,
         };
         match send(fd.as_fd(), &hello, None) {
             Ok(()) => drop(self.insert(fd, name.clone(), None, Stage::Accepted)),
@@ -516,9 +518,10 @@ impl Inner {
                 Received::Nothing => return,
                 Received::Closed => return self.close(token, "the peer closed the connection", false),
                 Received::Bad(what, leaving) => {
+                    // It stays where it is, and nothing behind it can be heard.
                     let left = leaving.map(|leaving| (conn.socket.clone(), conn.port.clone(), leaving));
                     self.leaving.extend(left);
-                    Err(what)
+                    return self.close(token, &what, true);
                 }
                 Received::Message(Message::Disconnect { reason, .. }, _) => {
                     return self.close(token, &format!("the peer disconnected: {reason}"), false);
@@ -526,7 +529,10 @@ impl Inner {
                 Received::Message(message, fd) => self.message(token, message, fd),
             };
             if let Err(what) = result {
-                let heard = self.conns.get(&token).and_then(|c| reason(c.fd.as_fd()));
+                let Some(conn) = self.conns.get(&token) else { return };
+                let (heard, leaving) = reason(conn.fd.as_fd());
+                let left = leaving.map(|leaving| (conn.socket.clone(), conn.port.clone(), leaving));
+                self.leaving.extend(left);
                 return match heard {
                     Some(reason) => self.close(token, &format!("the peer disconnected: {reason}"), false),
                     None => self.close(token, &what, true),
@@ -667,14 +673,20 @@ impl Inner {
         if s2m.is_empty() || m2s.is_empty() {
             return Err("a link needs a ring in each direction".into());
         }
+        let rings = || s2m.iter().chain(&m2s);
+        let (queues, log2) = (s2m.len().max(m2s.len()), rings().map(|r| r.log2.min(LOG2_MAX)).max().unwrap_or(0));
         let conn = self.conns.get(&token).ok_or("the connection is gone")?;
         let (name, port) = conn.port.as_ref().and_then(|p| self.ports.get_key_value(p)).ok_or("the port is gone")?;
+        let memif = &port.spec.memif;
+        if queues > memif.queues.into() {
+            return Err(format!("{queues} queues, the port's `queues` is {}", memif.queues));
+        }
         let info = LinkInfo {
             peer,
             interface,
             rx_rings: s2m.len() as u16,
             tx_rings: m2s.len() as u16,
-            ring_size: 1 << s2m.iter().chain(&m2s).map(|r| r.log2.min(LOG2_MAX)).max().unwrap_or(0),
+            ring_size: 1 << log2,
             buffer_size: 0,
             regions: regions.len(),
             bytes,
@@ -682,6 +694,9 @@ impl Inner {
         };
         let shared = Arc::new(Shared::new(Regions::new(regions), port.max_frame.clone(), self.wake.clone()));
         let (rx, tx, kicker) = server_queues(&shared, s2m, m2s)?;
+        if 1 << log2 > memif.ring_size {
+            return Err(format!("a ring of {} descriptors, the port's `ring-size` is {}", 1 << log2, memif.ring_size));
+        }
         send(conn.fd.as_fd(), &Message::Connected { interface: name.clone() }, None)?;
         self.up(token, Stage::Up(shared, kicker), rx, tx, info);
         Ok(())
