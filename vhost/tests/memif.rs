@@ -238,6 +238,7 @@ fn links_come_and_go() {
 
     let mut guarded = spec("s7", &socket, 7, Role::Server);
     guarded.memif.secret = Some("xyz".into());
+    guarded.memif.queues = 3;
     other.add(guarded.clone()).unwrap();
     assert_eq!(down(&events, "c"), "the peer disconnected: secret does not match");
     s.remove("c");
