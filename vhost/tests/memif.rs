@@ -183,6 +183,37 @@ fn a_client_gets_no_more_than_its_port_has() {
     assert!(events.try_iter().any(refused));
 }
 
+/// libmemif hands on the pieces of a frame as it fills them: what of a chain is not there yet is waited for, and nothing behind it overtakes it.
+#[test]
+fn a_frame_may_be_published_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = path(&dir);
+    let (s, events) = supervisor();
+    s.add(spec("server", &socket, 0, Role::Server)).unwrap();
+    let mut raw = Client::connect(&socket, 0, &ClientOptions { buffer_size: 256, ..Default::default() }).unwrap();
+    let mut link = up(&events, "server");
+    let mut burst = Burst::default();
+    let long = frame(600, 1);
+    for round in 0..2000 {
+        // A whole frame, and then three pieces one after the other.
+        let first = frame(60, round);
+        assert!(raw.tx[0].send(&first));
+        let mut wanted = vec![first];
+        for (i, part) in long.chunks(256).enumerate() {
+            let slot = raw.tx[0].next();
+            raw.tx[0].write(slot, 0, part);
+            raw.tx[0].set_len(slot, part.len() as u32, i < 2);
+            raw.tx[0].publish(1);
+            if i == 2 {
+                wanted.push(long.clone());
+            }
+            assert_eq!(take(&mut *link.rx[0], &mut burst), std::mem::take(&mut wanted), "piece {i}");
+        }
+    }
+    assert_eq!(burst.drops.total(), 0);
+    assert!(events.try_recv().is_err(), "the link stays");
+}
+
 #[test]
 fn a_full_ring_and_long_frames_are_counted() {
     let dir = tempfile::tempdir().unwrap();

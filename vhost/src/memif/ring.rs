@@ -597,7 +597,8 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
     }
 }
 
-/// Receives when some of the descriptors in `slots` have a successor. Whether all were in order.
+/// Receives when some of the descriptors in `slots` have a successor. Whether all were in order. A chain whose end is not published yet stays
+/// in the ring, as peers may publish descriptors one by one: its sender waits for nobody but itself.
 #[cold]
 fn receive_chains<const CLIENT: bool>(
     q: &mut Queue,
@@ -612,9 +613,11 @@ fn receive_chains<const CLIENT: bool>(
     while i < n {
         let (mut count, mut len) = (0, 0);
         loop {
-            // A producer publishes whole frames, so a chain that leaves what is published is broken.
-            if i >= available as usize || count > CHAIN_MAX {
+            if count > CHAIN_MAX {
                 return false;
+            }
+            if i >= available as usize {
+                return true;
             }
             let next = || q.read::<CLIENT, true>(base.wrapping_add(i as u16));
             let slot = slots.get(i).copied().or_else(next);
