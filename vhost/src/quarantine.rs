@@ -7,7 +7,7 @@
 //!
 //! So this process never has a descriptor before it is known to be harmless, and is never the last to close a connection. Both is
 //! done by small processes that share nothing with it: one for each request, forked by a helper that was forked at the start.
-//! One that hangs disturbs nobody. [`Leaving`] tells its end, so that a peer that makes many of them can be refused.
+//! One that hangs disturbs nobody. `Leaving` tells its end, so that a peer that makes many of them can be refused.
 #![allow(unsafe_code)]
 
 use crate::socket::{hung_up, text};

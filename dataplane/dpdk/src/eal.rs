@@ -130,7 +130,7 @@ pub(crate) fn has_hugepages() -> bool {
 /// Ends EAL, if it is up. It can't be started again in this process. What has been dropped is closed before.
 ///
 /// # Errors
-/// A port or a queue is still there: drop all of them first. Or a device keeps EAL's thread for longer than [`CLOSING`]:
+/// A port or a queue is still there: drop all of them first. Or a device keeps EAL's thread for longer than `CLOSING`:
 /// then EAL ends with the process.
 pub fn cleanup() -> Result<(), Error> {
     let mut state = state();

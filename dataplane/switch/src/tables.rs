@@ -129,7 +129,7 @@ pub struct Tunnel {
 }
 
 /// A small map from u32 to u16 that is built once: open addressing, at most a quarter full, with a secret hash. VTEPs that are learned are
-/// chosen by others: whatever they are, no search looks at more than [`IntMap::RUN`] places.
+/// chosen by others: whatever they are, no search looks at more than `IntMap::RUN` places.
 #[derive(Clone, Default)]
 pub struct IntMap {
     /// Key and value; a value of `u16::MAX` is an empty place.

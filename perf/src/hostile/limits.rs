@@ -29,7 +29,7 @@ pub struct Figures {
     pub control_ms: f64,
     /// Milliseconds until an honest memif client was connected.
     pub connect_ms: f64,
-    /// Connections of that client that were not made within [`super::probes::CONNECT`].
+    /// Connections of that client that were not made within `super::probes::CONNECT`.
     pub refused: u64,
     /// Milliseconds from the sending of a frame to a memif peer that sleeps until it was awake.
     pub wake_ms: f64,
