@@ -202,3 +202,34 @@ fn what_a_device_loses_is_a_drop() {
     assert_eq!(drayd.port("nic0").warnings, [""; 0]);
     drayd.finish();
 }
+
+/// What Dray changes of a kernel's interface it says, and puts back: when the port is deleted, and at the end.
+#[test]
+fn an_interface_is_left_as_it_was() {
+    let Some(test) = Test::begin() else { return };
+    let net = Hosts::new();
+    net.plug(0);
+    let state = || {
+        let link = net.switch.run("ip -o link show nic0");
+        let word = |after: &str| link.split(after).nth(1).unwrap().split_whitespace().next().unwrap().to_string();
+        (word(" mtu "), word("link/ether "))
+    };
+    let before = state();
+    let config = af_packet(&["nic0"]) + "mtu = 2000\nmac = \"02:00:00:00:00:77\"\n";
+    let drayd = Drayd::start_in(&test, &net.switch, &config);
+    drayd.wait_link("nic0", "up");
+    let changed = ("2000".to_string(), "02:00:00:00:00:77".to_string());
+    assert_eq!(state(), changed);
+    for what in ["MTU 2000 now, not 1500", "address 02:00:00:00:00:77 now, not"] {
+        assert!(drayd.log().contains(what), "{}", drayd.log());
+    }
+    drayd.dray("port del nic0");
+    wait_for("the interface as it was", || (state() == before).then_some(()));
+
+    // What somebody else has changed since is not Dray's to put back.
+    drayd.apply(&test, &config);
+    drayd.wait_link("nic0", "up");
+    net.switch.run("ip link set nic0 mtu 1800");
+    drayd.finish();
+    wait_for("its own address", || (state() == ("1800".into(), before.1.clone())).then_some(()));
+}

@@ -147,6 +147,8 @@ struct Probed {
     id: u16,
     /// What guards a NIC's registers.
     guards: Vec<Box<dyn Any + Send + Sync>>,
+    /// How the kernel's interface was, if it is made of one.
+    before: Option<iface::Before>,
 }
 
 impl EthPort {
@@ -335,6 +337,7 @@ impl Drop for Probed {
             sys::rte_eth_dev_close(id);
             sys::rte_eal_hotplug_remove(bus.as_ptr(), self.name.as_ptr());
         }
+        // Then the interface is put back as it was, with `before`.
     }
 }
 
@@ -349,7 +352,9 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     // Declared first, so that it goes last if the device is given up half-way: the driver may have buffers of it.
     let pool;
     wanted.check_driver()?;
-    let probed = Probed::new(&wanted)?;
+    let was = iface.as_deref().and_then(|iface| iface::Before::look(iface, index).ok());
+    let mut probed = Probed::new(&wanted)?;
+    probed.before = was;
     let id = probed.id;
 
     let mut dev = sys::rte_eth_dev_info::default();
@@ -442,6 +447,7 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
         notes.push(format!("is not promiscuous ({}): it receives what is sent to its own address", strerror(result)));
     }
     notes.extend(eal::take_log().lines().map(str::to_owned));
+    notes.extend(probed.before.iter_mut().flat_map(iface::Before::opened));
 
     let info = EthInfo { driver, mac, mtu, rx_queues, tx_queues, rx_ring, tx_ring, rss, notes };
     // The driver keeps them to itself; they are there as long as the device is.
@@ -478,7 +484,7 @@ impl Probed {
         let result = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
         check("DPDK can't have it", result)?;
         match port_of(&name) {
-            Some(id) => Ok(Probed { bus, name, id, guards: pci::guard(&wanted.name) }),
+            Some(id) => Ok(Probed { bus, name, id, guards: pci::guard(&wanted.name), before: None }),
             None => {
                 // SAFETY: C strings.
                 unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };

@@ -1,6 +1,6 @@
 //! The kernel's interfaces, for the drivers that work through them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::{fs, io, mem};
 
@@ -53,8 +53,75 @@ pub(crate) fn raise_mtu(iface: &CStr, wanted: u16) -> Result<u16, String> {
     if has >= wanted {
         return Ok(has);
     }
-    let _ = interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = wanted.into());
+    let _ = set_mtu(iface, wanted);
     get()
+}
+
+fn set_mtu(iface: &CStr, mtu: u16) -> io::Result<()> {
+    interface(iface, libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = mtu.into()).map(drop)
+}
+
+/// The interface's own address, as the kernel has it: family and bytes.
+fn address(iface: &CStr) -> io::Result<libc::sockaddr> {
+    // SAFETY: SIOCGIFHWADDR fills in the address.
+    interface(iface, libc::SIOCGIFHWADDR, |_| ()).map(|is| unsafe { is.ifr_ifru.ifru_hwaddr })
+}
+
+/// How a kernel's interface was before it was opened. What opening has changed is put back when this is dropped, unless
+/// somebody else has changed it since, or it is another interface by now.
+pub(crate) struct Before {
+    iface: CString,
+    index: u32,
+    mtu: u16,
+    address: libc::sockaddr,
+    /// What opening has made of both, once that is done.
+    after: Option<(u16, libc::sockaddr)>,
+}
+
+impl Before {
+    /// Takes a look at `iface`, whose number is `index`.
+    ///
+    /// # Errors
+    /// If the kernel does not tell its MTU or its address.
+    pub(crate) fn look(iface: &CStr, index: u32) -> io::Result<Before> {
+        Ok(Before { iface: iface.to_owned(), index, mtu: mtu(iface)?, address: address(iface)?, after: None })
+    }
+
+    /// Notes what was changed meanwhile. For the log: a line for each change.
+    pub(crate) fn opened(&mut self) -> Vec<String> {
+        let (Ok(mtu), Ok(address)) = (mtu(&self.iface), address(&self.iface)) else { return Vec::new() };
+        self.after = Some((mtu, address));
+        let name = self.iface.to_string_lossy();
+        let mut lines = Vec::new();
+        if mtu != self.mtu {
+            lines.push(format!(
+                "the interface \"{name}\" has MTU {mtu} now, not {}, until the port is closed",
+                self.mtu
+            ));
+        }
+        if address != self.address {
+            let (now, was) = (hex(&address), hex(&self.address));
+            lines.push(format!("the interface \"{name}\" has address {now} now, not {was}, until the port is closed"));
+        }
+        lines
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let Some((mtu_set, address_set)) = self.after.filter(|_| index(&self.iface) == self.index) else { return };
+        if mtu_set != self.mtu && mtu(&self.iface).is_ok_and(|now| now == mtu_set) {
+            let _ = set_mtu(&self.iface, self.mtu);
+        }
+        if address_set != self.address && address(&self.iface).is_ok_and(|now| now == address_set) {
+            let _ = interface(&self.iface, libc::SIOCSIFHWADDR, |ifreq| ifreq.ifr_ifru.ifru_hwaddr = self.address);
+        }
+    }
+}
+
+/// An Ethernet address as people write it.
+fn hex(address: &libc::sockaddr) -> String {
+    address.sa_data.iter().take(6).map(|byte| format!("{:02x}", *byte as u8)).collect::<Vec<_>>().join(":")
 }
 
 /// Frames that the kernel lost on an interface.
