@@ -19,7 +19,7 @@ const PUBLISH: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_secs(1);
 /// What did not happen for so long begins again.
 const CALM: Duration = Duration::from_secs(60);
-/// How often the FDB is searched for learned VTEPs that it still uses.
+/// How often the FDB is searched for learned VTEPs that it still uses, and the kernel's addresses for the VTEP's own.
 const AGE_VTEPS: Duration = Duration::from_secs(10);
 
 /// Why a configuration can't be the running one.
@@ -172,7 +172,7 @@ impl Switch {
             }
             log(format!("config: {action}"));
         }
-        self.warn_of_mtus();
+        self.warn();
         self.take_early();
         self.tick_overlay(Instant::now());
         Ok(actions)
@@ -288,7 +288,7 @@ impl Switch {
             // Its address and MTU are known only now.
             self.set_overlay();
             self.publish();
-            self.warn_of_mtus();
+            self.warn();
             self.came_up(&name);
         }
     }
@@ -355,7 +355,7 @@ impl Switch {
         }
         if self.underlay_mtu() != self.published_mtu {
             self.publish();
-            self.warn_of_mtus();
+            self.warn();
         }
         if is_due {
             self.polled = now;
@@ -365,6 +365,7 @@ impl Switch {
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
+            self.warn();
             if let Some(overlay) = self.overlay.as_mut().filter(|overlay| overlay.has_learned()) {
                 let ageing = Duration::from_secs(self.config.fdb.ageing.into());
                 overlay.age(&self.dataplane.fdb_vteps(), ageing, now);

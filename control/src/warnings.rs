@@ -3,6 +3,7 @@
 use crate::log::log;
 use crate::switch::Switch;
 use dray_config::{Mtus, Port};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 impl Switch {
     /// The MTUs of the running configuration. A device may carry less than its port was asked for.
@@ -10,9 +11,24 @@ impl Switch {
         self.config.mtus(|port| self.ports.eth(&port.name).map_or(port.mtu, |eth| port.mtu.min(eth.info().mtu)))
     }
 
-    /// Says of which bridges members have a larger MTU than fits, of each once until that changes.
-    pub(crate) fn warn_of_mtus(&mut self) {
-        let warnings = self.mtus().warnings();
+    /// That the kernel has the VTEP's address as well.
+    fn rival(&self) -> Option<String> {
+        let vxlan = self.config.vxlan.as_ref()?;
+        let (local, length) = (vxlan.local, vxlan.prefix);
+        // A NIC that DPDK drives is none of the kernel's.
+        self.ports.eth(&vxlan.port).filter(|eth| eth.is_cheap())?;
+        let has = |entry: &InterfaceAddress| entry.address?.as_sockaddr_in().map(|address| address.ip());
+        let iface = getifaddrs().ok()?.find(|entry| has(entry) == Some(local))?.interface_name;
+        Some(format!(
+            "the kernel has the VTEP's address {local} too, on {iface:?}: it answers ARP and refuses what is for Dray; \
+             ip addr del {local}/{length} dev {iface}"
+        ))
+    }
+
+    /// Says of which bridges members have a larger MTU than fits, and what else is in the way, each once until that changes.
+    pub(crate) fn warn(&mut self) {
+        let mut warnings = self.mtus().warnings();
+        warnings.extend(self.rival().map(|why| format!("vxlan: {why}")));
         for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
             log(format!("warning: {warning}"));
         }
@@ -32,6 +48,9 @@ impl Switch {
             ));
         }
         warnings.extend(mtus.port_warning(port));
+        if self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name) {
+            warnings.extend(self.rival());
+        }
         warnings
     }
 }

@@ -132,6 +132,16 @@ fn the_underlay_may_come_later() {
     drayd.wait_link("uplink", "up");
     wait_for("a ping", || kernel.answers("192.168.7.1").then_some(()));
     kernel.ping("192.168.7.1", 20, 1400);
+
+    // The kernel of the switch's host is to keep its hands off the VTEP's address.
+    assert_eq!(drayd.port("uplink").warnings, Vec::<String>::new());
+    switch.run("ip addr add 10.9.0.1/24 dev nic");
+    let warnings = drayd.port("uplink").warnings;
+    let mend = "ip addr del 10.9.0.1/24 dev nic";
+    assert!(warnings.len() == 1 && warnings[0].ends_with(mend), "{warnings:?}");
+    wait_for("a line in the log", || drayd.log().contains(mend).then_some(()));
+    switch.run(mend);
+    assert_eq!(drayd.port("uplink").warnings, Vec::<String>::new());
     drop(web);
     drayd.finish();
 }
