@@ -28,8 +28,10 @@ impl Drayd {
         let path = |name: &str| format!("{:?}", dir.path().join(name));
         let mut config = format!("[control]\nsocket = {}\n[fdb]\nsize = {MACS}\n", path("dray.sock"));
         for id in 0..2 {
-            config +=
-                &format!("[[port]]\nname = \"m{id}\"\nkind = \"memif\"\nsocket = {}\nid = {id}\n", path("memif.sock"));
+            config += &format!(
+                "[[port]]\nname = \"m{id}\"\nkind = \"memif\"\nsocket = {}\nid = {id}\nmax-macs = {MACS}\n",
+                path("memif.sock")
+            );
             config += &format!(
                 "[[port]]\nname = \"v{id}\"\nkind = \"vhost-user\"\nsocket = {}\n",
                 path(&format!("vm{id}.sock"))

@@ -212,6 +212,7 @@ fn refused() {
     if let Some(device) = bound {
         let error = refusal(device.file_name().to_str().unwrap());
         println!("{error}");
-        assert!(error.contains("dpdk-devbind.py -b vfio-pci"), "{error}");
+        // To which driver is the machine's to say: it takes an IOMMU for vfio-pci.
+        assert!(error.contains("dpdk-devbind.py -b "), "{error}");
     }
 }
