@@ -62,9 +62,13 @@ fn honest(dir: &Path, cpu: usize) -> String {
     let mut text =
         format!("[control]\nsocket = {:?}\n[fdb]\nsize = 65536\n[[worker]]\ncpu = {cpu}\n", dir.join(CONTROL));
     let ring = format!("ring-size = {RING}");
-    for (name, id, more) in
-        [("a", A, &*ring), ("b", B, &*ring), ("witness", WITNESS, ""), ("guest", GUEST, ""), ("sleeper", SLEEPER, "")]
-    {
+    for (name, id, more) in [
+        ("a", A, &*ring),
+        ("b", B, &*ring),
+        ("witness", WITNESS, &*ring),
+        ("guest", GUEST, ""),
+        ("sleeper", SLEEPER, ""),
+    ] {
         text += &memif(dir, name, id, more);
     }
     text += &vhost_user(dir, "v", HONEST_VM);
