@@ -22,7 +22,7 @@ pub struct Figures {
     /// Million frames a second of an honest port that sends as many as it can, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mpps: Option<f64>,
-    /// The same as a share of what it is without an attack.
+    /// The same as a share of what it was just before the attack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// Milliseconds until the control socket answered `status` or `port show`.

@@ -176,8 +176,8 @@ impl Row {
     }
 }
 
-/// Makes an attack, and measures. `alone`: million frames a second that an honest port sends without one.
-fn measure(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) -> Result<Figures, String> {
+/// Makes an attack, and measures.
+fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, String> {
     let mut daemon = Daemon::start(drayd, args.switch_cpu, case.configuration)?;
     let place = Place::new(&daemon, args.cpu, args.switch_cpu);
     let victim = Victim::connect(&place)?;
@@ -202,6 +202,8 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) ->
         scope.spawn(|| sleeper.run(place, &slowest));
         let control = scope.spawn(|| probes::control(place, &control, &end));
         let guest = scope.spawn(|| probes::guest(place, &end));
+        // The share is of what the same daemon did a moment ago: this machine may be slower in another minute.
+        let alone = case.saturate.then(|| told.saturate(duration / 2));
         let attack = scope.spawn(|| {
             place.take_place(Urgency::Attack);
             (case.attack)(place)
@@ -221,15 +223,7 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) ->
         let seconds = begin.elapsed().as_secs_f64();
         let tries = place.tries() - tries;
         let interrupts = probes::interrupts(args.switch_cpu).saturating_sub(interrupts) as f64 / seconds;
-        if case.saturate {
-            told.set(Mode::Saturated);
-            // What is under way is taken first.
-            let patience = Instant::now() + BEGIN;
-            while told.saturated() < duration / 2 && Instant::now() < patience {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            told.set(Mode::Paced);
-        }
+        let mpps = case.saturate.then(|| told.saturate(duration / 2));
         daemon.alive()?;
         let deleted = daemon.delete(case.port);
         std::thread::sleep(Duration::from_millis(100));
@@ -258,8 +252,8 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) ->
             p99_us: seen.p99_us,
             longest_us: seen.longest_us,
             unmeasured: seen.unmeasured,
-            mpps: seen.mpps,
-            share: seen.mpps.zip(alone).map(|(now, alone)| now / alone),
+            mpps,
+            share: mpps.zip(alone).map(|(now, alone)| now / alone),
             control_ms: ms(control.slowest),
             connect_ms: ms(connect),
             refused,
@@ -277,12 +271,12 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) ->
 }
 
 /// Makes an attack, and judges.
-fn judge(drayd: &Path, args: &HostileArgs, case: &Case, alone: Option<f64>) -> Row {
+fn judge(drayd: &Path, args: &HostileArgs, case: &Case) -> Row {
     let mut limits = if args.quick { Limits::QUICK } else { Limits::FULL };
     (case.adjust)(&mut limits);
     let outcome = match (case.lacks)().map_err(|why| Outcome::Skipped { why }) {
         Err(skipped) => skipped,
-        Ok(()) => match measure(drayd, args, case, alone) {
+        Ok(()) => match measure(drayd, args, case) {
             Ok(figures) => Outcome::Measured { broken: limits.broken(&figures), figures },
             Err(why) => Outcome::Failed { why },
         },
@@ -298,7 +292,7 @@ fn document(rows: &[Row]) -> Document {
     section.paragraph(
         "Frames lost of the honest ports, and milliseconds: of 99 % of their frames, of the control socket's slowest answer, an honest \
          client's slowest connection, a sleeping peer's slowest waking, of deleting the attacked port and of ending the daemon. The \
-         share is that of an honest port that sends all it can, in percent of what it sends without an attack.",
+         share is that of an honest port that sends all it can, in percent of what it sent just before the attack.",
     );
     let names = ["attack", "lost", "p99", "share", "control", "connect", "wake", "delete", "end", "verdict"];
     let columns =
@@ -374,26 +368,22 @@ pub fn run(args: &HostileArgs) -> Result<(), String> {
     let begin = Instant::now();
     let say = |line: &str| eprintln!("[{:6.1} s] {line}", begin.elapsed().as_secs_f64());
     let mut rows = Vec::new();
-    let mut alone = None;
     for case in std::iter::once(&NO_ATTACK).chain(&cases) {
         if stop.load(Ordering::Relaxed) {
             return Err("interrupted".into());
         }
-        let mut row = judge(&drayd, args, case, alone);
+        let mut row = judge(&drayd, args, case);
         // What other programs of the machine do to one try they don't do to three.
         for _ in 1..if args.quick { QUICK_TRIES } else { 1 } {
             if row.is_good() {
                 break;
             }
             say(&format!("{}: {}; once more", row.attack, row.verdict()));
-            row = judge(&drayd, args, case, alone);
+            row = judge(&drayd, args, case);
         }
         say(&format!("{}: {}", row.attack, row.verdict()));
-        if case.name == BASELINE {
-            match &row.outcome {
-                Outcome::Measured { figures, broken } if broken.is_empty() => alone = figures.mpps,
-                _ => return Err(format!("without any attack: {}; the machine is too busy for this", row.verdict())),
-            }
+        if case.name == BASELINE && !row.is_good() {
+            return Err(format!("without any attack: {}; the machine is too busy for this", row.verdict()));
         }
         rows.push(row);
     }

@@ -27,6 +27,8 @@ const MOST: f64 = 32.0;
 const RARELY: Duration = Duration::from_millis(20);
 /// How long nothing has to come until what is missing is lost.
 const REST: Duration = Duration::from_millis(300);
+/// How long it may take until all that can be sent is.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of every frame.
 const FRAME: usize = 60;
 /// Stands in every frame of ours.
@@ -51,8 +53,8 @@ pub(super) enum Mode {
 pub(super) struct Told {
     /// A [`Mode`].
     mode: AtomicU8,
-    /// Microseconds for which it has sent all that it can.
-    saturated: AtomicU64,
+    /// Microseconds for which it has sent all that it can, and frames of these that have come.
+    saturated: (AtomicU64, AtomicU64),
 }
 
 impl Told {
@@ -60,8 +62,19 @@ impl Told {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    pub fn saturated(&self) -> Duration {
-        Duration::from_micros(self.saturated.load(Ordering::Relaxed))
+    /// Has the victim send all that it can for so long: million frames a second that come.
+    pub fn saturate(&self, duration: Duration) -> f64 {
+        let now = || (self.saturated.0.load(Ordering::Relaxed), self.saturated.1.load(Ordering::Relaxed));
+        let (begin, before) = now();
+        self.set(Mode::Saturated);
+        // What is under way is taken first.
+        let patience = Instant::now() + PATIENCE + duration;
+        while now().0 - begin < duration.as_micros() as u64 && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.set(Mode::Paced);
+        let (end, after) = now();
+        (after - before) as f64 / (end - begin).max(1) as f64
     }
 }
 
@@ -122,8 +135,6 @@ pub(super) struct Seen {
     pub longest_us: f64,
     /// Share of the frames whose time is not known.
     pub unmeasured: f64,
-    /// Million frames a second while it sent as many as possible.
-    pub mpps: Option<f64>,
 }
 
 /// The honest links.
@@ -148,7 +159,6 @@ pub(super) struct Victim {
     /// The last station that appeared, and whether it is still to be answered.
     newcomer: (u16, bool),
     wakes: u64,
-    saturated: (u64, Duration),
     _frames: Region,
 }
 
@@ -186,7 +196,6 @@ impl Victim {
             due: 0.0,
             newcomer: (16, false),
             wakes: 0,
-            saturated: (0, Duration::ZERO),
             _frames: frames,
         };
         let end = Instant::now() + Duration::from_secs(10);
@@ -301,12 +310,12 @@ impl Victim {
         self.wakes += 1;
     }
 
-    /// Sends as many as the worker takes, for a turn.
-    fn saturate(&mut self) {
+    /// Sends as many as the worker takes, for a turn. Frames that came.
+    fn saturate(&mut self) -> u64 {
         let free = self.a.tx[0].free();
         self.a.tx[0].fill(REGION, (0..free).map(|_| (0, FRAME as u32)));
         let (count, _) = self.b.rx[0].take(u16::MAX, 1, u64::MAX / 2, |_, _| {});
-        self.saturated.0 += u64::from(count);
+        count.into()
     }
 
     /// Goes on until it is told [`Mode::End`]. What it saw, and the links, which are to be kept until the switch has ended.
@@ -332,9 +341,8 @@ impl Victim {
                 break;
             }
             if mode == Mode::Saturated as u8 {
-                self.saturate();
-                self.saturated.1 += passed;
-                told.saturated.store(self.saturated.1.as_micros() as u64, Ordering::Relaxed);
+                told.saturated.1.fetch_add(self.saturate(), Ordering::Relaxed);
+                told.saturated.0.fetch_add(passed.as_micros() as u64, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_micros(20));
                 continue;
             }
@@ -352,7 +360,6 @@ impl Victim {
         }
         let latency = self.times.latency(self.clock.tick()).unwrap_or_default();
         let sum = |counts: [u64; 3]| counts.iter().sum::<u64>();
-        let (count, time) = self.saturated;
         let seen = Seen {
             offered: sum(self.offered),
             lost: sum(self.offered).saturating_sub(sum(self.received)),
@@ -361,7 +368,6 @@ impl Victim {
             p99_us: latency.p99 / 1e3,
             longest_us: latency.max / 1e3,
             unmeasured: self.unmeasured as f64 / sum(self.received).max(1) as f64,
-            mpps: (time > Duration::ZERO).then(|| count as f64 / time.as_secs_f64() / 1e6),
         };
         Ok((seen, self))
     }
