@@ -446,13 +446,18 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     if result < 0 {
         notes.push(format!("is not promiscuous ({}): it receives what is sent to its own address", strerror(result)));
     }
+    // The driver keeps them to itself; they are there as long as the device is.
+    let mut sockets = if index == 0 { Vec::new() } else { iface::packet_sockets(index) };
+    sockets.retain(|socket| !before.contains(socket));
+    if driver == "net_af_packet" {
+        for &socket in &sockets {
+            iface::cut_other_tags(socket).map_err(|e| format!("its packet socket's filter: {e}"))?;
+        }
+    }
     notes.extend(eal::take_log().lines().map(str::to_owned));
     notes.extend(probed.before.iter_mut().flat_map(iface::Before::opened));
 
     let info = EthInfo { driver, mac, mtu, rx_queues, tx_queues, rx_ring, tx_ring, rss, notes };
-    // The driver keeps them to itself; they are there as long as the device is.
-    let mut sockets = if index == 0 { Vec::new() } else { iface::packet_sockets(index) };
-    sockets.retain(|socket| !before.contains(socket));
     let kernel = Mutex::new(Kernel { sockets, first, last: first, ring: 0 });
     let device = Device {
         id,

@@ -161,6 +161,43 @@ pub(crate) fn packet_sockets(index: u32) -> Vec<RawFd> {
         .collect()
 }
 
+/// What is left of a frame whose outer tag is not 802.1Q's: its addresses. With the tag that the driver adds it is shorter than a tagged
+/// header, and so dropped as `parse.truncated`.
+const CUT: u32 = 12;
+
+/// Has the kernel cut frames with another outer tag than 802.1Q's (802.1ad's 0x88a8), before `socket` gets them: the kernel takes the
+/// tag out of a frame, and DPDK's net_af_packet puts it back as 0x8100, whatever it was. That would be another VLAN.
+pub(crate) fn cut_other_tags(socket: RawFd) -> io::Result<()> {
+    let load = |what: libc::c_int| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: (libc::SKF_AD_OFF + what) as u32,
+    };
+    let jump = |k, jt, jf| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt, jf, k };
+    let length = |k| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        load(libc::SKF_AD_VLAN_TAG_PRESENT),
+        jump(0, 2, 0),
+        load(SKF_AD_VLAN_TPID),
+        jump(libc::ETH_P_8021Q as u32, 0, 1),
+        length(u32::MAX),
+        length(CUT),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let size = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: the kernel checks and copies the program, which is alive during the call.
+    match unsafe {
+        libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), size)
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The outer tag's TPID (linux/filter.h).
+const SKF_AD_VLAN_TPID: libc::c_int = 60;
+
 /// How many frames found no room in a packet socket's ring since this was last asked (packet(7), PACKET_STATISTICS).
 pub(crate) fn take_ring_drops(socket: RawFd) -> u64 {
     // SAFETY: all zeros is a valid tpacket_stats.

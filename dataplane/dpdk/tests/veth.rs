@@ -39,6 +39,15 @@ fn af_packet_carries_frames_both_ways() {
     tagged.splice(12..12, [0x81, 0x00, 0x20, 0x2a]);
     peer.send(&tagged);
     assert_eq!(receive_one(&mut *rx), tagged);
+    // Another tag, which the driver would make this one of, is cut: what is left is too short for a tagged frame.
+    let mut other = tagged[..1000].to_vec();
+    other[12..14].copy_from_slice(&[0x88, 0xa8]);
+    peer.send(&other);
+    assert_eq!(receive_one(&mut *rx), tagged[..16]);
+    // Two tags: the outer one counts.
+    other.splice(16..16, [0x81, 0x00, 0x00, 0x0a]);
+    peer.send(&other);
+    assert_eq!(receive_one(&mut *rx), tagged[..16]);
 
     // Out: padded to 60 bytes, and as long as the MTU allows.
     let (sent, drops) = send(&mut *tx, &[frame(42, 3), frame(60, 4), frame(1514, 5), frame(1515, 6)]);

@@ -38,7 +38,8 @@ drops! {
     RxMissed = "rx.missed";
     /// The NIC received it with an error, by its own counter; counted as received, too.
     RxError = "rx.error";
-    /// The frame is shorter than an Ethernet header.
+    /// The frame is shorter than an Ethernet header with its tag. Through `net_af_packet` so is every frame whose outer tag is not
+    /// 802.1Q's (0x8100): DPDK would make it one.
     ParseTruncated = "parse.truncated";
     /// The source address is a group address or all zeros.
     ParseBadSource = "parse.bad_source";

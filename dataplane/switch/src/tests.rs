@@ -252,13 +252,14 @@ fn bad_addresses_are_dropped_by_name() {
 /// One frame that is not as the others are, at every place of bursts of every size: it goes its way, and they go theirs.
 #[test]
 fn one_frame_of_a_burst_is_another() {
-    let odd: [(Vec<u8>, Option<Drop>); 8] = [
+    let odd: [(Vec<u8>, Option<Drop>); 9] = [
         (tagged(B, A, 7, 64), Some(Drop::VlanUnknown)),
         (tagged(B, A, 0, 64), None),
         (frame(B, [0; 6], 60), Some(Drop::ParseBadSource)),
         (frame(B, [3, 0, 0, 0, 0, 9], 60), Some(Drop::ParseBadSource)),
         (frame(B, ALL, 60), Some(Drop::ParseBadSource)),
         (frame(B, A, 60)[..13].to_vec(), Some(Drop::ParseTruncated)),
+        (tagged(B, A, 0, 64)[..16].to_vec(), Some(Drop::ParseTruncated)),
         (frame(B, A, 14), None),
         (frame(B, [0, 0, 0, 0, 0, 1], 60), None),
     ];
