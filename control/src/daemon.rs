@@ -144,7 +144,7 @@ fn control_loop(
     asks: &Receiver<Sender<String>>,
     signals: &Receiver<i32>,
 ) -> &'static str {
-    let events = switch.ports.events();
+    let bell = switch.ports.bell();
     let openings = switch.ports.openings();
     let ticks = tick(Dataplane::TICK);
     let mut watchdog = Watchdog::from_environment();
@@ -159,11 +159,7 @@ fn control_loop(
                     let _ = reply.send(switch.handle(request));
                 }
             }
-            recv(events) -> event => {
-                if let Ok(event) = event {
-                    switch.event(event);
-                }
-            }
+            recv(bell) -> _ => switch.take_news(),
             recv(openings) -> opened => {
                 if let Ok(opened) = opened {
                     switch.opened(opened);

@@ -6,6 +6,7 @@ mod connect;
 pub mod daemon;
 mod fdb;
 mod log;
+mod mailbox;
 mod metrics;
 mod nic;
 mod overlay;

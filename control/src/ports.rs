@@ -2,8 +2,9 @@
 //! started with the first of them.
 
 use crate::log::Limit;
+use crate::mailbox::{Mailbox, News};
 use crate::nic::{Nic, Opened, Opener};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Receiver;
 use dray_config::{Mac, Port, PortKind, Role};
 use dray_dataplane::Dataplane;
 use dray_dpdk::{EthPort, Link as EthLink};
@@ -34,12 +35,8 @@ impl Link {
 /// All ports that are open.
 pub struct Ports {
     memif: Supervisor,
-    /// For every vhost-user port that is opened.
-    sender: Sender<Event>,
-    events: Receiver<Event>,
+    mailbox: Mailbox,
     opener: Opener,
-    /// Events that were taken out of turn.
-    early: Vec<Event>,
     open: BTreeMap<String, Open>,
     /// By socket: those of whom it is not known which port they wanted.
     strangers: BTreeMap<String, Refused>,
@@ -59,8 +56,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn note(before: Option<u64>, reason: String) -> Refused {
-        Refused { count: before.unwrap_or(0) + 1, reason, last: Instant::now() }
+    fn note(before: Option<&Refused>, times: u64, reason: String) -> Refused {
+        Refused { count: before.map_or(0, |before| before.count) + times, reason, last: Instant::now() }
     }
 }
 
@@ -112,24 +109,20 @@ impl Ports {
     /// # Errors
     /// If the kernel gives no thread, epoll or eventfd.
     pub fn new() -> Result<Ports, String> {
-        let (sender, events) = unbounded();
-        let memif = Supervisor::start(into(&sender))?;
+        let mailbox = Mailbox::new();
+        let memif = Supervisor::start(into(&mailbox))?;
         let opener = Opener::start()?;
-        Ok(Ports {
-            memif,
-            sender,
-            events,
-            opener,
-            early: Vec::new(),
-            open: BTreeMap::new(),
-            strangers: BTreeMap::new(),
-            news: Limit::default(),
-        })
+        Ok(Ports { memif, mailbox, opener, open: BTreeMap::new(), strangers: BTreeMap::new(), news: Limit::default() })
     }
 
-    /// What happens to memif and vhost-user ports, for [`Ports::event`].
-    pub fn events(&self) -> Receiver<Event> {
-        self.events.clone()
+    /// Has something if something happened to memif or vhost-user ports, for [`Ports::news`].
+    pub fn bell(&self) -> Receiver<()> {
+        self.mailbox.bell()
+    }
+
+    /// What happened to one of those ports, oldest first, for [`Ports::event`].
+    pub fn news(&self) -> Vec<News> {
+        self.mailbox.take()
     }
 
     /// What became of NICs that were to be opened, for [`Ports::opened`].
@@ -159,7 +152,7 @@ impl Ports {
                     Role::Client => format!("connecting to {}", vhost_user.socket),
                 };
                 let spec = vhost_user::PortSpec { name, vhost_user: vhost_user.clone(), max_frame: max_frame(port) };
-                (reason, Device::VhostUser(vhost_user::Port::open(spec, into(&self.sender))?))
+                (reason, Device::VhostUser(vhost_user::Port::open(spec, into(&self.mailbox))?))
             }
             PortKind::Eth(eth) => ("being opened".into(), Device::Eth(Nic::new(port, eth, own_mac, workers)?)),
         };
@@ -209,15 +202,8 @@ impl Ports {
             // EAL's thread closes it; whoever opens it next comes after that.
             Device::Eth(_) => return,
         }
-        // What was said about it before must not be taken for news of a port of the same name. What was said about
-        // others has to wait: the workers' tables may not know them yet.
-        self.early.extend(self.events.try_iter());
-        self.early.retain(|event| port_of(event) != Some(name));
-    }
-
-    /// Events that came while ports were closed, older than all that [`Ports::events`] will give.
-    pub fn take_early(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.early)
+        // What was said about it before must not be taken for news of a port of the same name.
+        self.mailbox.forget(name);
     }
 
     /// The port's MTU or address has changed, without its link going down.
@@ -231,13 +217,16 @@ impl Ports {
     }
 
     /// Takes up what happened to a memif or vhost-user port. The name of the port, if its link is up now.
-    pub fn event(&mut self, event: Event, dataplane: &mut Dataplane) -> Option<String> {
+    pub fn event(&mut self, news: News, dataplane: &mut Dataplane) -> Option<String> {
         let now = Instant::now();
+        let News { event, times } = news;
+        let peers =
+            if times == 1 { "a peer was refused".into() } else { format!("{times} peers were refused, the last") };
         let Some(name) = port_of(&event).map(str::to_owned) else {
             if let Event::Refused { socket, reason, .. } = event {
-                self.news.log(now, format!("socket {socket}: a peer was refused: {reason}"));
-                let before = self.strangers.get(&socket).map(|refused| refused.count);
-                self.strangers.insert(socket, Refused::note(before, reason));
+                self.news.log(now, format!("socket {socket}: {peers}: {reason}"));
+                let refused = Refused::note(self.strangers.get(&socket), times, reason);
+                self.strangers.insert(socket, refused);
             }
             return None;
         };
@@ -258,8 +247,8 @@ impl Ports {
                 Link::Down(reason)
             }
             Event::Refused { reason, .. } => {
-                open.news.log(now, format!("port {name}: a peer was refused: {reason}"));
-                open.refused = Some(Refused::note(open.refused.as_ref().map(|refused| refused.count), reason.clone()));
+                open.news.log(now, format!("port {name}: {peers}: {reason}"));
+                open.refused = Some(Refused::note(open.refused.as_ref(), times, reason.clone()));
                 if !open.link.is_up() {
                     open.link = Link::Down(reason);
                 }
@@ -360,12 +349,9 @@ impl Ports {
 }
 
 /// Events go there.
-fn into(sender: &Sender<Event>) -> impl Fn(Event) + Send + use<> {
-    let sender = sender.clone();
-    move |event| {
-        // The receiver goes after the threads that tell; nothing is to be told then.
-        let _ = sender.send(event);
-    }
+fn into(mailbox: &Mailbox) -> impl Fn(Event) + Send + use<> {
+    let mailbox = mailbox.clone();
+    move |event| mailbox.post(event)
 }
 
 fn max_frame(port: &Port) -> u32 {

@@ -7,7 +7,6 @@ use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats};
-use dray_vhost::Event;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -173,7 +172,6 @@ impl Switch {
             log(format!("config: {action}"));
         }
         self.warn();
-        self.take_early();
         self.tick_overlay(Instant::now());
         Ok(actions)
     }
@@ -213,13 +211,6 @@ impl Switch {
             if let Err(why) = self.open(&config, port) {
                 log(format!("config: rolling back: {why}"));
             }
-        }
-        self.take_early();
-    }
-
-    fn take_early(&mut self) {
-        for event in self.ports.take_early() {
-            self.event(event);
         }
     }
 
@@ -273,10 +264,12 @@ impl Switch {
         (self.published, self.is_stale) = (Instant::now(), false);
     }
 
-    /// Takes up what happened to a memif or vhost-user port.
-    pub fn event(&mut self, event: Event) {
-        if let Some(name) = self.ports.event(event, &mut self.dataplane) {
-            self.came_up(&name);
+    /// Takes up what happened to a memif or vhost-user port, if something did.
+    pub fn take_news(&mut self) {
+        for news in self.ports.news() {
+            if let Some(name) = self.ports.event(news, &mut self.dataplane) {
+                self.came_up(&name);
+            }
         }
     }
 
@@ -550,8 +543,7 @@ mod tests {
         connected(&switch, false);
         // It has come and gone, nobody has taken notice, and now the port becomes another one.
         switch.apply(config(2)).unwrap();
-        let events = switch.ports.events();
-        events.try_iter().for_each(|event| switch.event(event));
+        switch.take_news();
         assert_eq!(switch.ports.link("v"), Some(&Link::Down("no front end has connected".into())));
         switch.shutdown();
         assert!(!socket.exists());

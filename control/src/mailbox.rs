@@ -1,0 +1,214 @@
+//! What the threads of memif and vhost-user ports have for the control loop: at most one change of the link and one refusal for
+//! each port, whatever its peers do while the loop is busy. A link that went before it was looked at is dropped here, with its
+//! rings and descriptors.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use dray_vhost::Event;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Of a port; or of a socket, if it is not known which port was wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum About {
+    Port(String),
+    Socket(String),
+}
+
+/// The newest of some events that were alike.
+pub struct News {
+    /// That one.
+    pub event: Event,
+    /// How many there were.
+    pub times: u64,
+}
+
+#[derive(Default)]
+struct Pending {
+    news: HashMap<About, Vec<News>>,
+    /// Who has news, in the order in which that began: each gets its turn.
+    queue: VecDeque<About>,
+}
+
+/// Both ends: who tells has a clone.
+#[derive(Clone)]
+pub struct Mailbox {
+    pending: Arc<Mutex<Pending>>,
+    bell: (Sender<()>, Receiver<()>),
+}
+
+impl Mailbox {
+    pub fn new() -> Mailbox {
+        Mailbox { pending: Arc::default(), bell: bounded(1) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has something if there is something for [`Mailbox::take`].
+    pub fn bell(&self) -> Receiver<()> {
+        self.bell.1.clone()
+    }
+
+    fn ring(&self) {
+        // If it rings already, that is enough.
+        let _ = self.bell.0.try_send(());
+    }
+
+    /// Puts `event` in the place of those like it.
+    pub fn post(&self, event: Event) {
+        let about = about(&event);
+        let mut pending = self.lock();
+        let Pending { news, queue } = &mut *pending;
+        let news = news.entry(about.clone()).or_default();
+        if news.is_empty() {
+            queue.push_back(about);
+        }
+        let before = news.iter().position(|before| is_refusal(&before.event) == is_refusal(&event));
+        let before = before.map(|at| news.remove(at));
+        news.push(News { event, times: before.as_ref().map_or(0, |before| before.times) + 1 });
+        drop(pending);
+        self.ring();
+        // Not with the lock held: there may be a link in it.
+        drop(before);
+    }
+
+    /// What there is about one port or socket, oldest first.
+    pub fn take(&self) -> Vec<News> {
+        let mut pending = self.lock();
+        let news = pending.queue.pop_front().and_then(|about| pending.news.remove(&about));
+        if !pending.queue.is_empty() {
+            self.ring();
+        }
+        news.unwrap_or_default()
+    }
+
+    /// Forgets what there is about a port.
+    pub fn forget(&self, port: &str) {
+        let about = About::Port(port.to_owned());
+        let mut pending = self.lock();
+        pending.queue.retain(|other| *other != about);
+        let news = pending.news.remove(&about);
+        drop(pending);
+        drop(news);
+    }
+}
+
+fn about(event: &Event) -> About {
+    match event {
+        Event::Up { port, .. } | Event::Down { port, .. } | Event::Refused { port: Some(port), .. } => {
+            About::Port(port.clone())
+        }
+        Event::Refused { port: None, socket, .. } => About::Socket(socket.clone()),
+    }
+}
+
+fn is_refusal(event: &Event) -> bool {
+    matches!(event, Event::Refused { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_switch::{Burst, Rx};
+    use dray_vhost::{Link, LinkInfo, TxQueues, memif};
+
+    /// Stands for the rings and descriptors of a link.
+    struct Held {
+        _shared: Arc<()>,
+    }
+
+    impl Rx for Held {
+        fn receive(&mut self, _: &mut Burst) {}
+        fn release(&mut self, _: &mut Burst) {}
+    }
+
+    fn up(port: &str, held: &Arc<()>) -> Event {
+        let info = memif::LinkInfo {
+            peer: String::new(),
+            interface: String::new(),
+            rx_rings: 1,
+            tx_rings: 1,
+            ring_size: 256,
+            buffer_size: 0,
+            regions: 1,
+            bytes: 4096,
+            sealed: true,
+        };
+        let rx: Vec<Box<dyn Rx>> = vec![Box::new(Held { _shared: held.clone() })];
+        Event::Up { port: port.into(), link: Link { rx, tx: TxQueues::default(), info: LinkInfo::Memif(info) } }
+    }
+
+    fn down(port: &str, reason: &str) -> Event {
+        Event::Down { port: port.into(), reason: reason.into() }
+    }
+
+    fn refused(port: Option<&str>, reason: &str) -> Event {
+        Event::Refused { port: port.map(str::to_owned), socket: "/s".into(), reason: reason.into() }
+    }
+
+    fn taken(mailbox: &Mailbox) -> Vec<String> {
+        let line = |news: News| match news.event {
+            Event::Down { port, reason } => format!("{port} {reason} {}", news.times),
+            Event::Refused { port, socket, reason, .. } => {
+                format!("{} refused {reason} {}", port.unwrap_or(socket), news.times)
+            }
+            Event::Up { .. } => unreachable!(),
+        };
+        mailbox.take().into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn one_of_each_kind_a_port() {
+        let mailbox = Mailbox::new();
+        let bell = mailbox.bell();
+        assert!(bell.try_recv().is_err());
+        (0..10_000).for_each(|n| {
+            mailbox.post(down("a", &format!("{n}")));
+            mailbox.post(refused(None, "unknown"));
+            mailbox.post(refused(Some("a"), "secret"));
+        });
+        mailbox.post(down("b", "gone"));
+        // The refusal is the newer one.
+        bell.try_recv().unwrap();
+        assert_eq!(taken(&mailbox), ["a 9999 10000", "a refused secret 10000"]);
+        bell.try_recv().unwrap();
+        // What begins anew comes after the others.
+        mailbox.post(refused(Some("a"), "secret"));
+        mailbox.post(down("a", "closed"));
+        assert_eq!(taken(&mailbox), ["/s refused unknown 10000"]);
+        assert_eq!(taken(&mailbox), ["b gone 1"]);
+        bell.try_recv().unwrap();
+        assert_eq!(taken(&mailbox), ["a refused secret 1", "a closed 1"]);
+        assert!(taken(&mailbox).is_empty() && bell.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_link_that_went_unseen_holds_nothing() {
+        let mailbox = Mailbox::new();
+        let held = Arc::new(());
+        for _ in 0..1000 {
+            mailbox.post(up("a", &held));
+            assert_eq!(Arc::strong_count(&held), 2);
+            mailbox.post(down("a", "closed"));
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
+        mailbox.post(up("a", &held));
+        mailbox.post(up("a", &held));
+        let news = mailbox.take();
+        assert!(matches!(news[..], [News { event: Event::Up { .. }, times: 2002 }]));
+        assert_eq!(Arc::strong_count(&held), 2);
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_come() {
+        let mailbox = Mailbox::new();
+        mailbox.post(down("a", "closed"));
+        mailbox.post(down("b", "closed"));
+        mailbox.forget("a");
+        mailbox.post(down("a", "anew"));
+        assert_eq!(taken(&mailbox), ["b closed 1"]);
+        assert_eq!(taken(&mailbox), ["a anew 1"]);
+        assert!(taken(&mailbox).is_empty());
+    }
+}
