@@ -5,7 +5,7 @@ use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 fn spec(name: &str, socket: &SocketName, id: u32, role: Role) -> PortSpec {
@@ -355,4 +355,41 @@ fn sockets_are_replaced_only_if_stale() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(s.state("b"), Some(LinkState::Down("the peer disconnected: the client disconnects".into())));
+}
+
+/// A server whose thread hangs until what is returned is dropped, or for some seconds.
+fn hanging(dir: &tempfile::TempDir) -> (Supervisor, Sender<()>) {
+    let (hangs, is_hanging) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let server = Supervisor::start(move |_| {
+        let _ = hangs.send(());
+        let _ = may_go_on.recv_timeout(5 * SOON);
+    })
+    .unwrap();
+    server.add(spec("absent", &SocketName::Path(dir.path().join("nobody")), 0, Role::Client)).unwrap();
+    is_hanging.recv_timeout(SOON).unwrap();
+    (server, go_on)
+}
+
+#[test]
+fn a_thread_that_hangs_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, _go_on) = hanging(&dir);
+    let late = server.add(spec("late", &path(&dir), 0, Role::Server));
+    assert_eq!(late, Err("the memif thread has not answered for 1s".into()));
+    assert!(!server.remove("absent"));
+    let begin = Instant::now();
+    drop(server);
+    assert!(begin.elapsed() < 3 * SOON, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_port_that_is_added_too_late_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, go_on) = hanging(&dir);
+    server.add(spec("late", &path(&dir), 0, Role::Server)).unwrap_err();
+    drop(go_on);
+    // One after the other: what came before is done.
+    server.add(spec("next", &path(&dir), 0, Role::Server)).unwrap();
+    assert_eq!(server.state("late"), None);
 }

@@ -17,7 +17,7 @@ use rustix::net::{SocketFlags, accept_with};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +46,9 @@ const TURN: usize = 64;
 const END: Duration = Duration::from_millis(1);
 /// Between two looks for peers that fell asleep unnoticed, and for what is closed by now.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long the thread is waited for. It waits for no peer, but the kernel can have it wait.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A port to be kept.
 #[derive(Clone, Debug)]
@@ -97,8 +100,8 @@ fn lock(states: &States) -> MutexGuard<'_, HashMap<String, LinkState>> {
 }
 
 enum Command {
-    Add(PortSpec, Sender<Result<(), String>>),
-    Remove(String, Sender<bool>),
+    Add(PortSpec, SyncSender<Result<(), String>>),
+    Remove(String, SyncSender<bool>),
     MaxFrame(String, u32),
     Shutdown,
 }
@@ -150,19 +153,24 @@ impl Supervisor {
     /// Begins to keep a port. A server listens when this returns.
     ///
     /// # Errors
-    /// If the name or the id on the socket is taken, or the socket can't be listened on.
+    /// If the name or the id on the socket is taken, the socket can't be listened on, or the thread does not answer within a
+    /// second.
     pub fn add(&self, spec: PortSpec) -> Result<(), String> {
-        let (reply, result) = channel();
+        // Of no capacity: an answer is either taken or known not to be.
+        let (reply, result) = sync_channel(0);
         self.command(Command::Add(spec, reply));
-        result.recv().unwrap_or_else(|_| Err("the memif thread has ended".into()))
+        result.recv_timeout(ANSWER).unwrap_or_else(|e| match e {
+            RecvTimeoutError::Timeout => Err(format!("the memif thread has not answered for {ANSWER:?}")),
+            RecvTimeoutError::Disconnected => Err("the memif thread has ended".into()),
+        })
     }
 
     /// Disconnects a port's peer and forgets the port; its socket is closed with the last port on it. No event
-    /// follows. Whether there was such a port.
+    /// follows. Whether there was such a port; if the thread does not answer within a second, it does this later.
     pub fn remove(&self, port: &str) -> bool {
-        let (reply, result) = channel();
+        let (reply, result) = sync_channel(0);
         self.command(Command::Remove(port.to_owned(), reply));
-        result.recv().unwrap_or(false)
+        result.recv_timeout(ANSWER).unwrap_or(false)
     }
 
     /// Changes the longest frame of a port, in bytes without FCS. The link stays up.
@@ -175,7 +183,8 @@ impl Supervisor {
         lock(&self.states).get(port).cloned()
     }
 
-    /// Disconnects all peers, removes all sockets and ends the thread, as dropping does.
+    /// Disconnects all peers, removes all sockets and ends the thread, as dropping does. A thread that takes longer than a second
+    /// is left to it.
     pub fn shutdown(self) {
         drop(self);
     }
@@ -184,9 +193,15 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.command(Command::Shutdown);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let begin = Instant::now();
+        while !thread.is_finished() {
+            if begin.elapsed() >= ANSWER {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
+        let _ = thread.join();
     }
 }
 
@@ -289,7 +304,12 @@ impl Inner {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Add(spec, reply) => {
-                        let _ = reply.send(self.add(spec));
+                        let name = spec.name.clone();
+                        let added = self.add(spec);
+                        let is_new = added.is_ok();
+                        if reply.send(added).is_err() && is_new {
+                            self.remove(&name);
+                        }
                     }
                     Command::Remove(port, reply) => {
                         let _ = reply.send(self.remove(&port));
