@@ -606,7 +606,7 @@ pub struct Status {
     pub bridges: usize,
     /// Who was refused on a socket and is not known to have wanted any port.
     pub strangers: u64,
-    /// Why the last of them was, and on which socket.
+    /// Why the last of them was, on which socket, and its process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stranger: Option<String>,
     /// Other VTEPs known.
@@ -658,7 +658,9 @@ pub struct PortInfo {
     pub reason: Option<String>,
     /// Peers that were refused, since the port was opened.
     pub refused: u64,
-    /// Why the last of them was.
+    /// Of these, those with a wrong secret.
+    pub wrong_secrets: u64,
+    /// Why the last of them was, and its process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
     /// Packets received.

@@ -362,12 +362,16 @@ fn memberships(port: &PortInfo) -> String {
 fn port(p: &PortInfo) -> String {
     let link = p.reason.as_ref().map_or(p.link.clone(), |reason| format!("{}: {reason}", p.link));
     let refusal = p.refusal.as_ref().map_or_else(String::new, |reason| format!(", last: {reason}"));
+    let secrets = match p.wrong_secrets {
+        0 => String::new(),
+        n => format!(", {} for a wrong secret", thousands(n)),
+    };
     let bridges = memberships(p);
     let mut lines = vec![
         ("port", p.name.clone()),
         ("kind", p.kind.clone()),
         ("link", link),
-        ("refused", format!("{} peers{refusal}", thousands(p.refused))),
+        ("refused", format!("{} peers{secrets}{refusal}", thousands(p.refused))),
         ("bridges", if bridges.is_empty() { "none".into() } else { bridges }),
         ("mac", p.mac.to_string()),
         ("mtu", p.mtu.to_string()),

@@ -20,6 +20,8 @@ pub struct News {
     pub event: Event,
     /// How many there were.
     pub times: u64,
+    /// How many of them were for a wrong secret.
+    pub secrets: u64,
 }
 
 #[derive(Default)]
@@ -66,7 +68,9 @@ impl Mailbox {
         }
         let before = news.iter().position(|before| is_refusal(&before.event) == is_refusal(&event));
         let before = before.map(|at| news.remove(at));
-        news.push(News { event, times: before.as_ref().map_or(0, |before| before.times) + 1 });
+        let (times, secrets) = before.as_ref().map_or((0, 0), |before| (before.times, before.secrets));
+        let secret = matches!(event, Event::Refused { secret: true, .. });
+        news.push(News { event, times: times + 1, secrets: secrets + u64::from(secret) });
         drop(pending);
         self.ring();
         // Not with the lock held: there may be a link in it.
@@ -144,14 +148,15 @@ mod tests {
     }
 
     fn refused(port: Option<&str>, reason: &str) -> Event {
-        Event::Refused { port: port.map(str::to_owned), socket: "/s".into(), reason: reason.into() }
+        let secret = reason == "secret";
+        Event::Refused { port: port.map(str::to_owned), socket: "/s".into(), reason: reason.into(), peer: None, secret }
     }
 
     fn taken(mailbox: &Mailbox) -> Vec<String> {
         let line = |news: News| match news.event {
             Event::Down { port, reason } => format!("{port} {reason} {}", news.times),
             Event::Refused { port, socket, reason, .. } => {
-                format!("{} refused {reason} {}", port.unwrap_or(socket), news.times)
+                format!("{} refused {reason} {} {}", port.unwrap_or(socket), news.times, news.secrets)
             }
             Event::Up { .. } => unreachable!(),
         };
@@ -167,19 +172,20 @@ mod tests {
             mailbox.post(down("a", &format!("{n}")));
             mailbox.post(refused(None, "unknown"));
             mailbox.post(refused(Some("a"), "secret"));
+            mailbox.post(refused(Some("a"), "version"));
         });
         mailbox.post(down("b", "gone"));
         // The refusal is the newer one.
         bell.try_recv().unwrap();
-        assert_eq!(taken(&mailbox), ["a 9999 10000", "a refused secret 10000"]);
+        assert_eq!(taken(&mailbox), ["a 9999 10000", "a refused version 20000 10000"]);
         bell.try_recv().unwrap();
         // What begins anew comes after the others.
         mailbox.post(refused(Some("a"), "secret"));
         mailbox.post(down("a", "closed"));
-        assert_eq!(taken(&mailbox), ["/s refused unknown 10000"]);
+        assert_eq!(taken(&mailbox), ["/s refused unknown 10000 0"]);
         assert_eq!(taken(&mailbox), ["b gone 1"]);
         bell.try_recv().unwrap();
-        assert_eq!(taken(&mailbox), ["a refused secret 1", "a closed 1"]);
+        assert_eq!(taken(&mailbox), ["a refused secret 1 1", "a closed 1"]);
         assert!(taken(&mailbox).is_empty() && bell.try_recv().is_err());
     }
 
@@ -196,7 +202,7 @@ mod tests {
         mailbox.post(up("a", &held));
         mailbox.post(up("a", &held));
         let news = mailbox.take();
-        assert!(matches!(news[..], [News { event: Event::Up { .. }, times: 2002 }]));
+        assert!(matches!(news[..], [News { event: Event::Up { .. }, times: 2002, .. }]));
         assert_eq!(Arc::strong_count(&held), 2);
     }
 

@@ -133,6 +133,9 @@ pub fn render(switch: &Switch) -> String {
         .collect();
     let help = "Peers refused, by port, or by socket where it is not known which port they wanted.";
     family("dray_refused_peers", "counter", help, &samples);
+    let samples: Vec<_> =
+        names.iter().filter_map(|name| Some((port(name), switch.ports.refused(name)?.secrets as f64))).collect();
+    family("dray_wrong_secrets", "counter", "Peers refused for a wrong secret, by port.", &samples);
     let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
     let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
     family("dray_port_up", "gauge", "Whether the link is up.", &links);

@@ -49,15 +49,19 @@ pub struct Ports {
 pub struct Refused {
     /// How many.
     pub count: u64,
-    /// Why the last of them was.
+    /// How many of them for a wrong secret.
+    pub secrets: u64,
+    /// Why the last of them was, and who that is if it is known.
     pub reason: String,
     /// When.
     pub last: Instant,
 }
 
 impl Refused {
-    fn note(before: Option<&Refused>, times: u64, reason: String) -> Refused {
-        Refused { count: before.map_or(0, |before| before.count) + times, reason, last: Instant::now() }
+    /// So many more.
+    fn note(before: Option<&Refused>, times: u64, secrets: u64, reason: String) -> Refused {
+        let (count, guessed) = before.map_or((0, 0), |before| (before.count, before.secrets));
+        Refused { count: count + times, secrets: guessed + secrets, reason, last: Instant::now() }
     }
 }
 
@@ -219,13 +223,14 @@ impl Ports {
     /// Takes up what happened to a memif or vhost-user port. The name of the port, if its link is up now.
     pub fn event(&mut self, news: News, dataplane: &mut Dataplane) -> Option<String> {
         let now = Instant::now();
-        let News { event, times } = news;
+        let News { event, times, secrets } = news;
         let peers =
             if times == 1 { "a peer was refused".into() } else { format!("{times} peers were refused, the last") };
         let Some(name) = port_of(&event).map(str::to_owned) else {
-            if let Event::Refused { socket, reason, .. } = event {
+            if let Event::Refused { socket, reason, peer, .. } = event {
+                let reason = refusal(&reason, peer);
                 self.news.log(now, format!("socket {socket}: {peers}: {reason}"));
-                let refused = Refused::note(self.strangers.get(&socket), times, reason);
+                let refused = Refused::note(self.strangers.get(&socket), times, secrets, reason);
                 self.strangers.insert(socket, refused);
             }
             return None;
@@ -246,9 +251,10 @@ impl Ports {
                 dataplane.link_down(&name);
                 Link::Down(reason)
             }
-            Event::Refused { reason, .. } => {
-                open.news.log(now, format!("port {name}: {peers}: {reason}"));
-                open.refused = Some(Refused::note(open.refused.as_ref(), times, reason.clone()));
+            Event::Refused { reason, peer, .. } => {
+                let shown = refusal(&reason, peer);
+                open.news.log(now, format!("port {name}: {peers}: {shown}"));
+                open.refused = Some(Refused::note(open.refused.as_ref(), times, secrets, shown));
                 if !open.link.is_up() {
                     open.link = Link::Down(reason);
                 }
@@ -363,6 +369,11 @@ fn port_of(event: &Event) -> Option<&str> {
         Event::Up { port, .. } | Event::Down { port, .. } => Some(port),
         Event::Refused { port, .. } => port.as_deref(),
     }
+}
+
+/// Why a peer was refused, and who it is.
+fn refusal(reason: &str, peer: Option<String>) -> String {
+    peer.map_or_else(|| reason.to_owned(), |peer| format!("{reason} ({peer})"))
 }
 
 /// What a device turned out to be, for the log.

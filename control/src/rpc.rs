@@ -226,6 +226,7 @@ impl Switch {
                 None => Some("it could not be opened again".into()),
             },
             refused: refused.map_or(0, |refused| refused.count),
+            wrong_secrets: refused.map_or(0, |refused| refused.secrets),
             refusal: refused.map(|refused| refused.reason.clone()),
             rx_packets: counts.rx_packets,
             rx_bytes: counts.rx_bytes,

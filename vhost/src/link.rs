@@ -57,6 +57,10 @@ pub enum Event {
         socket: String,
         /// Why, for people.
         reason: String,
+        /// Who that was, for people, if it came that far: "pid 12, uid 0".
+        peer: Option<String>,
+        /// Whether it was for a wrong secret.
+        secret: bool,
     },
 }
 

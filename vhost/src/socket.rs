@@ -153,6 +153,15 @@ pub(crate) fn no_descriptors() -> String {
     format!("the switch has no file descriptors left (RLIMIT_NOFILE is {limit})")
 }
 
+/// Descriptors that peers don't get, or a quarter of few: so that the control socket can still be asked what is wrong.
+const RESERVE: u64 = 128;
+
+/// Whether a peer may have us keep `fd`, which is new: the kernel gives the lowest number that is free.
+pub(crate) fn is_spare(fd: &OwnedFd) -> bool {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (fd.as_raw_fd() as u64) < limit - RESERVE.min(limit / 4)
+}
+
 /// Whether there is `what` to be seen of a descriptor now.
 pub(crate) fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, what)];

@@ -119,6 +119,9 @@ struct Test {
     _one: MutexGuard<'static, ()>,
 }
 
+/// The port that was wanted, the reason, who it was, and whether its secret was wrong.
+type Refusal = (Option<String>, String, String, bool);
+
 const SECRET: &[u8; 24] = b"abcdefghijklmnopqrstuvwx";
 
 fn memfd(size: u64) -> File {
@@ -203,6 +206,7 @@ impl Test {
 
     /// Connects correctly.
     fn link(&self) -> (Peer, Link) {
+        self.s.forgive("p0");
         self.write_rings();
         let peer = Peer::new(self);
         for (m, fd) in Self::good() {
@@ -220,6 +224,7 @@ impl Test {
 
     /// Sends `messages` after one another; why the server ends the connection.
     fn refused(&self, messages: &[(Vec<u8>, u8)]) -> String {
+        self.s.forgive("p0");
         let peer = Peer::new(self);
         for (m, fd) in messages {
             if !peer.send(m, &self.fds(*fd)) {
@@ -227,6 +232,17 @@ impl Test {
             }
         }
         peer.reason()
+    }
+
+    /// Who was refused since the last event that was looked at.
+    fn refusals(&self) -> Vec<Refusal> {
+        let refusal = |event| match event {
+            Event::Refused { port, reason, peer, secret, .. } => Some((port, reason, peer.unwrap_or_default(), secret)),
+            _ => None,
+        };
+        // Answered when all that was read until now is dealt with.
+        assert!(!self.s.remove("no such port"));
+        self.events.try_iter().filter_map(refusal).collect()
     }
 
     fn down(&self) -> String {
@@ -318,14 +334,99 @@ fn half_open_connections_are_bounded_in_number_and_time() {
     for p in &idle {
         assert_eq!(p.recv().unwrap()[0], 2);
     }
-    assert!(Peer::new(&t).reason().contains("too many"));
+    // Who comes now gets in: the oldest one gives up its place.
+    drop(t.link());
+    assert!(idle[0].reason().contains("too many half-open"));
+    assert_eq!(t.down(), "the peer closed the connection");
+    // Here it is known which port was wanted.
+    assert!(idle[1].send(&init(0x200, 0, 0, SECRET), &[]));
+    assert_eq!(idle[1].recv().unwrap()[0], 1);
     t.check_honest();
-    for p in &idle {
+    for p in &idle[1..] {
         assert!(p.reason().contains("too long"));
     }
     let took = start.elapsed();
     assert!((4..7).contains(&took.as_secs()), "{took:?}");
+    let mut late: Vec<_> = t.refusals().into_iter().filter(|(_, reason, ..)| reason.contains("too long")).collect();
+    late.sort();
+    assert_eq!(late.len(), 63);
+    let pid = format!("pid {}, ", std::process::id());
+    assert!(late.iter().all(|(_, _, peer, secret)| peer.starts_with(&pid) && !secret));
+    assert_eq!(late.iter().filter_map(|(port, ..)| port.as_deref()).collect::<Vec<_>>(), ["p0"]);
     drop(t.link());
+}
+
+/// How far the switch lets `peer` come, within `ms`: the types of the messages that it sends.
+fn heard(peer: &Peer, ms: i64) -> Vec<u8> {
+    let mut heard = Vec::new();
+    let wait = Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 };
+    while poll(&mut [PollFd::new(&peer.0, PollFlags::IN)], Some(&wait)) == Ok(1) {
+        match peer.recv() {
+            Some(message) => heard.push(message[0]),
+            None => break,
+        }
+    }
+    heard
+}
+
+#[test]
+fn who_reconnects_without_a_breath_waits() {
+    let mut t = Test::new();
+    t.write_rings();
+    let attempt = || {
+        let peer = Peer::new(&t);
+        // The switch may refuse it before it has said all.
+        Test::good().iter().all(|(m, fd)| peer.send(m, &t.fds(*fd)));
+        peer
+    };
+    // One after the other: each leaves as soon as it is connected.
+    let (start, mut links) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(1500) {
+        let peer = attempt();
+        links += usize::from(std::iter::from_fn(|| peer.recv()).any(|message| message[0] == 7));
+    }
+    assert!((4..20).contains(&links), "{links}");
+    // Of several at the same time one waits, and is served when it is its turn.
+    let many: Vec<Peer> = (0..8).map(|_| attempt()).collect();
+    let reasons: Vec<Vec<u8>> = many.iter().map(|peer| heard(peer, 3000)).collect();
+    assert!(reasons.iter().any(|heard| heard[..] == [2, 8]), "HELLO, DISCONNECT: {reasons:?}");
+    assert!(reasons.iter().any(|heard| heard.contains(&7)), "CONNECTED: {reasons:?}");
+    let breathless = |(port, reason, ..): &Refusal| port.as_deref() == Some("p0") && reason.contains("in a short time");
+    assert!(t.refusals().iter().any(breathless));
+    drop(many);
+    t.check_honest();
+}
+
+#[test]
+fn secrets_are_not_guessed_in_a_hurry() {
+    let mut t = Test::new();
+    t.s.forgive("p0");
+    let guess = |n: u64| {
+        let mut secret = [0; 24];
+        secret[..8].copy_from_slice(&n.to_le_bytes());
+        let peer = Peer::new(&t);
+        peer.send(&init(0x200, 0, 0, &secret), &[]);
+        peer.reason()
+    };
+    let start = Instant::now();
+    let reasons: Vec<String> = (0..6).map(guess).collect();
+    assert!(reasons.iter().all(|reason| reason == "secret does not match"), "{reasons:?}");
+    // The fifth waits for 50 ms, the sixth for 100 ms.
+    assert!(start.elapsed() >= Duration::from_millis(150));
+    let refusals = t.refusals();
+    assert_eq!(refusals.len(), 6);
+    assert!(refusals.iter().all(|(port, _, _, secret)| port.as_deref() == Some("p0") && *secret));
+    // Those that come in parallel are not even looked at, but for one.
+    let all: Vec<Peer> = (6..40)
+        .map(|n| {
+            let peer = Peer::new(&t);
+            peer.send(&init(0x200, 0, 0, &[n; 24]), &[]);
+            peer
+        })
+        .collect();
+    let looked_at = all.iter().filter(|peer| peer.reason() == "secret does not match").count();
+    assert!((1..10).contains(&looked_at), "{looked_at}");
+    t.check_honest();
 }
 
 /// A link is brought up, `act` misuses its S2M ring, and the next receive finds it out.
@@ -493,6 +594,7 @@ fn mutated_messages() {
                 break;
             }
         }
+        t.s.forgive("p0");
         let peer = Peer::new(&t);
         for (m, fd) in &messages {
             sent += 1;

@@ -5,6 +5,7 @@
 
 mod client;
 mod kick;
+mod peers;
 pub mod proto;
 mod ring;
 mod socket;

@@ -2,7 +2,7 @@
 
 use super::proto::{Message, SIZE};
 use crate::quarantine::{self, Kind, Leaving};
-use crate::socket::{no_descriptors, text};
+use crate::socket::{is_spare, no_descriptors, text};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -56,8 +56,8 @@ pub(super) fn receive(fd: BorrowedFd<'_>) -> Received {
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     match read(fd, false, &mut space) {
-        Ok((_, Some(passed), _)) => Received::Message(message, Some(passed)),
-        Ok((_, None, _)) => Received::Bad(no_descriptors(), None),
+        Ok((_, Some(passed), _)) if is_spare(&passed) => Received::Message(message, Some(passed)),
+        Ok(_) => Received::Bad(no_descriptors(), None),
         Err(end) => end,
     }
 }

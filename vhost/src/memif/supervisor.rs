@@ -3,13 +3,14 @@
 use super::SOFTWARE;
 use super::client::{ClientOptions, Offer};
 use super::kick::Kicker;
+use super::peers::{Attempts, LIVED, Peer, greediest};
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
 use crate::quarantine::{self, Leaving};
-use crate::socket::{Listening, dial, event, hung_up, no_descriptors, show, text};
+use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, show, text};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
 use rustix::event::{Timespec, epoll};
@@ -24,8 +25,14 @@ use std::time::{Duration, Instant};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections of one socket that have not finished their handshake.
+/// Connections of one socket that have not finished their handshake. With more, one of whoever has most is given up.
 const HALF_OPEN: usize = 64;
+/// Why it is.
+const GREEDY: &str = "too many half-open connections: the oldest one of who has most is given up";
+/// Why those are refused that do not wait for their turn.
+const BREATHLESS: &str = "too many connections for this port in a short time";
+/// What is said to who guesses.
+const WRONG_SECRET: &str = "secret does not match";
 /// Rings of one direction.
 const RINGS: usize = 16;
 /// Regions of a link.
@@ -103,6 +110,7 @@ enum Command {
     Add(PortSpec, SyncSender<Result<(), String>>),
     Remove(String, SyncSender<bool>),
     MaxFrame(String, u32),
+    Forgive(String),
     Shutdown,
 }
 
@@ -178,6 +186,12 @@ impl Supervisor {
         self.command(Command::MaxFrame(port.to_owned(), max_frame));
     }
 
+    /// Forgets who connected to a port how often: for tests that do so without a breath.
+    #[doc(hidden)]
+    pub fn forgive(&self, port: &str) {
+        self.command(Command::Forgive(port.to_owned()));
+    }
+
     /// State of a port, if there is such a port.
     pub fn state(&self, port: &str) -> Option<LinkState> {
         lock(&self.states).get(port).cloned()
@@ -212,6 +226,8 @@ struct Port {
     budget: Arc<Budget>,
     /// Its connection, from INIT (server) or connect (client) on.
     conn: Option<u64>,
+    /// A server's: who tried to connect.
+    attempts: Attempts,
     /// A client's next attempt, and the pause before the one after that.
     retry: Option<Instant>,
     pause: Duration,
@@ -233,22 +249,42 @@ struct Described {
     m2s: Vec<RingSpec>,
 }
 
+/// What a client begins with.
+struct Init {
+    version: u16,
+    id: u32,
+    mode: u8,
+    secret: [u8; super::proto::SECRET_SIZE],
+    name: String,
+}
+
 /// How far a connection has come.
 enum Stage {
     /// Server: waits for INIT.
     Accepted,
+    /// Server: INIT is looked at when the connection's deadline has come. Nothing is read until then.
+    Waiting(Init),
     /// Server: the client describes its memory.
     Describing(Described),
     /// Client: waits for HELLO.
     Dialled,
     /// Client: waits for CONNECTED.
     Offered(Box<Offer>),
-    /// Either.
-    Up(Arc<Shared>, Kicker),
+    /// Either, since when.
+    Up(Arc<Shared>, Kicker, Instant),
+}
+
+impl Stage {
+    /// Whether it is a server's that has not finished its handshake.
+    fn is_half_open(&self) -> bool {
+        matches!(self, Stage::Accepted | Stage::Waiting(_) | Stage::Describing(_))
+    }
 }
 
 struct Conn {
     fd: OwnedFd,
+    /// A server's.
+    peer: Option<Peer>,
     socket: SocketName,
     /// The port it is for, once known.
     port: Option<String>,
@@ -319,6 +355,11 @@ impl Inner {
                             port.max_frame.store(max, Ordering::Relaxed);
                         }
                     }
+                    Command::Forgive(port) => {
+                        if let Some(port) = self.ports.get_mut(&port) {
+                            port.attempts = Attempts::default();
+                        }
+                    }
                     Command::Shutdown => {
                         for (_, conn) in self.conns.drain() {
                             send_disconnect(conn.fd.as_fd(), "the switch shuts down");
@@ -354,7 +395,7 @@ impl Inner {
             self.leaving.retain(|(.., leaving)| !leaving.is_done());
         }
         for conn in self.conns.values_mut() {
-            let Stage::Up(_, kicker) = &mut conn.stage else { continue };
+            let Stage::Up(_, kicker, _) = &mut conn.stage else { continue };
             if look { kicker.kick_missed() } else { kicker.kick() }
         }
         self.ending.retain_mut(|kicker| !kicker.end());
@@ -363,7 +404,7 @@ impl Inner {
     /// Closes the links whose peers broke the rules of the rings.
     fn check_faults(&mut self) {
         let fault = |(&token, conn): (&u64, &Conn)| match &conn.stage {
-            Stage::Up(shared, _) => shared.fault().map(|f| (token, f.to_owned())),
+            Stage::Up(shared, ..) => shared.fault().map(|f| (token, f.to_owned())),
             _ => None,
         };
         for (token, what) in self.conns.iter().filter_map(fault).collect::<Vec<_>>() {
@@ -376,7 +417,10 @@ impl Inner {
         let now = Instant::now();
         let late = |c: &Conn| !matches!(c.stage, Stage::Up(..)) && c.deadline <= now;
         for token in self.conns.iter().filter(|(_, c)| late(c)).map(|(&t, _)| t).collect::<Vec<_>>() {
-            self.close(token, "the handshake takes too long", true);
+            match self.conns.get(&token).map(|conn| &conn.stage) {
+                Some(Stage::Waiting(_)) => self.go_on(token),
+                _ => self.close(token, "the handshake takes too long", true),
+            }
         }
         let due = |p: &Port| p.conn.is_none() && p.retry.is_some_and(|at| at <= now);
         for port in self.ports.iter().filter(|(_, p)| due(p)).map(|(name, _)| name.clone()).collect::<Vec<_>>() {
@@ -416,6 +460,7 @@ impl Inner {
             max_frame: Arc::new(AtomicU32::new(spec.max_frame)),
             budget: Arc::default(),
             conn: None,
+            attempts: Attempts::default(),
             retry: (!server).then(Instant::now),
             pause: RETRY.0,
             spec,
@@ -427,19 +472,23 @@ impl Inner {
     fn remove(&mut self, name: &str) -> bool {
         let Some(port) = self.ports.remove(name) else { return false };
         lock(&self.states).remove(name);
-        if let Some(token) = port.conn {
+        for token in self.tokens(|conn| conn.port.as_deref() == Some(name)) {
             self.close(token, "the port is removed", true);
         }
         let socket = port.spec.memif.socket;
         if !self.ports.values().any(|p| p.spec.memif.role == Role::Server && p.spec.memif.socket == socket) {
             self.listeners.remove(&socket);
             // Those that have not said yet which id they want.
-            let orphans = self.conns.iter().filter(|(_, c)| c.socket == socket && matches!(c.stage, Stage::Accepted));
-            for token in orphans.map(|(&t, _)| t).collect::<Vec<_>>() {
+            for token in self.tokens(|conn| conn.socket == socket && matches!(conn.stage, Stage::Accepted)) {
                 self.close(token, "the port is removed", true);
             }
         }
         true
+    }
+
+    /// Those connections.
+    fn tokens(&self, which: impl Fn(&Conn) -> bool) -> Vec<u64> {
+        self.conns.iter().filter(|(_, conn)| which(conn)).map(|(&token, _)| token).collect()
     }
 
     fn server_port(&self, socket: &SocketName, id: u32) -> Option<&str> {
@@ -447,10 +496,17 @@ impl Inner {
         self.ports.iter().find(|(_, p)| is(&p.spec.memif)).map(|(name, _)| name.as_str())
     }
 
-    fn insert(&mut self, fd: OwnedFd, socket: SocketName, port: Option<String>, stage: Stage) -> Result<u64, String> {
+    fn insert(
+        &mut self,
+        fd: OwnedFd,
+        peer: Option<Peer>,
+        socket: SocketName,
+        port: Option<String>,
+        stage: Stage,
+    ) -> Result<u64, String> {
         self.token += 1;
         self.watch(&fd, self.token)?;
-        self.conns.insert(self.token, Conn { fd, socket, port, stage, deadline: Instant::now() + HANDSHAKE });
+        self.conns.insert(self.token, Conn { fd, peer, socket, port, stage, deadline: Instant::now() + HANDSHAKE });
         Ok(self.token)
     }
 
@@ -484,16 +540,17 @@ impl Inner {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => return,
             // No descriptors: they come back, and asking again at once would only burn the CPU.
             Err(_) => {
-                self.refuse(None, name, &no_descriptors());
+                self.refuse(None, name, None, &no_descriptors());
                 return self.pause(name, NO_DESCRIPTORS_PAUSE);
             }
         };
-        let half_open = |c: &&Conn| c.socket == *name && matches!(c.stage, Stage::Accepted | Stage::Describing(_));
-        if self.conns.values().filter(half_open).count() >= HALF_OPEN {
-            let reason = "too many connections";
-            send_disconnect(fd.as_fd(), reason);
+        let peer = Peer::of(&fd);
+        if !is_spare(&fd) {
+            let reason = no_descriptors();
+            send_disconnect(fd.as_fd(), &reason);
             self.bury(fd, name, None);
-            return self.refuse(None, name, reason);
+            self.refuse(None, name, Some(&peer), &reason);
+            return self.pause(name, NO_DESCRIPTORS_PAUSE);
         }
         // Which port it is for is not known yet: what any port on this socket takes.
         let ports = || self.ports.values().map(|p| &p.spec.memif).filter(|m| m.socket == *name);
@@ -509,8 +566,18 @@ impl Inner {
             max_log2_ring_size: ring_size.ilog2().min(LOG2_MAX.into()) as u8,
         };
         match send(fd.as_fd(), &hello, None) {
-            Ok(()) => drop(self.insert(fd, name.clone(), None, Stage::Accepted)),
+            Ok(()) => drop(self.insert(fd, Some(peer), name.clone(), None, Stage::Accepted)),
             Err(_) => self.bury(fd, name, None),
+        }
+        let half_open = |conn: &&Conn| conn.socket == *name && conn.stage.is_half_open();
+        if self.conns.values().filter(half_open).count() > HALF_OPEN {
+            let half_open = self.conns.iter().filter(|(_, conn)| half_open(conn));
+            let mut half_open: Vec<_> =
+                half_open.filter_map(|(&token, conn)| Some((token, conn.peer.as_ref()?))).collect();
+            half_open.sort_unstable_by_key(|(token, _)| *token);
+            if let Some(token) = greediest(&half_open) {
+                self.close(token, GREEDY, true);
+            }
         }
     }
 
@@ -519,7 +586,8 @@ impl Inner {
         let Some(port) = self.ports.get_mut(name) else { return };
         port.retry = None;
         let socket = port.spec.memif.socket.clone();
-        let result = dial(&socket, KIND).and_then(|fd| self.insert(fd, socket, Some(name.to_owned()), Stage::Dialled));
+        let result =
+            dial(&socket, KIND).and_then(|fd| self.insert(fd, None, socket, Some(name.to_owned()), Stage::Dialled));
         match result {
             Ok(token) => {
                 if let Some(port) = self.ports.get_mut(name) {
@@ -534,6 +602,12 @@ impl Inner {
     fn read(&mut self, token: u64) {
         for _ in 0..TURN {
             let Some(conn) = self.conns.get(&token) else { return };
+            if matches!(conn.stage, Stage::Waiting(_)) {
+                if hung_up(conn.fd.as_fd()) {
+                    self.close(token, "the peer closed the connection", false);
+                }
+                return;
+            }
             let result = match receive(conn.fd.as_fd()) {
                 Received::Nothing => return,
                 Received::Closed => return self.close(token, "the peer closed the connection", false),
@@ -549,35 +623,28 @@ impl Inner {
                 Received::Message(message, fd) => self.message(token, message, fd),
             };
             if let Err(what) = result {
-                let Some(conn) = self.conns.get(&token) else { return };
-                let (heard, leaving) = reason(conn.fd.as_fd());
-                let left = leaving.map(|leaving| (conn.socket.clone(), conn.port.clone(), leaving));
-                self.leaving.extend(left);
-                return match heard {
-                    Some(reason) => self.close(token, &format!("the peer disconnected: {reason}"), false),
-                    None => self.close(token, &what, true),
-                };
+                return self.fail(token, &what);
             }
         }
     }
 
-    fn message(&mut self, token: u64, message: Message, fd: Option<OwnedFd>) -> Result<(), String> {
-        if let (Message::Init { id, .. }, Some(conn)) = (&message, self.conns.get(&token))
-            && let Some(other) = self.server_port(&conn.socket, *id).and_then(|p| self.ports.get(p)?.conn)
-            && other != token
-            && self.conns.get(&other).is_some_and(|c| hung_up(c.fd.as_fd()))
-        {
-            // The old connection of a peer that comes back at once.
-            self.close(other, "the peer closed the connection", false);
+    /// A message can't be taken: ends the connection, unless the peer does.
+    fn fail(&mut self, token: u64, what: &str) {
+        let Some(conn) = self.conns.get(&token) else { return };
+        let (heard, leaving) = reason(conn.fd.as_fd());
+        let left = leaving.map(|leaving| (conn.socket.clone(), conn.port.clone(), leaving));
+        self.leaving.extend(left);
+        match heard {
+            Some(reason) => self.close(token, &format!("the peer disconnected: {reason}"), false),
+            None => self.close(token, what, true),
         }
+    }
+
+    fn message(&mut self, token: u64, message: Message, fd: Option<OwnedFd>) -> Result<(), String> {
         let Some(conn) = self.conns.get_mut(&token) else { return Ok(()) };
         match (&mut conn.stage, message) {
             (Stage::Accepted, Message::Init { version, id, mode, secret, name }) => {
-                let socket = conn.socket.clone();
-                self.init(token, &socket, version, id, mode, secret)?;
-                let conn = self.conns.get_mut(&token).ok_or("the connection is gone")?;
-                conn.stage = Stage::Describing(Described { peer: name, ..Default::default() });
-                send(conn.fd.as_fd(), &Message::Ack, None)
+                self.meet(token, Init { version, id, mode, secret, name })
             }
             (Stage::Describing(d), Message::AddRegion { index, size }) => {
                 let fd = fd.ok_or("ADD_REGION without a file descriptor")?;
@@ -637,7 +704,7 @@ impl Inner {
                 let info = offer.info(interface);
                 let (rx, tx, kicker) = client_queues(offer.rings);
                 let shared = offer.shared;
-                self.up(token, Stage::Up(shared, kicker), rx, tx, info);
+                self.up(token, Stage::Up(shared, kicker, Instant::now()), rx, tx, info);
                 Ok(())
             }
             (_, message) => {
@@ -647,43 +714,72 @@ impl Inner {
         }
     }
 
-    /// Checks INIT. The port that it is for is taken by this connection then.
-    fn init(
-        &mut self,
-        token: u64,
-        socket: &SocketName,
-        version: u16,
-        id: u32,
-        mode: u8,
-        given: [u8; super::proto::SECRET_SIZE],
-    ) -> Result<(), String> {
-        if version != VERSION {
-            return Err(format!("version {version:#x} is not 2.0"));
+    /// Looks at INIT, now or when it is its tenant's turn: who comes back again and again, or guesses at a secret, waits.
+    fn meet(&mut self, token: u64, init: Init) -> Result<(), String> {
+        let conn = self.conns.get(&token).ok_or("the connection is gone")?;
+        if init.version != VERSION {
+            return Err(format!("version {:#x} is not 2.0", init.version));
         }
-        let name = self.server_port(socket, id).ok_or_else(|| format!("id {id} is not served here"))?.to_owned();
+        let name = self.server_port(&conn.socket, init.id);
+        let name = name.ok_or_else(|| format!("id {} is not served here", init.id))?.to_owned();
+        let port = self.ports.get_mut(&name).ok_or("the port is gone")?;
+        let conn = self.conns.get_mut(&token).ok_or("the connection is gone")?;
+        conn.port = Some(name);
+        let now = Instant::now();
+        let at = conn.peer.as_ref().map_or(Some(now), |peer| port.attempts.admit(&peer.tenant, now));
+        let at = at.ok_or(BREATHLESS)?;
+        if at <= now {
+            return self.init(token, init);
+        }
+        (conn.stage, conn.deadline) = (Stage::Waiting(init), at);
+        let data = epoll::EventData::new_u64(token);
+        epoll::modify(&self.epoll, &conn.fd, data, epoll::EventFlags::empty()).map_err(text)
+    }
+
+    /// It is the turn of a connection that waits.
+    fn go_on(&mut self, token: u64) {
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        let Stage::Waiting(init) = std::mem::replace(&mut conn.stage, Stage::Accepted) else { return };
+        conn.deadline = Instant::now() + HANDSHAKE;
+        let data = epoll::EventData::new_u64(token);
+        let result = epoll::modify(&self.epoll, &conn.fd, data, epoll::EventFlags::IN).map_err(text);
+        if let Err(what) = result.and_then(|()| self.init(token, init)) {
+            self.fail(token, &what);
+        }
+    }
+
+    /// Checks INIT, and answers. The port that it is for is taken by this connection then.
+    fn init(&mut self, token: u64, init: Init) -> Result<(), String> {
+        let Init { id, mode, secret: given, name: peer, .. } = init;
+        let conn = self.conns.get(&token).ok_or("the connection is gone")?;
+        let name = conn.port.clone().ok_or("the port is gone")?;
         if mode != MODE_ETHERNET {
             return Err(format!("mode {mode} is not Ethernet"));
-        }
-        if let Some(conn) = self.conns.get_mut(&token) {
-            conn.port = Some(name.clone());
         }
         let stuck = self.stuck(|_, port| port == Some(&name));
         if stuck >= STUCK_OF_PORT {
             return Err(format!("{stuck} earlier connections left what cannot be closed"));
         }
-        let port = self.ports.get_mut(&name).ok_or("the port is gone")?;
+        let port = self.ports.get(&name).ok_or("the port is gone")?;
         if let Some(wanted) = &port.spec.memif.secret {
             // All bytes are compared, whatever the first difference: time tells nothing.
             let wanted = secret(Some(wanted));
             if wanted.iter().zip(&given).fold(0, |diff, (a, b)| diff | (a ^ b)) != 0 {
-                return Err("secret does not match".into());
+                return Err(WRONG_SECRET.into());
             }
         }
-        if port.conn.is_some_and(|other| other != token) {
-            return Err(format!("id {id} is already connected"));
+        if let Some(other) = port.conn {
+            if !self.conns.get(&other).is_some_and(|conn| hung_up(conn.fd.as_fd())) {
+                return Err(format!("id {id} is already connected"));
+            }
+            // The old connection of a peer that comes back at once.
+            self.close(other, "the peer closed the connection", false);
         }
+        let port = self.ports.get_mut(&name).ok_or("the port is gone")?;
         port.conn = Some(token);
-        Ok(())
+        let conn = self.conns.get_mut(&token).ok_or("the connection is gone")?;
+        conn.stage = Stage::Describing(Described { peer, ..Default::default() });
+        send(conn.fd.as_fd(), &Message::Ack, None)
     }
 
     /// The client has described everything: makes the queues.
@@ -718,7 +814,7 @@ impl Inner {
             return Err(format!("a ring of {} descriptors, the port's `ring-size` is {}", 1 << log2, memif.ring_size));
         }
         send(conn.fd.as_fd(), &Message::Connected { interface: name.clone() }, None)?;
-        self.up(token, Stage::Up(shared, kicker), rx, tx, info);
+        self.up(token, Stage::Up(shared, kicker, Instant::now()), rx, tx, info);
         Ok(())
     }
 
@@ -742,15 +838,21 @@ impl Inner {
         }
         let _ = epoll::delete(&self.epoll, &conn.fd);
         self.bury(conn.fd, &conn.socket, conn.port.as_deref());
-        let refused = tell && matches!(conn.stage, Stage::Accepted | Stage::Describing(_));
-        if let Stage::Up(shared, mut kicker) = conn.stage {
+        let refused = tell && conn.stage.is_half_open();
+        if let Stage::Up(shared, mut kicker, since) = conn.stage {
             shared.end();
+            if since.elapsed() >= LIVED
+                && let Some(peer) = &conn.peer
+                && let Some(port) = conn.port.as_ref().and_then(|port| self.ports.get_mut(port))
+            {
+                port.attempts.lived(&peer.tenant);
+            }
             if !kicker.end() {
                 self.ending.push(kicker);
             }
         }
         if refused {
-            self.refuse(conn.port.as_deref(), &conn.socket, reason);
+            self.refuse(conn.port.as_deref(), &conn.socket, conn.peer.as_ref(), reason);
         }
         let Some(name) = conn.port else { return };
         if let Some(port) = self.ports.get_mut(&name)
@@ -766,9 +868,14 @@ impl Inner {
     }
 
     /// Tells that somebody was not taken.
-    fn refuse(&mut self, port: Option<&str>, socket: &SocketName, reason: &str) {
-        let port = port.map(str::to_owned);
-        (self.events)(Event::Refused { port, socket: show(socket), reason: reason.to_owned() });
+    fn refuse(&mut self, port: Option<&str>, socket: &SocketName, peer: Option<&Peer>, reason: &str) {
+        (self.events)(Event::Refused {
+            port: port.map(str::to_owned),
+            socket: show(socket),
+            reason: reason.to_owned(),
+            peer: peer.map(Peer::to_string),
+            secret: reason == WRONG_SECRET,
+        });
     }
 
     /// A port is not connected: says so, if that is new, and has a client try again.
