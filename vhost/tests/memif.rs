@@ -2,8 +2,12 @@
 
 use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
+use dray_vhost::memif::proto::{Message, SIZE, VERSION};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
-use dray_vhost::{Event, Link};
+use dray_vhost::{Event, Link, Listening};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags, SocketType, recv};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -182,6 +186,70 @@ fn a_client_gets_no_more_than_its_port_has() {
     drop(ask(2, 512).unwrap());
     let refused = |e: Event| matches!(e, Event::Refused { port, .. } if port.as_deref() == Some("small"));
     assert!(events.try_iter().any(refused));
+}
+
+/// A server whose HELLO offers more queues than its interface has, and that ends the connection at the first that is too many without saying why.
+#[test]
+fn a_client_takes_as_many_queues_as_the_server_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = path(&dir);
+    let listening = Listening::new(&socket, SocketType::SEQPACKET, &Access::default()).unwrap();
+    let (s, events) = supervisor();
+    let mut port = spec("client", &socket, 0, Role::Client);
+    port.memif.queues = 4;
+    s.add(port).unwrap();
+    let send = |fd: &OwnedFd, message: Message| {
+        rustix::net::send(fd, &message.encode(), SendFlags::NOSIGNAL).unwrap();
+    };
+    // Rings of both directions that it is offered, of which it takes `most`, and whether it is asked for a link then.
+    let serve = |most: u16| -> (u16, u16, Option<OwnedFd>) {
+        let ready = |fd: &OwnedFd| {
+            let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+            assert_eq!(poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)), Ok(1));
+        };
+        ready(&listening.fd);
+        let fd = rustix::net::accept(&listening.fd).unwrap();
+        let (min_version, max_version) = (VERSION, VERSION);
+        let (max_m2s_ring, max_s2m_ring, max_region, max_log2_ring_size) = (255, 255, 255, 14);
+        let name = "few".into();
+        send(
+            &fd,
+            Message::Hello {
+                name,
+                min_version,
+                max_version,
+                max_region,
+                max_m2s_ring,
+                max_s2m_ring,
+                max_log2_ring_size,
+            },
+        );
+        let (mut s2m, mut m2s) = (0, 0);
+        loop {
+            ready(&fd);
+            let mut bytes = [0; SIZE];
+            assert_eq!(recv(&fd, &mut bytes, RecvFlags::empty()).unwrap().1, SIZE);
+            match Message::decode(&bytes).unwrap() {
+                Message::AddRing { index, .. } if index >= most => return (s2m, m2s, None),
+                Message::AddRing { s2m: true, .. } => s2m += 1,
+                Message::AddRing { .. } => m2s += 1,
+                Message::Connect { .. } => {
+                    send(&fd, Message::Connected { interface: "few".into() });
+                    return (s2m, m2s, Some(fd));
+                }
+                _ => {}
+            }
+            send(&fd, Message::Ack);
+        }
+    };
+    assert!(matches!(serve(2), (2, 0, None)));
+    let (s2m, m2s, link) = serve(2);
+    assert_eq!((s2m, m2s), (2, 2));
+    let info = up(&events, "client").info.memif().cloned().unwrap();
+    assert_eq!((info.rx_rings, info.tx_rings), (2, 2));
+    // Who serves next may have more.
+    drop(link);
+    assert!(matches!(serve(16), (4, 4, Some(_))));
 }
 
 /// libmemif hands on the pieces of a frame as it fills them: what of a chain is not there yet is waited for, and nothing behind it overtakes it.

@@ -56,6 +56,8 @@ pub(super) struct Offer {
     pub rings: ClientRings,
     layout: Layout,
     server: String,
+    /// Messages that the server has acknowledged: INIT, the region, and then the rings.
+    pub acknowledged: u16,
 }
 
 impl Offer {
@@ -123,7 +125,16 @@ impl Offer {
             send(fd, &ring, Some(event.as_fd()))?;
         }
         send(fd, &Message::Connect { interface: options.name.clone() }, None)?;
-        Ok(Offer { shared, rings, layout, server: name })
+        Ok(Offer { shared, rings, layout, server: name, acknowledged: 0 })
+    }
+
+    /// How many queue pairs the server took, if it ended the connection at one of the next pair's rings. libmemif does so, without a word:
+    /// its HELLO does not say how many the interface has.
+    pub fn taken(&self) -> Option<u16> {
+        let Layout { s2m, m2s, .. } = self.layout;
+        let rings = self.acknowledged.saturating_sub(2);
+        let pairs = if rings < s2m { rings } else { rings - s2m };
+        (pairs > 0 && rings < s2m + m2s).then_some(pairs)
     }
 
     /// What there is to tell about the link.

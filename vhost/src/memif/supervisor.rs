@@ -228,6 +228,8 @@ struct Port {
     conn: Option<u64>,
     /// A server's: who tried to connect.
     attempts: Attempts,
+    /// Queue pairs that a client's server took before it ended the connection, until a link has come up and ended.
+    taken: Option<u16>,
     /// A client's next attempt, and the pause before the one after that.
     retry: Option<Instant>,
     pause: Duration,
@@ -461,6 +463,7 @@ impl Inner {
             budget: Arc::default(),
             conn: None,
             attempts: Attempts::default(),
+            taken: None,
             retry: (!server).then(Instant::now),
             pause: RETRY.0,
             spec,
@@ -685,7 +688,7 @@ impl Inner {
                 let options = ClientOptions {
                     ring_size: memif.ring_size,
                     buffer_size: memif.buffer_size,
-                    queues: memif.queues,
+                    queues: port.taken.unwrap_or(memif.queues),
                     secret: memif.secret.clone(),
                     name: port.spec.name.clone(),
                     timeout: HANDSHAKE,
@@ -696,7 +699,11 @@ impl Inner {
                 conn.stage = Stage::Offered(Box::new(offer));
                 Ok(())
             }
-            (Stage::Offered(_) | Stage::Up(..), Message::Ack) => Ok(()),
+            (Stage::Offered(offer), Message::Ack) => {
+                offer.acknowledged = offer.acknowledged.saturating_add(1);
+                Ok(())
+            }
+            (Stage::Up(..), Message::Ack) => Ok(()),
             (Stage::Offered(_), Message::Connected { interface }) => {
                 let Stage::Offered(offer) = std::mem::replace(&mut conn.stage, Stage::Dialled) else {
                     return Ok(());
@@ -839,6 +846,7 @@ impl Inner {
         let _ = epoll::delete(&self.epoll, &conn.fd);
         self.bury(conn.fd, &conn.socket, conn.port.as_deref());
         let refused = tell && conn.stage.is_half_open();
+        let taken = if let Stage::Offered(offer) = &conn.stage { offer.taken() } else { None };
         if let Stage::Up(shared, mut kicker, since) = conn.stage {
             shared.end();
             if since.elapsed() >= LIVED
@@ -859,6 +867,7 @@ impl Inner {
             && port.conn == Some(token)
         {
             port.conn = None;
+            port.taken = taken;
             if refused {
                 lock(&self.states).insert(name, LinkState::Down(reason.to_owned()));
             } else {
