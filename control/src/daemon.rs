@@ -1,5 +1,6 @@
 //! drayd: its command line and its control loop.
 
+use crate::descriptors;
 use crate::log::log;
 use crate::metrics;
 use crate::server::{Call, Socket};
@@ -48,6 +49,7 @@ pub fn command() -> clap::Command {
 /// Runs drayd. The status is 0 after a clean end, 1 if the switch can't start, 2 for wrong use or a wrong file.
 pub fn run() -> ExitCode {
     let args = Args::parse();
+    descriptors::raise();
     let (config, text) = match read(&args.config) {
         Ok(read) => read,
         Err(why) => {
@@ -56,7 +58,8 @@ pub fn run() -> ExitCode {
         }
     };
     if args.check {
-        for warning in config.mtus(|port| port.mtu).warnings() {
+        let mtus = config.mtus(|port| port.mtu).warnings();
+        for warning in mtus.into_iter().chain(descriptors::warning(&config)) {
             eprintln!("warning: {}: {warning}", args.config.display());
         }
         println!("{}: ok: {}", args.config.display(), summary(&config));

@@ -4,6 +4,7 @@
 pub mod client;
 mod connect;
 pub mod daemon;
+mod descriptors;
 mod fdb;
 mod log;
 mod mailbox;

@@ -1,5 +1,6 @@
 //! What is not as it should be though frames pass: for the log and `port show`.
 
+use crate::descriptors;
 use crate::log::log;
 use crate::switch::Switch;
 use dray_config::{Mtus, Port};
@@ -29,6 +30,7 @@ impl Switch {
     pub(crate) fn warn(&mut self) {
         let mut warnings = self.mtus().warnings();
         warnings.extend(self.rival().map(|why| format!("vxlan: {why}")));
+        warnings.extend(descriptors::warning(&self.config));
         for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
             log(format!("warning: {warning}"));
         }

@@ -13,4 +13,4 @@ mod socket;
 pub mod vhost_user;
 
 pub use link::{Event, Link, LinkInfo, TxQueues};
-pub use socket::Listening;
+pub use socket::{Listening, RESERVED_DESCRIPTORS};

@@ -13,7 +13,11 @@ use std::path::Path;
 
 /// What an error means, without its number.
 pub(crate) fn text(e: impl Into<std::io::Error>) -> String {
-    let s = e.into().to_string();
+    let e = e.into();
+    if e.raw_os_error() == Some(libc::EMFILE) {
+        return no_descriptors();
+    }
+    let s = e.to_string();
     s.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
@@ -154,12 +158,12 @@ pub(crate) fn no_descriptors() -> String {
 }
 
 /// Descriptors that peers don't get, or a quarter of few: so that the control socket can still be asked what is wrong.
-const RESERVE: u64 = 128;
+pub const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// Whether a peer may have us keep `fd`, which is new: the kernel gives the lowest number that is free.
 pub(crate) fn is_spare(fd: &OwnedFd) -> bool {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    (fd.as_raw_fd() as u64) < limit - RESERVE.min(limit / 4)
+    (fd.as_raw_fd() as u64) < limit - RESERVED_DESCRIPTORS.min(limit / 4)
 }
 
 /// Whether there is `what` to be seen of a descriptor now.

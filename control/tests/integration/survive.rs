@@ -1,6 +1,8 @@
 //! What goes wrong with one peer is nobody else's business.
 
 use crate::harness::*;
+use dray_config::SocketName;
+use dray_vhost::memif::{Client, ClientOptions};
 use std::time::{Duration, Instant};
 
 /// Two quiet ports `a` and `b`, and two for the one who misbehaves: `c`, and `d` where its frames go.
@@ -127,6 +129,67 @@ fn garbage_on_the_control_channel_hurts_nobody() {
     drop(c);
     exchange.stop();
     assert!(drayd.port("a").drops.is_empty() && drayd.port("b").drops.is_empty(), "{:?}", drayd.ports());
+    drayd.finish();
+}
+
+#[test]
+fn out_of_descriptors_only_who_comes_then_is_refused() {
+    let Some(test) = Test::begin() else { return };
+    let ports = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8"];
+    let mut config = memif_ports(&ports).replace("kind =", "queues = 16\nkind =") + &bridge("blue", &ports);
+    config += "[[port]]\nname = \"guarded\"\nkind = \"memif\"\nsocket = \"DIR/memif.sock\"\nid = 99\nsecret = \"x\"\n";
+    // Of 320 descriptors peers get 240; each link needs 33.
+    let drayd = Drayd::start_around(&test, &["prlimit", "--nofile=256:320", "--"], &config);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", drayd.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("320"), "the limit is raised: {files}");
+    let log = drayd.log();
+    assert!(log.contains("warning: file descriptors: peers may need up to 1"), "{log}");
+    let connect = |id: usize, secret: Option<&str>, timeout| {
+        let options = ClientOptions {
+            queues: 16,
+            ring_size: 256,
+            secret: secret.map(str::to_owned),
+            timeout: Duration::from_millis(timeout),
+            ..ClientOptions::default()
+        };
+        Client::connect(&SocketName::Path(test.path("memif.sock")), id as u32, &options)
+    };
+    let mut links = Vec::new();
+    let why = loop {
+        assert!(links.len() < ports.len(), "all have found descriptors");
+        match connect(links.len(), None, 1000) {
+            Ok(link) => links.push(link),
+            Err(why) => break why,
+        }
+    };
+    assert!(why.contains("no file descriptors left (RLIMIT_NOFILE is 320)"), "{why}");
+    assert!(links.len() >= 4, "{}", links.len());
+    // The control socket answers all the same, and says who found none.
+    let last = wait_for("the refusal to be known", || {
+        let port = drayd.port(ports[links.len()]);
+        port.refusal.is_some().then_some(port)
+    });
+    let refusal = last.refusal.unwrap();
+    assert!(last.link == "down" && refusal.contains("RLIMIT_NOFILE is 320"), "{refusal}");
+    assert!(refusal.ends_with(&format!("(pid {}, uid 0)", std::process::id())), "{refusal}");
+    ports[..links.len()].iter().for_each(|name| drayd.wait_link(name, "up"));
+    // Who goes makes room.
+    let next = links.len();
+    drop(links.pop());
+    drayd.wait_link(ports[next - 1], "down");
+    links.push(connect(next, None, 60_000).unwrap());
+    // A wrong secret has a name and a count of its own.
+    drop(links);
+    assert_eq!(connect(99, Some("y"), 1000).err().unwrap(), "secret does not match");
+    let guarded = wait_for("wrong secrets to be counted", || {
+        let port = drayd.port("guarded");
+        (port.wrong_secrets > 0).then_some(port)
+    });
+    assert!(guarded.refused >= guarded.wrong_secrets);
+    let guesser = format!("secret does not match (pid {}, uid 0)", std::process::id());
+    assert!(drayd.log().contains(&format!("port guarded: a peer was refused: {guesser}")), "{}", drayd.log());
+    assert!(drayd.dray("port show guarded").contains("for a wrong secret"));
     drayd.finish();
 }
 

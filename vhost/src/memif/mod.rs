@@ -13,7 +13,7 @@ mod supervisor;
 
 pub use client::{Client, ClientOptions};
 pub use ring::{NullSwitch, Peek, RawRx, RawTx};
-pub use supervisor::{LinkInfo, LinkState, PortSpec, Supervisor};
+pub use supervisor::{DESCRIPTORS_OF_SOCKET, LinkInfo, LinkState, PortSpec, Supervisor, descriptors_of_port};
 
 /// How this implementation calls itself to peers.
 const SOFTWARE: &str = concat!("dray ", env!("CARGO_PKG_VERSION"));

@@ -57,6 +57,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long the thread is waited for. It waits for no peer, but the kernel can have it wait.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// File descriptors that a server's socket needs at most: itself, its half-open connections and one more, and what is still to be
+/// closed of others.
+pub const DESCRIPTORS_OF_SOCKET: u64 = 1 + HALF_OPEN as u64 + 1 + STUCK as u64;
+
+/// File descriptors that a port with so many queue pairs needs at most: its connection, what a client that connects may describe, and
+/// the rings of a link that workers have and of one that they have not yet.
+pub fn descriptors_of_port(queues: u16) -> u64 {
+    1 + 2 * RINGS as u64 + 4 * u64::from(queues)
+}
+
 /// A port to be kept.
 #[derive(Clone, Debug)]
 pub struct PortSpec {

@@ -10,7 +10,7 @@ use super::queue::{Fault, Shared, Vring};
 use super::ring::{Ring, RingConfig};
 use super::snapshot::{Counters, Snapshot};
 use crate::mem::Budget;
-use crate::socket::check_event;
+use crate::socket::{check_event, is_spare, no_descriptors};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -306,6 +306,9 @@ impl Backend {
         let fd = file.map(OwnedFd::from);
         if let Some(fd) = &fd {
             check_event(fd).map_err(|e| self.fault(e))?;
+            if !is_spare(fd) {
+                return Err(self.fault(no_descriptors()));
+            }
         }
         Ok((i, fd))
     }

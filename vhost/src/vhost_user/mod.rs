@@ -14,5 +14,5 @@ mod queue;
 mod ring;
 mod snapshot;
 
-pub use port::{LinkInfo, Port, PortSpec, RingStatus, Status};
+pub use port::{LinkInfo, Port, PortSpec, RingStatus, Status, descriptors_of_port};
 pub use queue::Fault;

@@ -7,7 +7,8 @@ use super::snapshot::Snapshot;
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
-use crate::socket::{Listening, dial, event, hung_up, ready, text};
+use crate::quarantine;
+use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, ready, text};
 use dray_config::{Role, VhostUser};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -48,6 +49,12 @@ const DISTURBANCES_A_SECOND: u32 = 1000;
 const END: Duration = Duration::from_millis(100);
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
+
+/// File descriptors that a port with so many queue pairs needs at most: its listening socket, its connection, who will close that, and
+/// what wakes its thread; those that one message may have; and three for each ring.
+pub fn descriptors_of_port(queues: u16) -> u64 {
+    6 + vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES as u64 + 6 * u64::from(queues)
+}
 
 /// A port to be kept.
 #[derive(Clone, Debug)]
@@ -302,6 +309,10 @@ impl Keeper {
         let stream = match self.listening() {
             Some(listening) => match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
                 Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return None,
+                Ok(fd) if !is_spare(&fd) => {
+                    quarantine::close(fd);
+                    Err(no_descriptors())
+                }
                 result => result.map_err(|e| format!("accept: {}", text(e))),
             },
             None => dial(&self.spec.vhost_user.socket, SocketType::STREAM),
