@@ -9,6 +9,7 @@
 //! if the port's [`Budget`] allows it. Pages that are there cost nothing of this.
 #![allow(unsafe_code)]
 
+use crate::quarantine::NOT_MEMORY;
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -248,8 +249,7 @@ impl File {
     fn of(fd: &OwnedFd) -> Result<File, String> {
         // Only memory: shmem and hugetlbfs know seals, and this asks nobody but the kernel. Any other file, FUSE above all,
         // would let a peer answer (or not) for its size and every page of it, and so stop whoever touches it.
-        let not_memory = |_| "a region is not a memfd nor a file on tmpfs or hugetlbfs".to_string();
-        fcntl_get_seals(fd.as_fd()).map_err(not_memory)?;
+        fcntl_get_seals(fd.as_fd()).map_err(|_| format!("a region {NOT_MEMORY}"))?;
         // Best effort, and before the size is looked at: what is sealed now stays as large as it is found.
         let _ = fcntl_add_seals(fd.as_fd(), SealFlags::SHRINK);
         let sealed = fcntl_get_seals(fd.as_fd()).is_ok_and(|s| s.contains(SealFlags::SHRINK));

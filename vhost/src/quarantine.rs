@@ -6,15 +6,16 @@
 //! and its locks.
 //!
 //! So this process never has a descriptor before it is known to be harmless, and is never the last to close a connection. Both is
-//! done by small processes that share nothing with it: one for each request, forked by a helper that was forked at the start.
-//! One that hangs disturbs nobody. `Leaving` tells its end, so that a peer that makes many of them can be refused.
+//! done by small processes that share nothing with it: one for each request that can take its time, forked by a helper that was
+//! forked at the start. One that hangs disturbs nobody. `Leaving` tells its end, so that a peer that makes many of them can be
+//! refused.
 #![allow(unsafe_code)]
 
 use crate::socket::{hung_up, text};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, fcntl_get_seals, readlinkat_raw};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::sockopt::{set_socket_passcred, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown,
@@ -31,7 +32,7 @@ const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// Descriptors that one message can have (the kernel's `SCM_MAX_FD`).
 const MOST: usize = 253;
 /// Bytes that are looked at, at most.
-const BYTES: usize = 8192;
+pub(crate) const BYTES: usize = 8192;
 /// Unread messages that are taken out of a connection before it is closed.
 const UNREAD: usize = 4096;
 /// The same, by the thread that has others waiting.
@@ -49,6 +50,11 @@ pub(crate) enum Kind {
     /// An eventfd.
     Event,
 }
+
+/// What is wrong with what is to be [`Kind::Memory`], behind its name.
+pub(crate) const NOT_MEMORY: &str = "is not a memfd nor a file on tmpfs or hugetlbfs";
+/// The same of [`Kind::Event`].
+pub(crate) const NOT_EVENT: &str = "is not an eventfd";
 
 /// A process that has yet to close what it has of a peer's.
 #[derive(Debug)]
@@ -142,10 +148,10 @@ pub(crate) fn close(socket: OwnedFd) -> Option<Leaving> {
 /// Takes out of a connection that is shut down what is unread and has no descriptor. Whether nothing is left: then closing it
 /// takes no time, and no process.
 fn drain(socket: BorrowedFd<'_>) -> bool {
-    // Each message has its sender's credentials beside it then: so it is known from the end, even if it is empty.
-    if set_socket_passcred(socket, true).is_err() {
-        return false;
-    }
+    // Each message has its sender's credentials beside it then: so it is known from the end, even if it is empty. A stream has no
+    // empty messages.
+    let (true, Ok(kind)) = (set_socket_passcred(socket, true).is_ok(), socket_type(socket)) else { return false };
+    let stream = kind == SocketType::STREAM;
     let take = |flags| {
         let mut bytes = [0; BYTES];
         // There is no room for descriptors: of those that are looked at, none is made.
@@ -153,12 +159,13 @@ fn drain(socket: BorrowedFd<'_>) -> bool {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags).ok()?;
-        Some((control.drain().next().is_some(), got.flags.contains(ReturnFlags::CTRUNC)))
+        let ends = if stream { got.bytes == 0 } else { control.drain().next().is_none() };
+        Some((ends, got.flags.contains(ReturnFlags::CTRUNC)))
     };
     for _ in 0..UNREAD_HERE {
         match take(RecvFlags::PEEK) {
-            Some((true, false)) => drop(take(RecvFlags::empty())),
-            Some((false, false)) => return true,
+            Some((false, false)) => drop(take(RecvFlags::empty())),
+            Some((true, false)) => return true,
             Some((_, true)) | None => return false,
         }
     }
@@ -174,8 +181,15 @@ fn request(bytes: u16, socket: BorrowedFd<'_>) -> Result<OwnedFd, String> {
     let pass = [theirs.as_fd(), socket];
     control.push(SendAncillaryMessage::ScmRights(&pass));
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sendmsg(helper()?, &[IoSlice::new(&bytes.to_ne_bytes())], &mut control, flags).map_err(failed)?;
-    Ok(ours)
+    let helper = helper()?;
+    loop {
+        match sendmsg(helper, &[IoSlice::new(&bytes.to_ne_bytes())], &mut control, flags) {
+            Ok(_) => return Ok(ours),
+            // There are hundreds before us.
+            Err(Errno::AGAIN) if poll(&mut [PollFd::new(&helper, PollFlags::OUT)], Some(&PATIENCE)) != Ok(0) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
 }
 
 fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
@@ -250,40 +264,52 @@ fn serve(requests: &OwnedFd) {
     }
 }
 
-/// Takes one request and does it.
+/// Does what is asked, up to the first request that can take its time, or that there is nobody for. It has this process for itself.
 fn attend(requests: &OwnedFd, waits: OwnedFd) {
-    let mut bytes = [0; 2];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(requests, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty());
-    drop(waits);
-    if !matches!(got, Ok(got) if got.bytes == bytes.len()) {
-        return;
-    }
-    let mut passed = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
-        _ => None,
-    });
-    let Some(mut passed) = passed.next() else { return };
-    let (Some(lease), Some(socket)) = (passed.next(), passed.next()) else { return };
-    match u16::from_ne_bytes(bytes) {
-        0 => bury(&lease, socket),
-        bytes => look(&lease, socket, usize::from(bytes).min(BYTES)),
+    loop {
+        let mut bytes = [0; 2];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = recvmsg(requests, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty());
+        if !matches!(got, Ok(got) if got.bytes == bytes.len()) {
+            return;
+        }
+        let mut passed = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        });
+        let Some(mut passed) = passed.next() else { return };
+        let (Some(lease), Some(socket)) = (passed.next(), passed.next()) else { return };
+        match u16::from_ne_bytes(bytes) {
+            0 => {
+                drop(waits);
+                return bury(&lease, socket);
+            }
+            bytes => {
+                let Some(mut fds) = look(&lease, socket, usize::from(bytes).min(BYTES)) else { continue };
+                drop(waits);
+                limit();
+                // One after the other, and before the lease: each may take its time.
+                fds.iter_mut().for_each(|fd| drop(fd.take()));
+                return;
+            }
+        }
     }
 }
 
-/// Says what comes with the next message.
-fn look(lease: &OwnedFd, socket: OwnedFd, bytes: usize) {
+/// Descriptors that came with a message.
+type Passed = [Option<OwnedFd>; MOST];
+
+/// Says what comes with the next message. If not all of it is harmless, it is yet to be closed.
+fn look(lease: &OwnedFd, socket: OwnedFd, bytes: usize) -> Option<Passed> {
     let mut message = [0; BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    if recvmsg(&socket, &mut [IoSliceMut::new(&mut message[..bytes])], &mut control, flags).is_err() {
-        return;
-    }
+    let got = recvmsg(&socket, &mut [IoSliceMut::new(&mut message[..bytes])], &mut control, flags);
     // Those that asked have their own: this is not the last.
     drop(socket);
-    let mut fds: [Option<OwnedFd>; MOST] = [const { None }; MOST];
+    let mut fds: Passed = [const { None }; MOST];
     let mut kinds = [0; MOST + 1];
     let mut many = 0;
     for message in control.drain() {
@@ -294,10 +320,11 @@ fn look(lease: &OwnedFd, socket: OwnedFd, bytes: usize) {
             many += 1;
         }
     }
-    let _ = send(lease, &kinds[..=many], SendFlags::NOSIGNAL);
-    limit();
-    // One after the other, and before the lease: each may take its time.
-    fds.iter_mut().for_each(|fd| drop(fd.take()));
+    // Some may be missing, for want of descriptors.
+    if got.is_ok_and(|got| !got.flags.contains(ReturnFlags::CTRUNC)) {
+        let _ = send(lease, &kinds[..=many], SendFlags::NOSIGNAL);
+    }
+    kinds[1..=many].contains(&b'o').then_some(fds)
 }
 
 fn kind(fd: &OwnedFd) -> u8 {
@@ -338,6 +365,8 @@ fn limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::{Listening, dial};
+    use dray_config::{Access, SocketName};
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
@@ -389,16 +418,49 @@ mod tests {
     #[test]
     fn what_passes_nothing_is_closed_at_once() {
         let event = crate::socket::event().unwrap();
-        for unread in [&[][..], &[&b"x"[..]], &[b"", b"yy", b""]] {
-            let (ours, theirs) = pair().unwrap();
+        let pair = |kind| socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let kinds = [SocketType::SEQPACKET, SocketType::STREAM];
+        let unread = [&[][..], &[&b"x"[..]], &[b"", b"yy", b""], &[&[1; 3 * BYTES], b"z"]];
+        for (kind, unread) in kinds.into_iter().flat_map(|kind| unread.map(|unread| (kind, unread))) {
+            let (ours, theirs) = pair(kind).unwrap();
             unread.iter().for_each(|bytes| assert!(send(&theirs, bytes, SendFlags::empty()).is_ok()));
             assert!(close(ours).is_none());
             assert!(hung_up(theirs.as_fd()));
             // Behind the same, one that has a descriptor.
-            let (ours, theirs) = pair().unwrap();
+            let (ours, theirs) = pair(kind).unwrap();
             unread.iter().for_each(|bytes| assert!(send(&theirs, bytes, SendFlags::empty()).is_ok()));
             pass(&theirs, &[event.as_fd()]);
             wait_done(&close(ours).expect("a process that closes it"));
+        }
+    }
+
+    #[test]
+    fn who_was_not_accepted_is_closed_where_nobody_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let abstract_name = format!("dray-{}-quarantine", std::process::id());
+        let names = [SocketName::Path(dir.path().join("socket")), SocketName::Abstract(abstract_name)];
+        let kinds = [SocketType::SEQPACKET, SocketType::STREAM];
+        for (kind, name) in kinds.into_iter().flat_map(|kind| names.clone().map(|name| (kind, name))) {
+            let listening = Listening::new(&name, kind, &Access::default()).unwrap();
+            let peers = [(); 5].map(|()| dial(&name, kind).unwrap());
+            let unread = peers.each_ref().map(|peer| {
+                let (lingers, unread) = lingering();
+                pass(peer, &[lingers.as_fd()]);
+                unread
+            });
+            let (dropped, is_dropped) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                drop(listening);
+                let _ = dropped.send(());
+            });
+            is_dropped.recv_timeout(Duration::from_secs(10)).expect("nobody waits");
+            let start = Instant::now();
+            while !peers.iter().all(|peer| hung_up(peer.as_fd())) {
+                assert!(start.elapsed() < Duration::from_secs(20));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(Listening::new(&name, kind, &Access::default()).expect("the name is free"));
+            drop(unread);
         }
     }
 

@@ -1,13 +1,17 @@
 //! Unix sockets by which peers and ports find each other, whatever is said on them.
 
+use crate::quarantine::{self, Kept};
 use dray_config::{Access, SocketName};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, shutdown,
+    socket_with,
+};
 use rustix::process::{Resource, geteuid, getrlimit};
 use std::fs::DirBuilder;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -53,10 +57,12 @@ pub(crate) fn dial(name: &SocketName, kind: SocketType) -> Result<OwnedFd, Strin
     dial().map_err(|e| format!("connect {}: {}", show(name), text(e)))
 }
 
-/// A listening socket. Its file is removed with it.
+/// A listening socket. Its file is removed with it. Connections that nobody has accepted then are closed without waiting.
 pub struct Listening {
     /// The socket, which doesn't block.
     pub fd: OwnedFd,
+    /// At the end, if there are such connections: what closes them after `fd` is closed.
+    _last: Option<Kept>,
     name: SocketName,
     /// The file's device and inode: another's file is not removed.
     file: Option<(u64, u64)>,
@@ -100,7 +106,7 @@ impl Listening {
             SocketName::Path(path) => std::fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino())),
             SocketName::Abstract(_) => None,
         };
-        let listening = Listening { fd, name: name.clone(), file };
+        let listening = Listening { fd, _last: None, name: name.clone(), file };
         if let SocketName::Path(path) = name {
             admit(path, access)?;
         }
@@ -121,6 +127,15 @@ impl Drop for Listening {
             && self.is_ours(path)
         {
             let _ = std::fs::remove_file(path);
+        }
+        // Nobody comes from now on. What those have sent who came already may take its time to close.
+        let _ = shutdown(&self.fd, Shutdown::Read);
+        match accept_with(&self.fd, SocketFlags::CLOEXEC) {
+            Err(Errno::INVAL) => {}
+            first => {
+                self._last = quarantine::keep(self.fd.as_fd()).ok();
+                let _ = first.map(quarantine::close);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The control channel's messages: one a packet, file descriptors beside.
 
 use super::proto::{Message, SIZE};
-use crate::quarantine::{self, Kind, Leaving};
+use crate::quarantine::{self, Kind, Leaving, NOT_EVENT, NOT_MEMORY};
 use crate::socket::{is_spare, no_descriptors, text};
 use rustix::io::Errno;
 use rustix::net::{
@@ -42,13 +42,13 @@ pub(super) fn receive(fd: BorrowedFd<'_>) -> Received {
         };
     }
     let (wanted, what) = match message {
-        Message::AddRegion { .. } => (Kind::Memory, "a region is not a memfd nor a file on tmpfs or hugetlbfs"),
-        Message::AddRing { .. } => (Kind::Event, "a ring's interrupt is not an eventfd"),
+        Message::AddRegion { .. } => (Kind::Memory, format!("a region {NOT_MEMORY}")),
+        Message::AddRing { .. } => (Kind::Event, format!("a ring's interrupt {NOT_EVENT}")),
         _ => return Received::Bad("a file descriptor in a message that has none".into(), None),
     };
     match quarantine::inspect(fd, SIZE as u16) {
         Ok((kinds, _)) if kinds == [wanted] => {}
-        Ok((kinds, leaving)) if kinds.len() == 1 => return Received::Bad(what.into(), Some(leaving)),
+        Ok((kinds, leaving)) if kinds.len() == 1 => return Received::Bad(what, Some(leaving)),
         Ok((_, leaving)) => {
             return Received::Bad("more than one file descriptor in a message".into(), Some(leaving));
         }

@@ -6,13 +6,13 @@ use super::features::{
     PROTOCOL_F_CONFIGURE_MEM_SLOTS, PROTOCOL_F_LOG_SHMFD, PROTOCOL_F_MQ, PROTOCOL_F_MTU, PROTOCOL_F_STATUS,
 };
 use super::queue::Fault;
+use crate::quarantine::{self, BYTES, Kind, Leaving, NOT_EVENT, NOT_MEMORY};
 use crate::socket::{ready, text};
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionread};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send};
 use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vhost::vhost_user::message::{FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE};
@@ -46,11 +46,32 @@ struct Header {
     size: usize,
 }
 
+impl Header {
+    fn of(bytes: &[u8; HEADER]) -> Header {
+        let field = |i: usize| u32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        Header { request: field(0), flags: field(4), size: field(8) as usize }
+    }
+}
+
 /// The messages of a connection.
 pub(super) struct Messages {
     stream: Arc<UnixStream>,
     crate_handler: BackendReqHandler<Mutex<Backend>>,
     backend: Arc<Mutex<Backend>>,
+    /// How many of the next bytes may be taken: the descriptors that come with them, if any do, are harmless.
+    clear: usize,
+    /// Who looked at descriptors that are refused, and has yet to close them.
+    pub leaving: Option<Leaving>,
+}
+
+/// Looks at the next bytes of a stream, up to the end of what was first sent with descriptors. How many there are, and whether there are
+/// descriptors, none of which becomes ours: there is no room for them. They may have been sent with what is behind these bytes: Linux
+/// looks on (up to 6.18 at least) until it finds some.
+fn peek(stream: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let mut control = RecvAncillaryBuffer::default();
+    let got = recvmsg(stream, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    Ok((got.bytes, got.flags.contains(ReturnFlags::CTRUNC)))
 }
 
 /// The state, whatever became of who had it last.
@@ -65,7 +86,7 @@ impl Messages {
     /// If there are no more descriptors.
     pub fn new(stream: Arc<UnixStream>, backend: Arc<Mutex<Backend>>) -> Result<Messages, String> {
         let crate_handler = BackendReqHandler::from_stream(stream.try_clone().map_err(text)?, backend.clone());
-        Ok(Messages { stream, crate_handler, backend })
+        Ok(Messages { stream, crate_handler, backend, clear: 0, leaving: None })
     }
 
     /// Deals with the next message if all of it has come, without blocking.
@@ -73,7 +94,7 @@ impl Messages {
     /// # Errors
     /// What the front end did wrong.
     pub fn next(&mut self) -> Result<Next, (Fault, String)> {
-        let header = match self.peek()? {
+        let header = match self.header() {
             Ok(header) => header,
             Err(next) => return Ok(next),
         };
@@ -90,31 +111,47 @@ impl Messages {
         if !ready(self.stream.as_fd(), PollFlags::OUT) {
             return Ok(Next::Unheard);
         }
+        self.check_descriptors(HEADER + header.size)?;
+        self.clear -= HEADER + header.size;
         if self.is_for_crate(&header) { self.pass(&header) } else { self.answer(&header) }
     }
 
     /// The header of the next message, which stays in the socket.
-    fn peek(&self) -> Result<Result<Header, Next>, (Fault, String)> {
+    fn header(&self) -> Result<Header, Next> {
         let mut bytes = [0; HEADER];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_ATTACHED_FD_ENTRIES))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let got = match recvmsg(&*self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-            Ok(got) => got,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Err(Next::Nothing)),
-            Err(_) => return Ok(Err(Next::Closed)),
-        };
-        // Copies of those with the message, closed here. The crate would go on to wait for a message that it had lost.
-        let fds: usize =
-            control.drain().map(|m| if let RecvAncillaryMessage::ScmRights(fds) = m { fds.count() } else { 0 }).sum();
-        if fds > MAX_ATTACHED_FD_ENTRIES || got.flags.contains(ReturnFlags::CTRUNC) {
-            return Err((Fault::Message, format!("more than {MAX_ATTACHED_FD_ENTRIES} file descriptors in a message")));
+        match peek(self.stream.as_fd(), &mut bytes) {
+            Ok((HEADER, _)) => {}
+            Ok((0, _)) => return Err(Next::Closed),
+            Ok(_) => return Err(Next::Part),
+            Err(Errno::AGAIN | Errno::INTR) => return Err(Next::Nothing),
+            Err(_) => return Err(Next::Closed),
         }
-        if got.bytes < HEADER {
-            return Ok(Err(if got.bytes == 0 { Next::Closed } else { Next::Part }));
+        Ok(Header::of(&bytes))
+    }
+
+    /// Checks the descriptors that come with the next `len` bytes, a message, before any of them is taken. If one could take its time when it
+    /// is closed, all stay where they are, for [`quarantine`] to close.
+    fn check_descriptors(&mut self, len: usize) -> Result<(), (Fault, String)> {
+        if len <= self.clear {
+            return Ok(());
         }
-        let field = |i: usize| u32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
-        Ok(Ok(Header { request: field(0), flags: field(4), size: field(8) as usize }))
+        let mut bytes = [0; BYTES];
+        let (got, passes) = peek(self.stream.as_fd(), &mut bytes).map_err(|e| (Fault::Message, text(e)))?;
+        let message = bearer(&bytes[..got]).request;
+        if passes {
+            let (kinds, leaving) =
+                quarantine::inspect(self.stream.as_fd(), got as u16).map_err(|why| (Fault::Message, why))?;
+            if let Some(wrong) = wrong_with(message, &kinds) {
+                self.leaving = Some(leaving);
+                return Err(wrong);
+            }
+        }
+        // There may be more of them behind these.
+        if got < len {
+            return Err((Fault::Message, format!("message {message} has file descriptors with a part of it only")));
+        }
+        self.clear = got;
+        Ok(())
     }
 
     /// Whether the crate is to deal with a message: one that it knows, and that was offered.
@@ -177,6 +214,39 @@ impl Messages {
         }
         wrong.map_or(Ok(Next::Message), |wrong| judge(wrong, header, &backend))
     }
+}
+
+/// The message that descriptors are for which came with the last of `bytes`, which begin with a message.
+fn bearer(bytes: &[u8]) -> Header {
+    let mut rest = bytes;
+    loop {
+        let mut header = [0; HEADER];
+        header.copy_from_slice(&rest[..HEADER]);
+        let header = Header::of(&header);
+        match rest.get(HEADER + header.size..) {
+            Some(behind) if behind.len() >= HEADER => rest = behind,
+            _ => return header,
+        }
+    }
+}
+
+/// What is wrong with the descriptors of a message, if one of them must not become ours. All else is looked at when they are used.
+fn wrong_with(message: u32, kinds: &[Kind]) -> Option<(Fault, String)> {
+    use FrontendReq as R;
+    if kinds.len() > MAX_ATTACHED_FD_ENTRIES {
+        return Some((Fault::Message, format!("more than {MAX_ATTACHED_FD_ENTRIES} file descriptors in a message")));
+    }
+    kinds.contains(&Kind::Other).then(|| match FrontendReq::try_from(message) {
+        Ok(R::SET_MEM_TABLE | R::ADD_MEM_REG) => (Fault::Memory, format!("a region {NOT_MEMORY}")),
+        Ok(R::SET_LOG_BASE) => (Fault::Memory, format!("the dirty log {NOT_MEMORY}")),
+        Ok(R::SET_VRING_KICK | R::SET_VRING_CALL | R::SET_VRING_ERR) => {
+            (Fault::Message, format!("a ring's interrupt {NOT_EVENT}"))
+        }
+        _ => {
+            let what = format!("message {message} has a file descriptor that is neither memory nor an eventfd");
+            (Fault::Message, what)
+        }
+    })
 }
 
 /// Whether the connection survives what was wrong with a message.

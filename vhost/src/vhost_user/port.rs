@@ -7,7 +7,7 @@ use super::snapshot::Snapshot;
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
-use crate::quarantine;
+use crate::quarantine::{self, Leaving};
 use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, ready, text};
 use dray_config::{Role, VhostUser};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,6 +47,10 @@ const DISTURBANCES: u32 = 4096;
 const DISTURBANCES_A_SECOND: u32 = 1000;
 /// How long a port's thread is waited for at the port's end. One that still hangs then, in what its peer has the kernel do, is left to it.
 const END: Duration = Duration::from_millis(100);
+/// What peers of one port left that cannot be closed: with more, nobody is taken.
+const STUCK: usize = 4;
+/// Until that is looked at again. Mostly it is closed by then: a process does it, and has to begin.
+const STUCK_PAUSE: Duration = Duration::from_millis(2);
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
 
@@ -145,6 +149,7 @@ impl Port {
     /// # Errors
     /// If the socket can't be listened on, or the kernel gives no thread.
     pub fn open(spec: PortSpec, events: impl FnMut(Event) + Send + 'static) -> Result<Port, String> {
+        quarantine::start()?;
         let listening = match spec.vhost_user.role {
             Role::Server => {
                 let port = &spec.vhost_user;
@@ -168,6 +173,7 @@ impl Port {
             next: Instant::now(),
             pause: RETRY,
             told: None,
+            leaving: Vec::new(),
             quiet: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(text)?;
@@ -258,6 +264,8 @@ struct Keeper {
     pause: Duration,
     /// Why the link is down, as was told last.
     told: Option<String>,
+    /// What its peers left that is not closed yet.
+    leaving: Vec<Leaving>,
     /// When its peers will have made up for all disturbances of workers.
     quiet: Instant,
 }
@@ -272,14 +280,20 @@ impl Keeper {
             if self.end.load(Ordering::Acquire) {
                 return;
             }
+            if self.stuck() {
+                self.next = Instant::now() + STUCK_PAUSE;
+                self.down(&format!("{STUCK} earlier connections left what cannot be closed"));
+                continue;
+            }
             let Some(stream) = self.connect() else { continue };
             self.serve(stream);
         }
     }
 
     /// Waits for a time; for a peer, if that time has come and we are a server; or for the end.
-    fn wait_until(&self, time: Instant) {
+    fn wait_until(&mut self, time: Instant) {
         while !self.end.load(Ordering::Acquire) {
+            self.leaving.retain(|leaving| !leaving.is_done());
             let left = time.saturating_duration_since(Instant::now());
             let listening = self.listening();
             let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
@@ -288,7 +302,9 @@ impl Keeper {
                 None if left.is_zero() && self.listening.is_none() => return,
                 _ => {}
             }
-            let _ = poll(&mut fds, timeout((!left.is_zero()).then_some(left)).as_ref());
+            let look = (!self.leaving.is_empty()).then_some(LOOK);
+            let left = (!left.is_zero()).then_some(left);
+            let _ = poll(&mut fds, timeout(left.into_iter().chain(look).min()).as_ref());
             if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }
@@ -357,6 +373,17 @@ impl Keeper {
         }
     }
 
+    /// Whether its peers have left so much that is not closed yet that nobody else is taken.
+    fn stuck(&mut self) -> bool {
+        self.leaving.retain(|leaving| !leaving.is_done());
+        self.leaving.len() >= STUCK
+    }
+
+    /// Closes a connection without waiting. The peer notices at once.
+    fn close(&mut self, stream: OwnedFd) {
+        self.leaving.extend(quarantine::close(stream));
+    }
+
     /// Shows a connection as it is now.
     fn show(&self, backend: &Mutex<Backend>) {
         let snapshot = Arc::new(lock(backend).snapshot());
@@ -369,6 +396,21 @@ impl Keeper {
         self.quiet > Instant::now() + Duration::from_secs(1) / DISTURBANCES_A_SECOND * DISTURBANCES
     }
 
+    /// Closes a connection that all others have let go of.
+    fn close_last(&mut self, stream: Arc<UnixStream>) {
+        if let Some(stream) = Arc::into_inner(stream) {
+            self.close(stream.into());
+        }
+    }
+
+    /// Ends a connection that is not shown any more.
+    fn part(&mut self, connection: Connection) {
+        let Connection { stream, mut messages, .. } = connection;
+        self.leaving.extend(messages.leaving.take());
+        drop(messages);
+        self.close_last(stream);
+    }
+
     /// Serves a connection to its end.
     fn serve(&mut self, stream: UnixStream) {
         let shared =
@@ -378,6 +420,7 @@ impl Keeper {
         let messages = match Messages::new(stream.clone(), backend.clone()) {
             Ok(messages) => messages,
             Err(why) => {
+                self.close_last(stream);
                 self.later(RETRY_MOST);
                 return self.down(&why);
             }
@@ -407,10 +450,10 @@ impl Keeper {
             self.pause = RETRY;
         }
         match end {
-            End::Ours => {}
+            End::Ours => self.part(connection),
             End::Closed => {
                 self.again(RETRY_ABSENT);
-                drop(connection);
+                self.part(connection);
                 self.down("the peer closed the connection");
             }
             End::Fault(fault, why) => {
@@ -421,7 +464,7 @@ impl Keeper {
                         break;
                     }
                 }
-                drop(connection);
+                self.part(connection);
                 self.down(&format!("reset: {why}"));
             }
         }
@@ -473,6 +516,7 @@ impl Connection {
         if keeper.end.load(Ordering::Acquire) {
             return Err(End::Ours);
         }
+        keeper.leaving.retain(|leaving| !leaving.is_done());
         self.refuse_others(keeper)?;
         self.read(keeper)?;
         self.check_fault()?;
@@ -492,14 +536,14 @@ impl Connection {
         let (events, pause) = if keeper.disturbs() { (PollFlags::empty(), PIECE) } else { (events, pause) };
         let pause = self.settled.map_or(pause, |at| pause.min(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&*keeper.wake, PollFlags::IN), PollFd::new(&*self.stream, events)];
-        let listening = keeper.listening();
+        let listening = keeper.listening().filter(|_| keeper.leaving.len() < STUCK);
         fds.extend(listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
         let _ = poll(&mut fds, timeout(Some(pause)).as_ref());
         let _ = rustix::io::read(&keeper.wake, &mut [0u8; 8]);
     }
 
     /// Refuses a second peer; but a peer that comes back finds its old connection closed.
-    fn refuse_others(&self, keeper: &Keeper) -> Result<(), End> {
+    fn refuse_others(&self, keeper: &mut Keeper) -> Result<(), End> {
         let Some(listening) = keeper.listening() else { return Ok(()) };
         if !ready(listening.fd.as_fd(), PollFlags::IN) {
             return Ok(());
@@ -507,9 +551,13 @@ impl Connection {
         if hung_up(self.stream.as_fd()) {
             return Err(End::Closed);
         }
-        if accept_with(&listening.fd, SocketFlags::CLOEXEC).is_err() {
+        if keeper.stuck() {
+            return Ok(());
+        }
+        match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
+            Ok(other) => keeper.close(other),
             // No descriptors: they come back, and asking again at once would only burn the CPU.
-            std::thread::sleep(PIECE);
+            Err(_) => std::thread::sleep(PIECE),
         }
         Ok(())
     }

@@ -490,3 +490,54 @@ fn messages_do_not_disturb_workers_without_end() {
     drop(hostile);
     test.finish(&[]);
 }
+
+/// Sockets whose close waits for their other end, with any message: nobody waits for them, neither who asks for the port's state, nor the
+/// next peer, nor who closes the port.
+#[test]
+fn descriptors_that_do_not_close() {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lingering = || {
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_linger(&ours, Some(Duration::from_secs(3600))).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        while (&ours).write(&[0; 1 << 16]).is_ok() {}
+        (OwnedFd::from(ours), theirs)
+    };
+    let mut test = Test::new();
+    let mut others = Vec::new();
+    let requests = [
+        (request::SET_MEM_TABLE, "bad_memory"),
+        (request::SET_LOG_BASE, "bad_memory"),
+        (request::SET_VRING_CALL, "bad_message"),
+        (request::SET_VRING_ENABLE, "bad_message"),
+        (request::SET_FEATURES, "bad_message"),
+        (99, "bad_message"),
+    ];
+    for (victim, (request, fault)) in test.victims.drain(..requests.len()).zip(requests) {
+        let begin = Instant::now();
+        let c = victim.negotiated(0, PROTOCOL & !protocol::REPLY_ACK);
+        // The port's alarm ends such a close after a second.
+        let number = if others.is_empty() { 16 } else { 1 };
+        let fds: Vec<OwnedFd> = (0..number)
+            .map(|_| {
+                let (fd, other) = lingering();
+                others.push(other);
+                fd
+            })
+            .collect();
+        let passed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        c.send_raw(&words(&[request, VERSION, 8]), &passed).unwrap();
+        // The last copies are the message's, which is not taken before it is complete.
+        drop(fds);
+        c.send_raw(&longs(&[0]), &[]).unwrap();
+        closed(&c);
+        assert_eq!(victim.port.status().faults, BTreeMap::from([(fault, 1)]), "{request}");
+        drop(victim.negotiated(0, PROTOCOL));
+        drop(victim);
+        assert!(begin.elapsed() < SOON, "{request}: {:?}", begin.elapsed());
+    }
+    drop(others);
+}
