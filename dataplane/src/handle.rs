@@ -174,7 +174,7 @@ mod tests {
     struct Nobody;
 
     impl dray_switch::Tx for Nobody {
-        fn send(&mut self, _: &mut dray_switch::Burst, _: &[u16], _: &mut dray_switch::Drops) -> dray_switch::Sent {
+        fn send(&mut self, _: &mut dray_switch::Burst, _: &[u16]) -> dray_switch::Sent {
             unreachable!()
         }
     }

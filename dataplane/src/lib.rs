@@ -778,8 +778,8 @@ impl Dataplane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dray_switch::Burst;
     use dray_switch::port::Sent;
-    use dray_switch::{Burst, Drops};
     use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
 
@@ -808,7 +808,7 @@ mod tests {
     }
 
     impl Tx for Sink {
-        fn send(&mut self, burst: &mut Burst, frames: &[u16], _: &mut Drops) -> Sent {
+        fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
             let mut got = self.got.lock().unwrap();
             for &i in frames {
                 let number = u64::from_be_bytes(burst.frame(i).head()[12..20].try_into().unwrap());

@@ -278,17 +278,16 @@ impl Output for Out<'_> {
     #[inline]
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
         let counters = &self.counters[port as usize];
-        let mut drops = Drops::default();
         match self.tx.get_mut(port as usize) {
             Some(Some(tx)) => {
-                let sent = tx.send(burst, frames, &mut drops);
+                let sent = tx.send(burst, frames);
                 counters.tx_packets.add(sent.packets as u64);
                 counters.tx_bytes.add(sent.bytes);
                 self.work += sent.bytes + frames.len() as u64 * FRAME;
             }
-            _ => drops.add(Drop::TxLinkDown, frames.len() as u32),
+            _ => burst.drop(frames, Drop::TxLinkDown),
         }
-        count_drops(counters, &mut drops);
+        count_drops(counters, &mut burst.tx_drops);
     }
 
     fn accepts(&self, port: u16) -> Option<Accepts> {
@@ -299,8 +298,8 @@ impl Output for Out<'_> {
         self.counters[port as usize].segments.add(added.into());
     }
 
-    fn refuse(&mut self, port: u16, reason: Drop) {
-        self.counters[port as usize].drops[reason as usize].add(1);
+    fn dropped(&mut self, port: u16, burst: &mut Burst) {
+        count_drops(&self.counters[port as usize], &mut burst.tx_drops);
     }
 
     fn punt(&mut self, port: u16, punt: Punt) -> bool {
@@ -344,11 +343,11 @@ mod tests {
     }
 
     impl Tx for Plain {
-        fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+        fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
             let sent = &frames[..frames.len().min(self.room)];
             self.room -= sent.len();
-            drops.add(Drop::TxRingFull, (frames.len() - sent.len()) as u32);
             let bytes = sent.iter().map(|&i| burst.frame(i).len() as u64).sum();
+            burst.drop(&frames[sent.len()..], Drop::TxRingFull);
             Sent { packets: sent.len() as u32, bytes }
         }
     }

@@ -1,7 +1,7 @@
 //! A peer that breaks every rule: it loses its own link and nothing else happens. No root, no DPDK.
 
 use dray_config::{Access, Memif, Role, SocketName};
-use dray_switch::{Burst, Drop as Reason, Drops, Tx};
+use dray_switch::{Burst, Drop as Reason, Tx};
 use dray_vhost::mem::guard;
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
@@ -488,10 +488,9 @@ fn bad_descriptors_end_the_link() {
         assert!(t.honest.0.tx[0].send(&[1; 60]));
         let mut burst = Burst::default();
         t.honest.1.rx[0].receive(&mut burst);
-        let mut drops = Drops::default();
         let mut tx = link.tx.handles(1);
-        assert_eq!(tx[0].send(&mut burst, &[0], &mut drops).packets, 0);
-        assert_eq!((drops.get(Reason::TxBadDescriptor), drops.total()), (1, 1));
+        assert_eq!(tx[0].send(&mut burst, &[0]).packets, 0);
+        assert_eq!((burst.tx_drops.get(Reason::TxBadDescriptor), burst.tx_drops.total()), (1, 1));
         t.honest.1.rx[0].release(&mut burst);
         assert_eq!(t.down(), format!("ring m2s 0: {what}"));
         assert_eq!(peer.reason(), format!("ring m2s 0: {what}"));
@@ -510,9 +509,8 @@ fn a_shrunk_region_ends_its_link_only() {
     assert_eq!(burst.len(), 1);
     // Its body is gone before it is sent on.
     ftruncate(&t.memory, 0).unwrap();
-    let mut drops = Drops::default();
     let mut tx = std::mem::take(&mut t.honest.1.tx).handles(1);
-    assert_eq!(tx[0].send(&mut burst, &[0], &mut drops).packets, 1);
+    assert_eq!(tx[0].send(&mut burst, &[0]).packets, 1);
     link.rx[0].release(&mut burst);
     burst.clear();
     link.rx[0].receive(&mut burst);
@@ -626,7 +624,6 @@ fn mutated_descriptors() {
     let (mut written, mut links, mut frames) = (0, 0, 0u64);
     let (mut s2m, mut m2s) = (0u16, 0u16);
     let mut burst = Burst::default();
-    let mut drops = Drops::default();
     let wild = |random: &mut Random, sane: u64| if random.below(400) == 0 { random.next() } else { sane };
     while written < 100_000 {
         for ring in [S2M, M2S] {
@@ -658,9 +655,9 @@ fn mutated_descriptors() {
                 assert!((1..=9216).contains(&burst.frame(i).len()));
             }
             let all: Vec<u16> = (0..burst.len() as u16).collect();
-            let before = drops.total();
-            let sent = tx[0].send(&mut burst, &all, &mut drops);
-            assert_eq!(sent.packets + drops.total() - before, all.len() as u32);
+            let before = burst.tx_drops.total();
+            let sent = tx[0].send(&mut burst, &all);
+            assert_eq!(sent.packets + burst.tx_drops.total() - before, all.len() as u32);
             frames += u64::from(sent.packets);
             link.rx[0].release(&mut burst);
         }
@@ -701,8 +698,7 @@ impl Test {
         assert!(client.tx[0].send(&[1; 60]));
         let mut burst = Burst::default();
         link.rx[0].receive(&mut burst);
-        let mut drops = Drops::default();
-        assert_eq!(tx.send(&mut burst, &[0], &mut drops).packets, 1);
+        assert_eq!(tx.send(&mut burst, &[0]).packets, 1);
         link.rx[0].release(&mut burst);
     }
 

@@ -1,7 +1,7 @@
 //! Links within one process: supervisor to supervisor, supervisor to client. No root, no DPDK.
 
 use dray_config::{Access, Memif, Role, SocketName};
-use dray_switch::{Burst, Drop as Reason, Drops, Rx, Tx};
+use dray_switch::{Burst, Drop as Reason, Rx, Tx};
 use dray_vhost::memif::proto::{Message, SIZE, VERSION};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link, Listening};
@@ -90,18 +90,17 @@ fn take_burst(rx: &mut dyn Rx, burst: &mut Burst, frames: &mut Vec<Vec<u8>>) {
 }
 
 /// Passes all that `rx` has to `tx`; frames sent.
-fn forward(rx: &mut dyn Rx, tx: &mut dyn Tx, drops: &mut Drops) -> u32 {
-    let mut burst = Burst::default();
+fn forward(rx: &mut dyn Rx, tx: &mut dyn Tx, burst: &mut Burst) -> u32 {
     let mut sent = 0;
     loop {
         burst.clear();
-        rx.receive(&mut burst);
+        rx.receive(burst);
         if burst.is_empty() {
             return sent;
         }
         let all: Vec<u16> = (0..burst.len() as u16).collect();
-        sent += tx.send(&mut burst, &all, drops).packets;
-        rx.release(&mut burst);
+        sent += tx.send(burst, &all).packets;
+        rx.release(burst);
     }
 }
 
@@ -135,7 +134,6 @@ fn frames_arrive_whole_in_both_roles_and_directions() {
     let mut link1 = up(&events, "server1");
     let (mut tx1, mut rx1) = (link1.tx.handles(1), link1.rx.pop().unwrap());
     let (mut server_tx, mut client_tx) = (server.tx.handles(1), client.tx.handles(1));
-    let mut drops = Drops::default();
     let mut burst = Burst::default();
 
     for round in 0..600 {
@@ -144,13 +142,13 @@ fn frames_arrive_whole_in_both_roles_and_directions() {
             assert!(raw.tx[0].send(f));
         }
         // raw client -> server1 (chained above 2048) -> the other link's client (512-byte buffers) -> its server -> back.
-        assert_eq!(forward(&mut *rx1, &mut *client_tx[0], &mut drops), 12);
+        assert_eq!(forward(&mut *rx1, &mut *client_tx[0], &mut burst), 12);
         assert_eq!(take(&mut *server.rx[0], &mut burst), sent);
         for f in &sent {
             assert!(raw.tx[0].send(f));
         }
-        assert_eq!(forward(&mut *rx1, &mut *server_tx[0], &mut drops), 12);
-        assert_eq!(forward(&mut *client.rx[0], &mut *tx1[0], &mut drops), 12);
+        assert_eq!(forward(&mut *rx1, &mut *server_tx[0], &mut burst), 12);
+        assert_eq!(forward(&mut *client.rx[0], &mut *tx1[0], &mut burst), 12);
         for f in &sent {
             let mut to = vec![0; 10_000];
             let n = raw.rx[0].recv(&mut to).unwrap();
@@ -158,7 +156,7 @@ fn frames_arrive_whole_in_both_roles_and_directions() {
         }
         assert_eq!(raw.rx[0].recv(&mut [0; 10]), None);
     }
-    assert_eq!((drops.total(), burst.drops.total()), (0, 0));
+    assert_eq!((burst.tx_drops.total(), burst.drops.total()), (0, 0));
 }
 
 #[test]
@@ -294,18 +292,17 @@ fn a_full_ring_and_long_frames_are_counted() {
     let mut from = up(&events, "a");
     let _b = Client::connect(&socket, 1, &ClientOptions { ring_size: 256, ..Default::default() }).unwrap();
     let mut to = up(&events, "b").tx.handles(3);
-    let mut drops = Drops::default();
+    let mut burst = Burst::default();
     let mut sent = 0;
     for i in 0..300 {
         assert!(a.tx[0].send(&frame(60, i)));
-        sent += forward(&mut *from.rx[0], &mut *to[i % 3], &mut drops);
+        sent += forward(&mut *from.rx[0], &mut *to[i % 3], &mut burst);
     }
     assert_eq!(sent, 256);
-    assert_eq!((drops.get(Reason::TxRingFull), drops.total()), (44, 44));
+    assert_eq!((burst.tx_drops.get(Reason::TxRingFull), burst.tx_drops.total()), (44, 44));
 
     s.set_max_frame("a", 1518);
     let end = Instant::now() + SOON;
-    let mut burst = Burst::default();
     let mut taken = 0;
     while burst.drops.get(Reason::RxTooBig) == 0 && Instant::now() < end {
         assert!(a.tx[0].send(&frame(1519, 0)) && a.tx[0].send(&frame(1518, 0)));
@@ -369,9 +366,9 @@ fn links_come_and_go() {
     // The server goes and comes back: the client sees both. Queues of the old link move nothing.
     other.remove("s7");
     assert_eq!(down(&events, "c"), "the peer disconnected: the port is removed");
-    let mut drops = Drops::default();
-    assert_eq!(link.tx.handles(1)[0].send(&mut Burst::default(), &[0, 0], &mut drops).packets, 0);
-    assert_eq!(drops.get(Reason::TxLinkDown), 2);
+    let mut burst = Burst::default();
+    assert_eq!(link.tx.handles(1)[0].send(&mut burst, &[0, 0]).packets, 0);
+    assert_eq!(burst.tx_drops.get(Reason::TxLinkDown), 2);
     other.add(guarded).unwrap();
     let _link = up(&events, "c");
     up(&other_events, "s7");

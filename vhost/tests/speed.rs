@@ -2,7 +2,7 @@
 //! `cargo test --release -p dray-vhost --test speed -- --ignored --nocapture`.
 
 use dray_config::{Access, Memif, Role, SocketName};
-use dray_switch::{Burst, Drops};
+use dray_switch::Burst;
 use dray_vhost::Event;
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,6 @@ fn measure(len: usize, alone: bool) -> (f64, f64) {
         (0..100).for_each(|_| std::hint::spin_loop());
     };
     let mut burst = Burst::default();
-    let mut drops = Drops::default();
     let mut forward = move || {
         burst.clear();
         rx.receive(&mut burst);
@@ -65,7 +64,7 @@ fn measure(len: usize, alone: bool) -> (f64, f64) {
             return 0;
         }
         let all: [u16; 64] = std::array::from_fn(|i| i as u16);
-        let sent = out[0].send(&mut burst, &all[..n as usize], &mut drops);
+        let sent = out[0].send(&mut burst, &all[..n as usize]);
         rx.release(&mut burst);
         sent.packets as u64
     };

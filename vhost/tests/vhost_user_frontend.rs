@@ -2,7 +2,7 @@
 //! `net_vhost`), which is skipped, and said so, where that is not installed.
 
 use dray_config::{Access, Role, SocketName, VhostUser};
-use dray_switch::{Burst, Drops};
+use dray_switch::Burst;
 use dray_vhost::vhost_user::frontend::{Frontend, Meeting, Options, VNET_HEADER, feature};
 use dray_vhost::vhost_user::{Port, PortSpec};
 use dray_vhost::{Event, Link};
@@ -68,7 +68,7 @@ impl Echo {
         let thread = std::thread::spawn(move || {
             let _port = port;
             let (mut rx, mut tx) = (Vec::new(), Vec::new());
-            let (mut burst, mut drops) = (Burst::default(), Drops::default());
+            let mut burst = Burst::default();
             while !ended.load(Ordering::Relaxed) {
                 match events.try_recv() {
                     Ok(Event::Up { link: Link { rx: r, tx: t, .. }, .. }) => (rx, tx) = (r, t.handles(1)),
@@ -81,7 +81,7 @@ impl Echo {
                     rx.receive(&mut burst);
                     if !burst.is_empty() {
                         let all: Vec<u16> = (0..burst.len() as u16).collect();
-                        tx[0].send(&mut burst, &all, &mut drops);
+                        tx[0].send(&mut burst, &all);
                         rx.release(&mut burst);
                         moved = true;
                     }

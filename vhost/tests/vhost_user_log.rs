@@ -2,7 +2,7 @@
 //! machine goes on. Memory is compared before and after, page by page. No root, no DPDK.
 
 use dray_config::{Access, Role, SocketName, VhostUser};
-use dray_switch::{Burst, Drops};
+use dray_switch::Burst;
 use dray_vhost::vhost_user::frontend::feature;
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses, protocol};
 use dray_vhost::vhost_user::{Port, PortSpec};
@@ -222,8 +222,7 @@ fn traffic(link: &mut Link, tx: &mut dyn dray_switch::Tx, n: u64) -> u32 {
             burst.push_owned(vec![number as u8 | 1; 60 + (number * 97 % 1400) as usize]);
         }
         let all: Vec<u16> = (0..burst.len() as u16).collect();
-        let mut drops = Drops::default();
-        sent += tx.send(&mut burst, &all, &mut drops).packets;
+        sent += tx.send(&mut burst, &all).packets;
     }
     loop {
         burst.clear();

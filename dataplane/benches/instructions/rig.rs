@@ -8,7 +8,7 @@ use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
 use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, PortTable, Tables};
-use dray_switch::{Drop, Drops, Rx, Tx};
+use dray_switch::{Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
 use dray_vhost::{Event, vhost_user};
@@ -120,9 +120,8 @@ struct Out(Vec<Box<dyn Tx>>);
 impl Output for Out {
     #[inline]
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
-        let mut drops = Drops::default();
-        self.0[port as usize].send(burst, frames, &mut drops);
-        assert_eq!(drops.total(), 0, "nothing is dropped on the way out");
+        self.0[port as usize].send(burst, frames);
+        assert_eq!(burst.tx_drops.total(), 0, "nothing is dropped on the way out");
     }
 
     fn accepts(&self, _: u16) -> Option<Accepts> {
@@ -131,7 +130,7 @@ impl Output for Out {
 
     fn segmented(&mut self, _: u16, _: u32) {}
 
-    fn refuse(&mut self, _: u16, _: Drop) {}
+    fn dropped(&mut self, _: u16, _: &mut Burst) {}
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
         false

@@ -5,7 +5,7 @@ use crate::ethdev::{Device, OVERHEAD};
 use crate::mbuf::{self, Mbuf};
 use dray_switch::burst::{BURST, CHAIN_MAX};
 use dray_switch::mem::{prefetch_read, write_frame};
-use dray_switch::{Burst, Drop, Drops, Frame, Rx, Sent, Tx};
+use dray_switch::{Burst, Drop, Dropped, Frame, Rx, Sent, Tx};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,7 +52,7 @@ impl Rx for RxQueue {
                 let segments = mbuf.segments() as usize;
                 if mbuf.pkt_len() > self.device.max_frame || segments > 1 + CHAIN_MAX {
                     mbuf::free(&[mbuf]);
-                    burst.drops.add(Drop::RxTooBig, 1);
+                    burst.drop(Dropped::Count(1), Drop::RxTooBig);
                     continue;
                 }
                 burst.push(mbuf.data(), mbuf.data_len(), mbuf.addr());
@@ -97,11 +97,11 @@ impl TxQueue {
     }
 
     /// Sends up to [`BURST`] frames.
-    fn send_some(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops, sent: &mut Sent) {
+    fn send_some(&mut self, burst: &mut Burst, frames: &[u16], sent: &mut Sent) {
         let mut mbufs = [Mbuf::NULL; BURST];
         let mbufs = &mut mbufs[..frames.len()];
         if !self.device.pool.alloc(mbufs) {
-            drops.add(Drop::TxNoBuffer, frames.len() as u32);
+            burst.drop(frames, Drop::TxNoBuffer);
             return;
         }
         // The mbufs that are filled come first, `lengths` beside them; the rest are left over.
@@ -114,7 +114,7 @@ impl TxQueue {
             if frame.len() > plain
                 && (frame.len() > plain + TAG || !TPIDS.iter().any(|tpid| frame.head()[12..14] == *tpid))
             {
-                drops.add(Drop::TxTooBig, 1);
+                burst.drop(i, Drop::TxTooBig);
                 continue;
             }
             lengths[filled] = frame.len() as u32;
@@ -133,7 +133,7 @@ impl TxQueue {
         sent.packets += n as u32;
         sent.bytes += lengths[..n].iter().map(|&len| len as u64).sum::<u64>();
         if n < filled {
-            drops.add(Drop::TxRingFull, (filled - n) as u32);
+            burst.drop(Dropped::Count((filled - n) as u32), Drop::TxRingFull);
         }
         // SAFETY: the driver has taken the first `n`; the others are still ours.
         unsafe { mbuf::free(&mbufs[n..]) }
@@ -143,15 +143,15 @@ impl TxQueue {
 impl Tx for TxQueue {
     /// Frames shorter than 60 bytes are padded with zeros to that; [`Sent::bytes`] counts them unpadded, so that what
     /// was received adds up with what was sent.
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
         eal::register_thread();
         let mut sent = Sent::default();
         if !self.device.up.load(Relaxed) {
-            drops.add(Drop::TxLinkDown, frames.len() as u32);
+            burst.drop(frames, Drop::TxLinkDown);
             return sent;
         }
         for some in frames.chunks(BURST) {
-            self.send_some(burst, some, drops, &mut sent);
+            self.send_some(burst, some, &mut sent);
         }
         sent
     }

@@ -9,7 +9,6 @@
 #![allow(missing_docs)]
 
 use dray_config::Mac;
-use dray_switch::Drop;
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::offload::Accepts;
@@ -48,7 +47,7 @@ impl Output for Sink {
 
     fn segmented(&mut self, _: u16, _: u32) {}
 
-    fn refuse(&mut self, _: u16, _: Drop) {}
+    fn dropped(&mut self, _: u16, _: &mut Burst) {}
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
         false

@@ -219,6 +219,8 @@ pub struct Burst {
     most: usize,
     /// Frames of this burst given up so far, by reason: the receiving port's.
     pub drops: Drops,
+    /// Frames that a port did not send, by reason. Whoever had it send takes them as that port's.
+    pub tx_drops: Drops,
 }
 
 impl Default for Burst {
@@ -245,6 +247,7 @@ impl Default for Burst {
             pieces: 0,
             most: BURST,
             drops: Drops::default(),
+            tx_drops: Drops::default(),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The names of all drops. A frame is never freed silently: whoever gives one up names it here.
+//! The names of all drops, and the one way to drop. A frame is never freed silently: whoever gives one up names it here.
+
+use crate::burst::Burst;
 
 macro_rules! drops {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)*) => {
@@ -108,6 +110,49 @@ impl Drop {
     }
 }
 
+/// Which frames are dropped.
+#[derive(Clone, Copy, Debug)]
+pub enum Dropped<'a> {
+    /// A frame of the burst, or a copy in it.
+    One(u16),
+    /// Several of these.
+    Many(&'a [u16]),
+    /// Those of the received frames whose bit is set.
+    Mask(u64),
+    /// So many that nobody can look at: a ring refused to take them into the burst, or failed before it had sent them.
+    Count(u32),
+}
+
+impl From<u16> for Dropped<'_> {
+    fn from(i: u16) -> Self {
+        Dropped::One(i)
+    }
+}
+
+impl<'a> From<&'a [u16]> for Dropped<'a> {
+    fn from(frames: &'a [u16]) -> Self {
+        Dropped::Many(frames)
+    }
+}
+
+impl Burst {
+    /// Gives frames up, for `reason`: the one way to do so, for stages and for rings. It is counted for the port that the frames came
+    /// from ([`Burst::drops`]), or, if it happens on their way out, for the port that they were to leave through
+    /// ([`Burst::tx_drops`]). Whoever is to see dropped frames, with their bytes, stands here: it is off the way of all others.
+    #[cold]
+    #[inline(never)]
+    pub fn drop<'a>(&mut self, frames: impl Into<Dropped<'a>>, reason: Drop) {
+        let n = match frames.into() {
+            Dropped::One(_) => 1,
+            Dropped::Many(frames) => frames.len() as u32,
+            Dropped::Mask(bits) => bits.count_ones(),
+            Dropped::Count(n) => n,
+        };
+        let drops = if reason.is_tx() { &mut self.tx_drops } else { &mut self.drops };
+        drops.add(reason, n);
+    }
+}
+
 /// How many frames were dropped, by reason, since this was last emptied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drops {
@@ -122,9 +167,8 @@ impl Default for Drops {
 }
 
 impl Drops {
-    /// Counts `n` frames dropped for `reason`.
-    #[inline]
-    pub fn add(&mut self, reason: Drop, n: u32) {
+    /// Counts `n` frames dropped for `reason`. Private, so that [`Burst::drop`] is the one way.
+    fn add(&mut self, reason: Drop, n: u32) {
         self.counts[reason as usize] += n;
         self.total += n;
     }
@@ -152,5 +196,28 @@ impl Drops {
             }
             self.total = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_counts_for_the_port_that_the_frames_came_from_or_were_to_leave_through() {
+        let mut burst = Burst::default();
+        burst.drop(3, Drop::ForwardSamePort);
+        burst.drop(Dropped::Count(5), Drop::RxTooBig);
+        burst.drop(Dropped::Mask(1 << 63 | 1), Drop::ForwardSamePort);
+        burst.drop(&[1, 2, 64][..], Drop::TxRingFull);
+        let counts = |drops: &mut Drops| {
+            let mut counts = Vec::new();
+            drops.take(|reason, n| counts.push((reason, n)));
+            assert_eq!(drops.total(), 0);
+            counts
+        };
+        assert_eq!((burst.drops.total(), burst.tx_drops.total()), (8, 3));
+        assert_eq!(counts(&mut burst.drops), [(Drop::RxTooBig, 5), (Drop::ForwardSamePort, 3)]);
+        assert_eq!(counts(&mut burst.tx_drops), [(Drop::TxRingFull, 3)]);
     }
 }

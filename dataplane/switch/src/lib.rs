@@ -17,6 +17,6 @@ mod tests;
 mod wire;
 
 pub use burst::{Burst, Frame};
-pub use drops::{Drop, Drops};
+pub use drops::{Drop, Dropped, Drops};
 pub use mem::Segment;
 pub use port::{Rx, Sent, Tx};

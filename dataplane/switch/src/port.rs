@@ -1,14 +1,14 @@
 //! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave.
 
+use crate::Burst;
 use crate::offload::Accepts;
-use crate::{Burst, Drop, Drops};
 use std::net::Ipv4Addr;
 
 /// One receive queue, owned by one worker. One dynamic call a burst.
 pub trait Rx: Send {
     /// Appends up to [`Burst::room`] frames to `burst`, which is empty. Of each frame the first
     /// [`Burst::head_len`] bytes (or all, if it has fewer) are copied into its head; the rest stays where it
-    /// is as segments. Frames that can't be taken are counted in [`Burst::drops`]; their slots are given back.
+    /// is as segments. Frames that can't be taken are dropped ([`Burst::drop`]); their slots are given back.
     fn receive(&mut self, burst: &mut Burst);
 
     /// Gives the slots of the last burst back to the peer. Nothing reads the burst's segments after this.
@@ -33,9 +33,9 @@ pub struct Sent {
 
 /// One transmit queue, owned by one worker (which may share what is behind it with others).
 pub trait Tx: Send {
-    /// Writes the frames of `burst` named by `frames` (indices, in this order) to the peer. Those that
-    /// can't be sent are counted in `drops`: `packets + drops = frames.len()`.
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent;
+    /// Writes the frames of `burst` named by `frames` (indices, in this order) to the peer. Those that can't be sent are dropped
+    /// ([`Burst::drop`]) with a reason named `tx.`: `packets` and what that adds to [`Burst::tx_drops`] are `frames.len()`.
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent;
 
     /// What it can be given undone. Asked only for bursts that have such frames.
     fn accepts(&self) -> Accepts {
@@ -55,8 +55,8 @@ pub trait Output {
     /// Counts `added` frames that segmentation adds to those that leave through `port`.
     fn segmented(&mut self, port: u16, added: u32);
 
-    /// Counts a frame that was to leave through `port` and can't be sent.
-    fn refuse(&mut self, port: u16, reason: Drop);
+    /// Takes [`Burst::tx_drops`]: frames that were to leave through `port`, and were dropped before it was asked to send them.
+    fn dropped(&mut self, port: u16, burst: &mut Burst);
 
     /// Hands something to the control thread. False if it has too much to do already.
     fn punt(&mut self, port: u16, punt: Punt) -> bool;

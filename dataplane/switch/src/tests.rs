@@ -8,7 +8,7 @@ use crate::offload::{Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};
 use crate::port::{Output, Punt};
 use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
-use crate::{Drop, Drops, Tx, wire};
+use crate::{Drop, Tx, wire};
 use dray_config::Mac;
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -30,7 +30,7 @@ struct Sink {
 impl Output for Sink {
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
         let mut tx = Port::new(self.accepts.get(&port).copied().unwrap_or_default());
-        let sent = tx.send(burst, frames, &mut Drops::default());
+        let sent = tx.send(burst, frames);
         assert_eq!(sent.packets as usize, tx.sent.len());
         self.undone.extend(tx.sent.iter().filter_map(|(_, undone)| undone.map(|undone| (port, undone))));
         self.sent.extend(tx.sent.into_iter().map(|(bytes, _)| (port, bytes)));
@@ -44,8 +44,8 @@ impl Output for Sink {
         self.segments += added;
     }
 
-    fn refuse(&mut self, port: u16, reason: Drop) {
-        panic!("port {port}: {reason:?}");
+    fn dropped(&mut self, port: u16, burst: &mut Burst) {
+        panic!("port {port}: {:?}", burst.tx_drops);
     }
 
     fn punt(&mut self, _: u16, punt: Punt) -> bool {

@@ -21,7 +21,7 @@ use crate::mem::{Extent, Regions, guard};
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, Frame};
 use dray_switch::mem::{copy, prefetch_read, prefetch_write, write_bodies, write_frame, write_head};
-use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
+use dray_switch::{Burst, Drop as Reason, Dropped, Rx, Sent, Tx};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -518,7 +518,7 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             return;
         }
         if available > ring.size() {
-            burst.drops.add(Reason::RxBadDescriptor, 1);
+            burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
             return q.fault("the ring's index jumped");
         }
         let max = q.shared.max_frame.load(Ordering::Relaxed);
@@ -557,9 +557,9 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
         if Word(words).flags() & FLAG_NEXT == 0 {
             for slot in slots {
                 if slot.len() == 0 {
-                    burst.drops.add(Reason::RxBadDescriptor, 1);
+                    burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
                 } else if slot.len() > max {
-                    burst.drops.add(Reason::RxTooBig, 1);
+                    burst.drop(Dropped::Count(1), Reason::RxTooBig);
                 } else {
                     // SAFETY: `read` found the piece within a region that `shared` keeps mapped; there is room, as `n` is
                     // at most `burst.room()`.
@@ -571,7 +571,7 @@ impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
             bad |= !receive_chains::<CLIENT>(q, burst, slots, available, max);
         }
         if bad {
-            burst.drops.add(Reason::RxBadDescriptor, 1);
+            burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
             q.fault("a bad descriptor");
         }
     }
@@ -632,9 +632,9 @@ fn receive_chains<const CLIENT: bool>(
         }
         q.next = base.wrapping_add(i as u16);
         if len == 0 {
-            burst.drops.add(Reason::RxBadDescriptor, 1);
+            burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
         } else if len > max.into() {
-            burst.drops.add(Reason::RxTooBig, 1);
+            burst.drop(Dropped::Count(1), Reason::RxTooBig);
         } else {
             // SAFETY: as in `receive`: the parts are within regions; frames are at most `n`.
             unsafe {
@@ -669,13 +669,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
 
     /// As [`Tx::send`] for at most [`BURST`] frames. Whether the peer kept the rules.
     #[inline(always)]
-    fn send_some(
-        &mut self,
-        burst: &Burst,
-        frames: &[u16],
-        drops: &mut Drops,
-        sent: &mut Sent,
-    ) -> Result<(), &'static str> {
+    fn send_some(&mut self, burst: &mut Burst, frames: &[u16], sent: &mut Sent) -> Result<(), &'static str> {
         // What was free when last asked still is: only we use it up.
         let mut free = self.seen();
         if free < frames.len() {
@@ -730,7 +724,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
         sent.packets += used as u32;
         sent.bytes += bytes;
         if used < frames.len() {
-            (used, free) = self.send_rest(burst, frames, slots, (used, free), drops, sent)?;
+            (used, free) = self.send_rest(burst, frames, slots, (used, free), sent)?;
         }
 
         let q = &mut self.0;
@@ -756,11 +750,10 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
     #[inline(never)]
     fn send_rest(
         &mut self,
-        burst: &Burst,
+        burst: &mut Burst,
         frames: &[u16],
         slots: &[Slot],
         (mut used, mut free): (usize, usize),
-        drops: &mut Drops,
         sent: &mut Sent,
     ) -> Result<(usize, usize), &'static str> {
         let max = self.0.shared.max_frame.load(Ordering::Relaxed) as usize;
@@ -770,7 +763,7 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
             let frame = burst.frame(i);
             let len = frame.len();
             if len > max {
-                drops.add(Reason::TxTooBig, 1);
+                burst.drop(i, Reason::TxTooBig);
                 continue;
             }
             let q = &mut self.0;
@@ -786,13 +779,13 @@ impl<const CLIENT: bool> TxQueue<CLIENT> {
                     free = self.free()?;
                 }
                 if used >= free {
-                    drops.add(Reason::TxRingFull, 1);
+                    burst.drop(i, Reason::TxRingFull);
                     continue;
                 }
                 match self.0.send_chained::<CLIENT>(burst, frame, base, slots, used, free)? {
                     Ok(n) => used += n,
                     Err(reason) => {
-                        drops.add(reason, 1);
+                        burst.drop(i, reason);
                         continue;
                     }
                 }
@@ -848,19 +841,20 @@ impl Queue {
 }
 
 impl<const CLIENT: bool> Tx for TxQueue<CLIENT> {
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
         let mut sent = Sent::default();
         for frames in frames.chunks(BURST) {
             if !self.0.good() {
-                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                burst.drop(frames, Reason::TxLinkDown);
                 continue;
             }
-            let before = (sent, drops.total());
-            if let Err(what) = self.send_some(burst, frames, drops, &mut sent) {
+            let before = (sent, burst.tx_drops.total());
+            if let Err(what) = self.send_some(burst, frames, &mut sent) {
                 // Nothing of this burst was published.
                 self.0.fault(what);
                 sent = before.0;
-                drops.add(Reason::TxBadDescriptor, (frames.len() as u32) - (drops.total() - before.1));
+                let named = burst.tx_drops.total() - before.1;
+                burst.drop(Dropped::Count(frames.len() as u32 - named), Reason::TxBadDescriptor);
             }
         }
         sent
@@ -871,11 +865,11 @@ impl<const CLIENT: bool> Tx for TxQueue<CLIENT> {
 struct SharedTx(Arc<Mutex<Box<dyn Tx>>>);
 
 impl Tx for SharedTx {
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
         match self.0.lock() {
-            Ok(mut tx) => tx.send(burst, frames, drops),
+            Ok(mut tx) => tx.send(burst, frames),
             Err(_) => {
-                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                burst.drop(frames, Reason::TxLinkDown);
                 Sent::default()
             }
         }

@@ -6,7 +6,7 @@ use super::header;
 use super::ring::{Bad, Ring};
 use dray_switch::burst::FRAMES;
 use dray_switch::offload::Accepts;
-use dray_switch::{Burst, Drop as Reason, Drops, Rx, Sent, Tx};
+use dray_switch::{Burst, Drop as Reason, Dropped, Rx, Sent, Tx};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -165,7 +165,7 @@ impl Rx for RxQueue {
             let max = vring.shared.max_frame.load(Ordering::Relaxed);
             let result = if vring.is_enabled() { ring.receive(burst, max) } else { ring.discard(burst) };
             if let Err(bad) = result {
-                burst.drops.add(Reason::RxBadDescriptor, 1);
+                burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
                 vring.shared.set_fault(vring.index, ring.blame(bad));
             }
             if !burst.is_empty() || burst.drops.total() != 0 {
@@ -231,10 +231,10 @@ impl TxQueue {
     }
 
     /// Sends on one ring.
-    fn send_on(&self, vring: &Vring, burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send_on(&self, vring: &Vring, burst: &mut Burst, frames: &[u16]) -> Sent {
         let mut sent = Sent::default();
         if !self.enter(vring) {
-            drops.add(Reason::TxLinkDown, frames.len() as u32);
+            burst.drop(frames, Reason::TxLinkDown);
             return sent;
         }
         let mut wants = false;
@@ -242,18 +242,19 @@ impl TxQueue {
         match unsafe { vring.gate.value() } {
             Some(ring) => {
                 let max = vring.shared.max_frame.load(Ordering::Relaxed);
-                let before = drops.total();
-                match ring.send(burst, frames, drops, &mut sent, max) {
+                let before = burst.tx_drops.total();
+                match ring.send(burst, frames, &mut sent, max) {
                     Ok(interrupt) => wants = interrupt,
                     Err(bad) => {
                         // Nothing of this burst was published.
                         sent = Sent::default();
-                        drops.add(Reason::TxBadDescriptor, frames.len() as u32 - (drops.total() - before));
+                        let named = burst.tx_drops.total() - before;
+                        burst.drop(Dropped::Count(frames.len() as u32 - named), Reason::TxBadDescriptor);
                         vring.shared.set_fault(vring.index, ring.blame(bad));
                     }
                 }
             }
-            None => drops.add(Reason::TxLinkDown, frames.len() as u32),
+            None => burst.drop(frames, Reason::TxLinkDown),
         }
         vring.gate.leave();
         vring.tell(wants);
@@ -262,7 +263,7 @@ impl TxQueue {
 
     /// Sends each frame on the ring of its flow.
     #[cold]
-    fn spread(&self, vrings: &[&Vring], burst: &Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn spread(&self, vrings: &[&Vring], burst: &mut Burst, frames: &[u16]) -> Sent {
         let mut lists = [([0u16; FRAMES], 0usize); RINGS];
         for &i in frames {
             let ring = ((u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64) >> 32) as usize;
@@ -272,7 +273,7 @@ impl TxQueue {
         }
         let mut sent = Sent::default();
         for (vring, (list, n)) in vrings.iter().zip(&lists).filter(|(_, (_, n))| *n != 0) {
-            let some = self.send_on(vring, burst, &list[..*n], drops);
+            let some = self.send_on(vring, burst, &list[..*n]);
             sent.packets += some.packets;
             sent.bytes += some.bytes;
         }
@@ -282,11 +283,11 @@ impl TxQueue {
 
 impl Tx for TxQueue {
     #[inline]
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
         let mut enabled: [&Vring; RINGS] = match self.vrings.first() {
             Some(vring) if vring.shared.fault.get().is_none() => [vring; RINGS],
             _ => {
-                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                burst.drop(frames, Reason::TxLinkDown);
                 return Sent::default();
             }
         };
@@ -297,11 +298,11 @@ impl Tx for TxQueue {
         }
         match n {
             0 => {
-                drops.add(Reason::TxLinkDown, frames.len() as u32);
+                burst.drop(frames, Reason::TxLinkDown);
                 Sent::default()
             }
-            1 => self.send_on(enabled[0], burst, frames, drops),
-            n => self.spread(&enabled[..n], burst, frames, drops),
+            1 => self.send_on(enabled[0], burst, frames),
+            n => self.spread(&enabled[..n], burst, frames),
         }
     }
 

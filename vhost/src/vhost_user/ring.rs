@@ -17,7 +17,7 @@ use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
 use dray_switch::mem::{prefetch_read, prefetch_write, write_frame};
 use dray_switch::offload::Gso;
-use dray_switch::{Burst, Drop as Reason, Drops, Sent};
+use dray_switch::{Burst, Drop as Reason, Dropped, Sent};
 use packed::Packed;
 use split::Split;
 use std::ptr::NonNull;
@@ -360,9 +360,9 @@ impl Ring {
                 self.parts.list.push((ptr, len));
                 self.receive_parts(burst, max)?;
             } else if len == header {
-                burst.drops.add(Reason::RxBadDescriptor, 1);
+                burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
             } else if len - header > max {
-                burst.drops.add(Reason::RxTooBig, 1);
+                burst.drop(Dropped::Count(1), Reason::RxTooBig);
             } else {
                 // SAFETY: as above; the memory stays mapped until the burst is released, for nobody changes it while a worker
                 // is behind the gate; there is room, as `n` is at most `burst.room()`.
@@ -382,7 +382,7 @@ impl Ring {
         self.check_memory()?;
         let Heads { n, .. } =
             each!(&mut self.layout, r => r.gather::<false>(&mut self.space, &mut self.heads, burst.room()))?;
-        burst.drops.add(Reason::RxDisabled, n as u32);
+        burst.drop(Dropped::Count(n as u32), Reason::RxDisabled);
         self.received = n;
         Ok(())
     }
@@ -409,18 +409,18 @@ impl Ring {
         let parts = &self.parts.list[first..];
         let total: u64 = parts.iter().map(|part| u64::from(part.1)).sum();
         let Some(((ptr, len), rest)) = parts.split_first() else {
-            burst.drops.add(Reason::RxBadDescriptor, 1);
+            burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
             return Ok(());
         };
         let asks = header::asks(u64::from_le_bytes(*header.first_chunk().expect("longer than 8")));
         let offload = header::read(&header);
         if asks && offload.is_none() {
-            burst.drops.add(Reason::RxBadOffload, 1);
+            burst.drop(Dropped::Count(1), Reason::RxBadOffload);
             return Ok(());
         }
         let whole = if offload.is_some_and(|o| o.gso != Gso::None) { GSO_MAX as u64 } else { max.into() };
         if total > whole || rest.len() > CHAIN_MAX {
-            burst.drops.add(Reason::RxTooBig, 1);
+            burst.drop(Dropped::Count(1), Reason::RxTooBig);
             return Ok(());
         }
         let head_len = burst.head_len();
@@ -441,7 +441,7 @@ impl Ring {
                 offload.gso = Gso::Udp6;
             }
             if !burst.set_offload(offload) {
-                burst.drops.add(Reason::RxBadOffload, 1);
+                burst.drop(Dropped::Count(1), Reason::RxBadOffload);
             }
         }
         Ok(())
@@ -495,14 +495,7 @@ impl Ring {
     ///
     /// # Errors
     /// What the driver did wrong. Nothing of the ring is used any more, and nothing of this was sent.
-    pub fn send(
-        &mut self,
-        burst: &Burst,
-        frames: &[u16],
-        drops: &mut Drops,
-        sent: &mut Sent,
-        max: u32,
-    ) -> Result<bool, Bad> {
+    pub fn send(&mut self, burst: &mut Burst, frames: &[u16], sent: &mut Sent, max: u32) -> Result<bool, Bad> {
         self.check_memory()?;
         let header = self.header as usize;
         // Nearly always each frame fits the buffer of a chain, and nothing is left to be done to it.
@@ -534,7 +527,7 @@ impl Ring {
         let mut any = used != 0;
         if used < frames.len() {
             let look = if plain { FEW } else { frames.len() };
-            any |= self.send_rest(burst, &frames[used..], drops, sent, max, look)?;
+            any |= self.send_rest(burst, &frames[used..], sent, max, look)?;
         }
         Ok(any && self.publish())
     }
@@ -544,9 +537,8 @@ impl Ring {
     #[inline(never)]
     fn send_rest(
         &mut self,
-        burst: &Burst,
+        burst: &mut Burst,
         frames: &[u16],
-        drops: &mut Drops,
         sent: &mut Sent,
         max: u32,
         mut look: usize,
@@ -568,7 +560,7 @@ impl Ring {
             {
                 if !accepts.takes(offload) {
                     // The driver has just negotiated anew.
-                    drops.add(Reason::TxLinkDown, 1);
+                    burst.drop(i, Reason::TxLinkDown);
                     continue;
                 }
                 plain = header::write(offload, frame.head());
@@ -577,7 +569,7 @@ impl Ring {
                 }
             }
             if len > longest {
-                drops.add(Reason::TxTooBig, 1);
+                burst.drop(i, Reason::TxTooBig);
                 continue;
             }
             if used == ready.n && !full {
@@ -590,7 +582,7 @@ impl Ring {
                 full = ready.n == 0;
             }
             if full {
-                drops.add(Reason::TxRingFull, 1);
+                burst.drop(i, Reason::TxRingFull);
                 continue;
             }
             let head = self.heads[used];
@@ -613,7 +605,7 @@ impl Ring {
                     Ok(()) => {}
                     Err(reason) => {
                         full = reason == Reason::TxRingFull;
-                        drops.add(reason, 1);
+                        burst.drop(i, reason);
                         continue;
                     }
                 }

@@ -154,10 +154,9 @@ pub fn send(tx: &mut dyn Tx, frames: &[Vec<u8>]) -> (Sent, Drops) {
         unsafe { burst.push(frame.as_ptr(), frame.len() as u32, 0) };
     }
     let names: Vec<u16> = (0..frames.len() as u16).collect();
-    let mut drops = Drops::default();
-    let sent = tx.send(&mut burst, &names, &mut drops);
-    assert_eq!(sent.packets + drops.total(), frames.len() as u32);
-    (sent, drops)
+    let sent = tx.send(&mut burst, &names);
+    assert_eq!(sent.packets + burst.tx_drops.total(), frames.len() as u32);
+    (sent, std::mem::take(&mut burst.tx_drops))
 }
 
 /// What opening `device` is refused with.

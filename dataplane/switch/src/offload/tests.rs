@@ -6,7 +6,8 @@ use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
 use crate::mem::to_vec;
 use crate::port::{Output, Punt};
 use crate::stages::egress::Lists;
-use crate::{Drops, Sent, Tx};
+use crate::{Sent, Tx};
+use std::collections::HashMap;
 
 /// UDP over IPv4 with an odd payload; in the checksum field the sum of the pseudo-header.
 #[rustfmt::skip]
@@ -237,12 +238,12 @@ impl Port {
 }
 
 impl Tx for Port {
-    fn send(&mut self, burst: &mut Burst, frames: &[u16], drops: &mut Drops) -> Sent {
+    fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
         assert!(!frames.is_empty());
         let mut sent = Sent::default();
         for &i in frames {
             if self.sent.len() == self.room {
-                drops.add(crate::Drop::TxRingFull, 1);
+                burst.drop(i, crate::Drop::TxRingFull);
                 continue;
             }
             let frame = burst.frame(i);
@@ -286,18 +287,18 @@ fn send_one(port: &mut Port, bytes: &'static [u8], offload: Offload, head: usize
     push(&mut burst, bytes, head, lengths);
     assert!(burst.set_offload(offload), "{offload:?}");
     let (sent, added, drops) = send(&mut [port], &mut burst, &[0]);
-    assert_eq!(sent.packets + drops.total(), 1 + added);
+    assert_eq!(sent.packets + drops.values().sum::<u32>(), 1 + added);
     assert_eq!(sent.bytes, port.sent.iter().map(|(bytes, _)| bytes.len() as u64).sum::<u64>());
     added
 }
 
 /// Sends these frames of `burst` to all `ports`. What was sent, how many frames segmentation added, and what was dropped.
-fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, Drops) {
+fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, HashMap<&'static str, u32>) {
     let mut lists = Lists::default();
     for port in 0..ports.len() as u16 {
         frames.iter().for_each(|&i| lists.push(port, i));
     }
-    let mut out = Ports { ports, sent: Sent::default(), drops: Drops::default(), added: 0 };
+    let mut out = Ports { ports, sent: Sent::default(), drops: HashMap::new(), added: 0 };
     lists.flush(burst, &mut out);
     assert_eq!(lists.switched as usize, out.ports.len() * frames.len());
     (out.sent, out.added, out.drops)
@@ -307,13 +308,14 @@ fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u3
 struct Ports<'a, 'b> {
     ports: &'a mut [&'b mut Port],
     sent: Sent,
-    drops: Drops,
+    drops: HashMap<&'static str, u32>,
     added: u32,
 }
 
 impl Output for Ports<'_, '_> {
     fn send(&mut self, port: u16, burst: &mut Burst, frames: &[u16]) {
-        let sent = self.ports[port as usize].send(burst, frames, &mut self.drops);
+        let sent = self.ports[port as usize].send(burst, frames);
+        self.dropped(port, burst);
         self.sent.packets += sent.packets;
         self.sent.bytes += sent.bytes;
     }
@@ -326,8 +328,8 @@ impl Output for Ports<'_, '_> {
         self.added += added;
     }
 
-    fn refuse(&mut self, _: u16, reason: crate::Drop) {
-        self.drops.add(reason, 1);
+    fn dropped(&mut self, _: u16, burst: &mut Burst) {
+        burst.tx_drops.take(|reason, n| *self.drops.entry(reason.name()).or_default() += n);
     }
 
     fn punt(&mut self, _: u16, _: Punt) -> bool {
@@ -456,7 +458,7 @@ fn order_is_kept_and_what_is_shared_is_completed_once() {
     let frames = [0, 1, 2, 3, 4, 5];
     let mut port = Port::new(Accepts { csum: true, uso6: true, ..NOTHING });
     let (sent, added, drops) = send(&mut [&mut port], &mut burst, &frames);
-    assert_eq!((sent.packets, added, drops.total()), (10, 4, 0));
+    assert_eq!((sent.packets, added, drops), (10, 4, HashMap::new()));
     let expected = [UDP4_DONE, TSO4_0, TSO4_1, TSO4_2, UDP4, USO6, USO4_0, USO4_1, USO4_2, TSO6_0];
     assert_eq!(port.frames(), expected);
     // A frame is as good for the next port as it was for the first.
@@ -469,7 +471,7 @@ fn order_is_kept_and_what_is_shared_is_completed_once() {
     // What doesn't fit is the port's to count.
     let mut port = Port { room: 4, ..Port::new(NOTHING) };
     let (sent, added, drops) = send(&mut [&mut port], &mut burst, &frames);
-    assert_eq!((sent.packets, added, drops.total()), (4, 5, 7));
+    assert_eq!((sent.packets, added, drops), (4, 5, HashMap::from([("tx.ring_full", 7)])));
 }
 
 /// Each receiver gets all in order, in pieces or whole, whatever the others take; the pieces are made once.
@@ -512,8 +514,8 @@ fn a_burst_makes_a_bounded_number_of_pieces() {
         let wanted = u32::from(frames) * receivers;
         let whole = wanted.min(ADDED_MAX / pieces);
         assert_eq!((sent.packets, added), (whole * pieces, whole * (pieces - 1)));
-        let refused = drops.get(crate::Drop::TxTooManyPieces);
-        assert_eq!((refused, drops.total()), (wanted - whole, refused));
+        let refused = drops.values().sum();
+        assert_eq!((wanted - whole, drops.get("tx.too_many_pieces").copied().unwrap_or(0)), (refused, refused));
     }
     // The next burst begins anew.
     let mut burst = Burst::default();

@@ -137,7 +137,10 @@ impl Lists {
             self.switched += 1 + send(port, first, burst, &mut self.numbers, out);
         }
         receivers.iter().for_each(|&port| out.segmented(port, pieces - 1));
-        refused.iter().for_each(|&port| out.refuse(port, Drop::TxTooManyPieces));
+        for &port in refused {
+            burst.drop(i, Drop::TxTooManyPieces);
+            out.dropped(port, burst);
+        }
         if !receivers.is_empty() {
             offload::cut(burst, i, &mut self.scratch, |scratch| {
                 receivers.iter().for_each(|&port| out.send(port, scratch, &ALL[..scratch.len()]));

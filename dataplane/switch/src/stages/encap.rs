@@ -15,14 +15,14 @@ use crate::wire::{self, ETH};
 /// Encapsulates `frames`, each for the tunnel that its metadata say, and puts them into the underlay port's list.
 pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut Lists) {
     let Some(overlay) = &cx.tables.overlay else {
-        return burst.drops.add(Drop::VxlanNoNeighbour, frames.len() as u32);
+        return frames.drop(burst, Drop::VxlanNoNeighbour);
     };
     let mut done = Live::NONE;
     for i in frames.iter() {
         let (bridge, tunnel) = (burst.meta.bridge(i), burst.meta.egress[i].index());
         match wrap(&mut burst.frames[i], overlay, bridge, tunnel) {
             Ok(()) => done.add(i),
-            Err(reason) => burst.drops.add(reason, 1),
+            Err(reason) => burst.drop(i, reason),
         }
     }
     lists.push_all(Egress::port(overlay.port, 0), done);
@@ -37,7 +37,7 @@ pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tun
     });
     match wrapped {
         Ok(port) => lists.push(port, i),
-        Err(reason) => burst.drops.add(reason, 1),
+        Err(reason) => burst.drop(i, reason),
     }
 }
 

@@ -21,11 +21,11 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
     for i in live.iter() {
         let (ingress, priority) = (burst.meta.ingress[i], burst.meta.priority[i]);
         if burst.meta.dst[i] & MAC & !0xf == LINK_LOCAL {
-            burst.drops.add(Drop::FloodLinkLocal, 1);
+            burst.drop(i, Drop::FloodLinkLocal);
             continue;
         }
         if cost >= ADDED_MAX {
-            burst.drops.add(Drop::FloodTooManyCopies, 1);
+            burst.drop(i, Drop::FloodTooManyCopies);
             continue;
         }
         let mut targets = 0;
@@ -53,7 +53,7 @@ pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists,
         }
         cost += targets * (1 + burst.frame(i).len() / LONG) as u32;
         match targets {
-            0 => burst.drops.add(Drop::FloodNoTarget, 1),
+            0 => burst.drop(i, Drop::FloodNoTarget),
             n => copies += n - 1,
         }
     }

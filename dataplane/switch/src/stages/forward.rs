@@ -12,6 +12,7 @@ use crate::fdb::Egress;
 #[inline(never)]
 pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut Lists) -> Live {
     let (mut tunnels, mut flooded) = (Live::NONE, Live::NONE);
+    let (mut same_port, mut split_horizon) = (Live::NONE, Live::NONE);
     // Frames of a burst often leave through one port, one after the other.
     let (mut last, mut run) = (Egress::NOWHERE, Live::NONE);
     for i in live.iter() {
@@ -25,7 +26,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
             continue;
         };
         if egress == ingress {
-            burst.drops.add(Drop::ForwardSamePort, 1);
+            same_port.add(i);
         } else if egress == last {
             run.add(i);
         } else if egress.is_untagged_port() {
@@ -36,13 +37,15 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
             vlan::push(&mut burst.frames[i], egress.vlan() | burst.meta.priority[i]);
             lists.push(egress.index(), i);
         } else if ingress.is_tunnel() {
-            burst.drops.add(Drop::ForwardSplitHorizon, 1);
+            split_horizon.add(i);
         } else {
             burst.meta.egress[i] = egress;
             tunnels.add(i);
         }
     }
     lists.push_all(last, run);
+    same_port.drop(burst, Drop::ForwardSamePort);
+    split_horizon.drop(burst, Drop::ForwardSplitHorizon);
     *live = flooded;
     tunnels
 }

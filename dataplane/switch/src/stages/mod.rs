@@ -10,7 +10,7 @@ pub(crate) mod parse;
 pub(crate) mod vlan;
 
 use crate::burst::{BURST, Burst};
-use crate::drops::Drop;
+use crate::drops::{Drop, Dropped};
 use crate::fdb::View;
 use crate::tables::Tables;
 
@@ -84,13 +84,21 @@ impl Live {
         })
     }
 
+    /// Drops them, if there are any.
+    #[inline(always)]
+    pub(crate) fn drop(self, burst: &mut Burst, reason: Drop) {
+        if self.0 != 0 {
+            burst.drop(Dropped::Mask(self.0), reason);
+        }
+    }
+
     /// Goes on with the frames for which `stage` says so, which are nearly all; those it gives a reason for are dropped.
     #[inline(always)]
     pub(crate) fn each(&mut self, burst: &mut Burst, mut stage: impl FnMut(&mut Burst, u16) -> Verdict) {
         for i in self.iter() {
             match stage(burst, i) {
                 Verdict::Go => continue,
-                Verdict::Drop(reason) => burst.drops.add(reason, 1),
+                Verdict::Drop(reason) => burst.drop(i, reason),
                 Verdict::Taken => {}
             }
             self.0 &= !(1 << i);

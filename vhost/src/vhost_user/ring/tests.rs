@@ -2,6 +2,7 @@
 
 use super::super::memory::{MappedRegion, RegionSpec};
 use super::*;
+use dray_switch::Drops;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{pread, pwrite};
 use std::os::fd::OwnedFd;
@@ -125,9 +126,9 @@ fn bytes(burst: &Burst, i: u16) -> Vec<u8> {
 fn send(ring: &mut Ring, frames: &[Vec<u8>]) -> (Result<bool, Bad>, Sent, Drops) {
     let mut burst = Box::<Burst>::default();
     frames.iter().for_each(|frame| burst.push_owned(frame.clone()));
-    let (mut sent, mut drops) = (Sent::default(), Drops::default());
+    let mut sent = Sent::default();
     let which: Vec<u16> = (0..frames.len() as u16).collect();
-    (ring.send(&burst, &which, &mut drops, &mut sent, 9018), sent, drops)
+    (ring.send(&mut burst, &which, &mut sent, 9018), sent, burst.tx_drops)
 }
 
 #[test]
