@@ -2,6 +2,7 @@
 
 use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Rx, Tx};
+use dray_vhost::mem::Region;
 use dray_vhost::memif::proto::{Message, SIZE, VERSION};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link, Listening};
@@ -9,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -279,6 +281,26 @@ fn a_frame_may_be_published_piece_by_piece() {
     }
     assert_eq!(burst.drops.total(), 0);
     assert!(events.try_recv().is_err(), "the link stays");
+}
+
+/// Frames from a file, and then copies.
+#[test]
+fn a_client_sends_copies_after_frames_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = path(&dir);
+    let (s, events) = supervisor();
+    s.add(spec("server", &socket, 0, Role::Server)).unwrap();
+    let (mut frames, file) = Region::create("frames", 4096).unwrap();
+    let (filed, copied) = (frame(60, 1), frame(60, 2));
+    frames.write(0, &filed);
+    let options = ClientOptions { ring_size: 256, frames: Some(Arc::new(file)), ..Default::default() };
+    let mut raw = Client::connect(&socket, 0, &options).unwrap();
+    let mut link = up(&events, "server");
+    let mut burst = Burst::default();
+    raw.tx[0].fill(1, (0..256).map(|_| (0, 60)));
+    assert_eq!(take(&mut *link.rx[0], &mut burst), vec![filed; 256]);
+    assert!(raw.tx[0].send(&copied));
+    assert_eq!(take(&mut *link.rx[0], &mut burst), [copied]);
 }
 
 #[test]

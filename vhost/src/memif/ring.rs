@@ -1019,10 +1019,14 @@ impl RawTx {
         unsafe { copy(frame.as_ptr(), own.at(slot & self.0.ring.mask).as_ptr().add(at), n) }
     }
 
-    /// Makes the frame in `slot` `len` bytes long; `more`: it goes on in the next slot. This stays so until it is set again.
+    /// Makes the frame in `slot` `len` bytes long, in its own buffer (as it is not after [`RawTx::fill`]); `more`: it goes on in the
+    /// next slot. This stays so until it is set again.
     #[inline]
     pub fn set_len(&mut self, slot: u16, len: u32, more: bool) {
+        let Some(own) = &self.0.own else { return };
+        let slot = slot & self.0.ring.mask;
         self.0.ring.write(slot, u16::from(more) & FLAG_NEXT, 0, len);
+        self.0.ring.write_offset(slot, own.offset + u32::from(slot) * own.stride);
     }
 
     /// Hands the next `n` slots (at most [`RawTx::free`]) to the peer.
