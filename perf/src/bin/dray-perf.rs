@@ -15,6 +15,7 @@ use dray_perf::soak::SoakArgs;
 use dray_perf::throughput::ThroughputArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, socket};
 use dray_perf::vhost::VhostUser;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Packet generator and benchmark
@@ -45,6 +46,9 @@ enum Command {
     Scale(ScaleArgs),
     /// Attack a switch as hostile peers do, and measure what that does to others
     Hostile(HostileArgs),
+    /// The honest client of `hostile`, for that alone
+    #[command(hide = true)]
+    HostileGuest { socket: PathBuf },
     /// Show a saved report again, as a page or as text
     Report(ReportArgs),
 }
@@ -99,6 +103,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => dray_perf::bench::run(&args),
         Command::Scale(args) => dray_perf::scale::run(&args),
         Command::Hostile(args) => dray_perf::hostile::run(&args),
+        Command::HostileGuest { socket } => {
+            dray_perf::hostile::guest(&socket);
+            Ok(())
+        }
         Command::Report(args) => dray_perf::report::run(&args),
     };
     match result {

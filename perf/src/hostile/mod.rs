@@ -19,6 +19,7 @@ mod vm;
 mod worker;
 
 pub use limits::{Figures, Limits};
+pub use probes::guest;
 
 use crate::report::{Column, Document, Table, Tone};
 use crate::traffic::{seconds, stop_flag};
@@ -201,7 +202,7 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
         let victim = scope.spawn(|| victim.run(place, &told));
         scope.spawn(|| sleeper.run(place, &slowest));
         let control = scope.spawn(|| probes::control(place, &control, &end));
-        let guest = scope.spawn(|| probes::guest(place, &end));
+        let guest = scope.spawn(|| probes::run_guest(place, &end));
         // The share is of what the same daemon did a moment ago: this machine may be slower in another minute.
         let alone = case.saturate.then(|| told.saturate(duration / 2));
         let attack = scope.spawn(|| {
@@ -231,7 +232,7 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
         end.store(true, Ordering::Relaxed);
         // The links are kept: that they go is not what is measured.
         let (seen, _links) = victim.join().map_err(|_| "the victim's thread ends")??;
-        let (connect, refused) = guest.join().map_err(|_| "the guest's thread ends")?;
+        let (connect, refused) = guest.join().map_err(|_| "the guest's thread ends")??;
         let control = control.join().map_err(|_| "the control socket's thread ends")?;
         daemon.alive()?;
         let ended = daemon.end();

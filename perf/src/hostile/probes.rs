@@ -2,9 +2,12 @@
 
 use super::place::{GUEST, Place, Urgency};
 use crate::control::Control;
+use dray_config::SocketName;
 use dray_config::rpc::{PortRequest, Request};
 use dray_vhost::memif::{Client, ClientOptions};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,8 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Between two questions to the control socket.
 const POLL: Duration = Duration::from_millis(50);
-/// Between two connections of an honest client. The switch may make one that comes back wait a little.
-const REST: Duration = Duration::from_millis(400);
+/// Between two connections of an honest client. One that comes back sooner, again and again, would have to wait.
+const REST: Duration = Duration::from_millis(1100);
 
 /// What the control socket took, and the most of what the daemon had.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,14 +56,45 @@ pub(super) fn usage(pid: u32) -> (u64, u64) {
     (kib << 10, files as u64)
 }
 
-/// An honest client that comes and goes: the slowest connection, and how many were not made at all.
-pub(super) fn guest(place: &Place, end: &AtomicBool) -> (Duration, u64) {
+/// An honest client that comes and goes, until `end`: the slowest connection, and how many were not made at all. It is a process of its
+/// own ([`guest`]): the switch tells processes apart.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn run_guest(place: &Place, end: &AtomicBool) -> Result<(Duration, u64), String> {
+    // The process has this thread's place.
     place.take_place(Urgency::First);
+    let failed = |e: std::io::Error| format!("the guest's process: {e}");
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("hostile-guest").arg(place.memif()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let child = command.spawn().map_err(failed)?;
+    while !end.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Closes its input.
+    let output = child.wait_with_output().map_err(failed)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut figures = text.split_whitespace().map(str::parse::<u64>);
+    match (figures.next(), figures.next()) {
+        (Some(Ok(slowest)), Some(Ok(refused))) => Ok((Duration::from_micros(slowest), refused)),
+        _ => Err(format!("the guest's process ends: {}", output.status)),
+    }
+}
+
+/// That client, until its standard input ends. Prints the microseconds that the slowest connection took, and how many were not made.
+pub fn guest(socket: &Path) {
+    let socket = SocketName::Path(socket.to_owned());
+    let end = Arc::new(AtomicBool::new(false));
+    let ended = end.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        ended.store(true, Ordering::Relaxed);
+    });
     let options = ClientOptions { name: "guest".into(), timeout: CONNECT, ..ClientOptions::default() };
     let (mut slowest, mut refused) = (Duration::ZERO, 0);
     while !end.load(Ordering::Relaxed) {
         let begin = Instant::now();
-        let client = Client::connect(&place.memif_name(), GUEST, &options);
+        let client = Client::connect(&socket, GUEST, &options);
         slowest = slowest.max(begin.elapsed());
         refused += u64::from(client.is_err());
         drop(client);
@@ -69,7 +103,7 @@ pub(super) fn guest(place: &Place, end: &AtomicBool) -> (Duration, u64) {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    (slowest, refused)
+    println!("{} {refused}", slowest.as_micros());
 }
 
 /// Function call interrupts on a CPU until now: what one CPU makes another do, such as membarrier(2) and changes of mappings.
