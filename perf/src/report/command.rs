@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 pub struct ReportArgs {
     /// What a run printed with --json
     pub file: PathBuf,
-    /// Write an HTML page to this file instead of text to the terminal
-    #[arg(short, long, value_name = "FILE")]
+    /// Write an HTML page to this file instead of text to the terminal; into a directory, a Markdown page named by the run's day and
+    /// CPU
+    #[arg(short, long, value_name = "FILE|DIRECTORY")]
     pub output: Option<PathBuf>,
 }
 
@@ -24,6 +25,10 @@ pub fn run(args: &ReportArgs) -> Result<(), String> {
     let json = std::fs::read_to_string(&args.file).map_err(|e| wrong(&e))?;
     let document = read(&json).map_err(|e| wrong(&e))?;
     match &args.output {
+        Some(directory) if directory.is_dir() => {
+            let (name, page) = document.markdown().map_err(|e| wrong(&e))?;
+            write(&directory.join(name), &page)
+        }
         Some(file) => write(file, &document.html().map_err(|e| wrong(&e))?),
         None => {
             print!("{}", document.text().map_err(|e| wrong(&e))?);
@@ -79,6 +84,10 @@ mod tests {
         std::fs::write(&file, r#"{"title": "Dray"}"#).unwrap();
         run(&ReportArgs { file: file.clone(), output: Some(page.clone()) }).unwrap();
         assert!(std::fs::read_to_string(&page).unwrap().contains("<h1>Dray</h1>"));
+        let run_of = r#"{"title": "Dray", "facts": [{"name": "Date", "value": "2026-01-02 03:04 UTC"}, {"name": "CPU", "value": "AMD EPYC"}]}"#;
+        std::fs::write(&file, run_of).unwrap();
+        run(&ReportArgs { file: file.clone(), output: Some(dir.path().into()) }).unwrap();
+        assert!(std::fs::read_to_string(dir.path().join("2026-01-02-amd-epyc.md")).unwrap().starts_with("# Dray\n"));
         let missing = dir.path().join("missing.json");
         let error = run(&ReportArgs { file: missing.clone(), output: None }).unwrap_err();
         assert!(error.starts_with(&missing.display().to_string()), "{error}");

@@ -22,6 +22,7 @@
 mod axis;
 mod command;
 mod html;
+mod markdown;
 mod svg;
 mod text;
 
@@ -307,6 +308,15 @@ impl Document {
     pub fn text(&self) -> Result<String, String> {
         self.check()?;
         Ok(text::page(self))
+    }
+
+    /// The report as Markdown, for docs/benchmarks/, and the file's name there.
+    ///
+    /// # Errors
+    /// As [`Document::check`], and if it does not say its date and CPU.
+    pub fn markdown(&self) -> Result<(String, String), String> {
+        self.check()?;
+        Ok((markdown::name(self)?, markdown::page(self)))
     }
 
     /// Whether it can be shown.

@@ -29,22 +29,15 @@ pub fn page(document: &Document) -> String {
         out.line("");
         out.line(&section.heading);
         out.line(&"─".repeat(width(&section.heading).min(WIDTH)));
-        for block in &section.blocks {
-            match block {
-                Block::Paragraph(text) => out.paragraph(text),
-                Block::Listing(listing) => {
-                    out.caption(&listing.caption);
-                    for line in listing.text.lines() {
-                        out.line(&format!("    {line}"));
-                    }
-                }
-                Block::Table(table) => out.table(table),
-                Block::Lines(lines) => out.lines(lines),
-                Block::Bars(bars) => out.bars(bars),
-                Block::Stacks(stacks) => out.stacks(stacks),
-            }
-        }
+        section.blocks.iter().for_each(|block| out.block(block));
     }
+    out.text
+}
+
+/// One block alone.
+pub fn block(block: &Block) -> String {
+    let mut out = Page::default();
+    out.block(block);
     out.text
 }
 
@@ -57,6 +50,22 @@ struct Page {
 }
 
 impl Page {
+    fn block(&mut self, block: &Block) {
+        match block {
+            Block::Paragraph(text) => self.paragraph(text),
+            Block::Listing(listing) => {
+                self.caption(&listing.caption);
+                for line in listing.text.lines() {
+                    self.line(&format!("    {line}"));
+                }
+            }
+            Block::Table(table) => self.table(table),
+            Block::Lines(lines) => self.lines(lines),
+            Block::Bars(bars) => self.bars(bars),
+            Block::Stacks(stacks) => self.stacks(stacks),
+        }
+    }
+
     /// Adds a line. What a terminal would obey is left out.
     fn line(&mut self, line: &str) {
         self.text.extend(line.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
