@@ -5,7 +5,7 @@ use super::ring::{ClientRings, LOG2_MAX, LOG2_MIN, Layout, RawRx, RawTx, Shared,
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use super::{LinkInfo, SOFTWARE};
 use crate::mem::{Region, Regions};
-use crate::socket::{dial, event, text};
+use crate::socket::{dial, event, hung_up, text};
 use dray_config::SocketName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
@@ -122,9 +122,16 @@ impl Offer {
                 log2_size: layout.log2,
                 private_header: 0,
             };
-            send(fd, &ring, Some(event.as_fd()))?;
+            match send(fd, &ring, Some(event.as_fd())) {
+                // What it said before is still to be read.
+                Err(_) if hung_up(fd) => break,
+                sent => sent?,
+            }
         }
-        send(fd, &Message::Connect { interface: options.name.clone() }, None)?;
+        match send(fd, &Message::Connect { interface: options.name.clone() }, None) {
+            Err(_) if hung_up(fd) => {}
+            sent => sent?,
+        }
         Ok(Offer { shared, rings, layout, server: name, acknowledged: 0 })
     }
 
