@@ -1,6 +1,7 @@
 //! Descriptors as nearly all are, read and checked two at a time.
 
-use super::{Ring, Slot, Word, prefetch_frame};
+use super::rx::prefetch_frame;
+use super::{Ring, Slot, Word};
 use crate::mem::Extent;
 use dray_switch::mem::prefetch_write;
 use std::arch::x86_64::*;
