@@ -7,6 +7,7 @@
 mod link;
 pub mod mem;
 pub mod memif;
+mod peers;
 pub mod quarantine;
 mod scatter;
 mod socket;

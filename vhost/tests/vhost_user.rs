@@ -442,12 +442,36 @@ fn a_server_has_one_peer_at_a_time() {
     for _ in 0..3 {
         let second = Meeting::new(&test.socket, Role::Client).unwrap().connection(SOON).unwrap();
         closed(&second);
+        // It has a name.
+        let Event::Refused { port, reason, peer, .. } = test.event(SOON) else { panic!("something else happened") };
+        assert_eq!((port.as_deref(), &*reason), (Some("vm"), "another front end is connected"));
+        assert!(peer.unwrap().starts_with(&format!("pid {}, uid ", std::process::id())));
         echo(&mut link, &mut tx, &mut frontend, 0);
     }
     drop(frontend);
     let mut frontend = test.frontend(|_| {});
     test.down("the peer closed the connection");
     echo(&mut test.up(), &mut Vec::new(), &mut frontend, 0);
+}
+
+#[test]
+fn who_comes_and_goes_in_a_loop_waits() {
+    not_alone!();
+    let test = Test::new(Role::Server, 1);
+    // The last of the connections before it was served already: each is told of.
+    let served = || {
+        let Event::Down { reason, .. } = test.event(SOON) else { panic!("something else happened") };
+        reason == "the driver has not started the device"
+    };
+    let (begin, mut connections) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_millis(1200) {
+        let connection = test.connection();
+        while !served() {}
+        drop(connection);
+        connections += 1;
+    }
+    // 4 at once, and one each after 50, 100, 200, 400 and 800 ms.
+    assert!((5..12).contains(&connections), "{connections}");
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 mod client;
 mod kick;
-mod peers;
 pub mod proto;
 mod ring;
 mod socket;

@@ -3,12 +3,12 @@
 use super::SOFTWARE;
 use super::client::{ClientOptions, Offer};
 use super::kick::Kicker;
-use super::peers::{Attempts, LIVED, Peer, greediest};
 use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
+use crate::peers::{Attempts, LIVED, Peer, greediest};
 use crate::quarantine::{self, Leaving};
 use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, show, text};
 use dray_config::{Memif, Role, SocketName};

@@ -7,6 +7,7 @@ use super::snapshot::Snapshot;
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
+use crate::peers::{Breath, LIVED, Peer};
 use crate::quarantine::{self, Leaving};
 use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, ready, text};
 use dray_config::{Role, VhostUser};
@@ -28,8 +29,7 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_ABSENT: Duration = Duration::from_millis(500);
 /// The longest for a peer that is there and does things wrong. One that was up for as long begins anew.
 const RETRY_MOST: Duration = Duration::from_secs(1);
-/// The pause after a server's peer is gone: whoever comes next is not to wait, and one that comes and goes in a loop is not to flood
-/// those who are told.
+/// The least pause after a server's peer is gone: whoever comes next is not to wait. One that comes and goes in a loop is ([`Breath`]).
 const BREATH: Duration = Duration::from_millis(2);
 /// How long a message may take to come, and a peer to read its answers.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -137,6 +137,7 @@ pub struct Port {
     end: Arc<AtomicBool>,
     wake: Arc<OwnedFd>,
     max_frame: Arc<AtomicU32>,
+    hurries: Arc<AtomicBool>,
     shown: Arc<Mutex<Shown>>,
     thread: Option<JoinHandle<()>>,
     /// A server's. The thread has it only while it looks at it: it closes with the port, whatever the thread is at.
@@ -159,7 +160,7 @@ impl Port {
         };
         let (wake, end) = (Arc::new(event()?), Arc::new(AtomicBool::new(false)));
         let max_frame = Arc::new(AtomicU32::new(spec.max_frame));
-        let shown = Arc::new(Mutex::new(Shown::default()));
+        let (hurries, shown) = (Arc::<AtomicBool>::default(), Arc::new(Mutex::new(Shown::default())));
         let name = format!("vhost-{}", spec.name);
         let keeper = Keeper {
             spec,
@@ -172,17 +173,25 @@ impl Port {
             listening: listening.as_ref().map(Arc::downgrade),
             next: Instant::now(),
             pause: RETRY,
+            breath: Breath::default(),
+            hurries: hurries.clone(),
             told: None,
             leaving: Vec::new(),
             quiet: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(text)?;
-        Ok(Port { end, wake, max_frame, shown, thread: Some(thread), _listening: listening })
+        Ok(Port { end, wake, max_frame, hurries, shown, thread: Some(thread), _listening: listening })
     }
 
     /// Changes the longest frame, without the link going down.
     pub fn set_max_frame(&self, max_frame: u32) {
         self.max_frame.store(max_frame, Ordering::Relaxed);
+    }
+
+    /// A server's peers need no breath between connections from now on: for tests.
+    #[doc(hidden)]
+    pub fn hurry(&self) {
+        self.hurries.store(true, Ordering::Relaxed);
     }
 
     /// The port as it was after the last message that was dealt with. Waits for no peer.
@@ -262,6 +271,9 @@ struct Keeper {
     next: Instant,
     /// The pause before the time after that.
     pause: Duration,
+    /// A server's: what makes a peer wait that comes back again and again.
+    breath: Breath,
+    hurries: Arc<AtomicBool>,
     /// Why the link is down, as was told last.
     told: Option<String>,
     /// What its peers left that is not closed yet.
@@ -353,10 +365,12 @@ impl Keeper {
 
     /// [`Keeper::later`], after a connection.
     fn again(&mut self, most: Duration) {
-        match self.listening {
-            Some(_) => self.next = Instant::now() + BREATH,
-            None => self.later(most),
+        if self.listening.is_none() {
+            return self.later(most);
         }
+        let now = Instant::now();
+        let at = if self.hurries.load(Ordering::Relaxed) { None } else { self.breath.admit(now) };
+        self.next = at.unwrap_or(now).max(now + BREATH);
     }
 
     fn down(&mut self, why: &str) {
@@ -438,7 +452,11 @@ impl Keeper {
             settled: None,
             look: Instant::now(),
         };
+        let begin = Instant::now();
         let end = connection.run(self);
+        if begin.elapsed() >= LIVED {
+            self.breath = Breath::default();
+        }
         // Rings first: the queues that workers have move nothing from now on, whatever comes.
         lock(&connection.backend).stop_all();
         {
@@ -555,7 +573,17 @@ impl Connection {
             return Ok(());
         }
         match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
-            Ok(other) => keeper.close(other),
+            Ok(other) => {
+                let peer = Peer::of(&other);
+                keeper.close(other);
+                keeper.event(Event::Refused {
+                    port: Some(keeper.spec.name.clone()),
+                    socket: keeper.spec.vhost_user.socket.to_string(),
+                    reason: "another front end is connected".into(),
+                    peer: Some(peer.to_string()),
+                    secret: false,
+                });
+            }
             // No descriptors: they come back, and asking again at once would only burn the CPU.
             Err(_) => std::thread::sleep(PIECE),
         }

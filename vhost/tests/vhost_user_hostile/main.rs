@@ -96,7 +96,9 @@ fn open(dir: &Path, number: usize, role: Role, events: &Sender<(usize, Event)>) 
     let vhost_user = VhostUser { socket: socket.clone(), access: Access::default(), role, queues: 2 };
     let events = events.clone();
     let spec = PortSpec { name: format!("p{number}"), vhost_user, max_frame: 1518 };
-    (Port::open(spec, move |event| drop(events.send((number, event)))).unwrap(), socket)
+    let port = Port::open(spec, move |event| drop(events.send((number, event)))).unwrap();
+    port.hurry();
+    (port, socket)
 }
 
 impl Test {

@@ -16,7 +16,7 @@ const FREE: u32 = 3;
 /// How long the next ones are kept apart; it doubles.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A link that was up for so long was not made in a loop.
-pub(super) const LIVED: Duration = Duration::from_secs(2);
+pub(crate) const LIVED: Duration = Duration::from_secs(2);
 /// After so long without an attempt a tenant is forgotten.
 const FORGET: Duration = Duration::from_secs(10);
 /// Tenants of one port that are remembered; all others count as one.
@@ -26,7 +26,7 @@ const GROUP: u64 = 4096;
 
 /// Whose process a peer is, by what it cannot choose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Tenant {
+pub(crate) enum Tenant {
     /// A control group: a container, a virtual machine or a service. Its processes stay in it, however many they are and whatever
     /// users and namespaces they make. One that may make groups below its own can be several; it needs as many for each place that it
     /// takes from others.
@@ -38,7 +38,7 @@ pub(super) enum Tenant {
 
 /// Who connected, as the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub tenant: Tenant,
     /// 0: not in our namespace.
     pid: i32,
@@ -69,7 +69,7 @@ impl fmt::Display for Peer {
 
 /// Which of the half-open connections, oldest first, is to be given up: the oldest one of the process that has most, of the tenant
 /// that has most.
-pub(super) fn greediest(half_open: &[(u64, &Peer)]) -> Option<u64> {
+pub(crate) fn greediest(half_open: &[(u64, &Peer)]) -> Option<u64> {
     let tenants = most(half_open, |peer| &peer.tenant);
     most(&tenants, |peer| peer.pid).first().map(|(token, _)| *token)
 }
@@ -85,7 +85,7 @@ fn most<'a, K: Eq + Hash>(connections: &[(u64, &'a Peer)], key: impl Fn(&'a Peer
 
 /// The attempts at a port.
 #[derive(Default)]
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     tenants: HashMap<Tenant, Breath>,
     others: Breath,
 }
@@ -110,7 +110,7 @@ impl Attempts {
 
 /// The attempts of one.
 #[derive(Default)]
-struct Breath {
+pub(crate) struct Breath {
     /// How many there were.
     many: u32,
     /// Until when the next one waits.
@@ -122,7 +122,8 @@ impl Breath {
         self.next.is_none_or(|next| next + FORGET <= now)
     }
 
-    fn admit(&mut self, now: Instant) -> Option<Instant> {
+    /// As [`Attempts::admit`].
+    pub fn admit(&mut self, now: Instant) -> Option<Instant> {
         if self.is_over(now) {
             *self = Breath::default();
         }
