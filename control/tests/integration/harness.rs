@@ -375,6 +375,11 @@ impl Drayd {
 
     /// It ends as a crash ends it.
     pub fn kill(mut self) {
+        self.crash();
+    }
+
+    /// As [`Drayd::kill`]; if it does not end, the caller still has it.
+    pub fn crash(&mut self) {
         self.stopped = true;
         self.process.signal(libc::SIGKILL);
         self.process.wait();

@@ -6,6 +6,7 @@
 mod access;
 mod attach;
 mod bridge;
+mod closing;
 mod cpu;
 mod daemon;
 mod fdb;

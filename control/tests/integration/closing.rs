@@ -1,0 +1,368 @@
+//! What a peer passes can take for ever to close. Nobody waits for that but who has to close it.
+
+use crate::harness::*;
+use dray_config::{Role, SocketName};
+use dray_vhost::memif::proto::{MODE_ETHERNET, Message, SECRET_SIZE, VERSION};
+use dray_vhost::vhost_user::frontend::message::{self, Connection, Meeting, request};
+use dray_vhost::vhost_user::frontend::{Frontend, Options};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    connect, sendmsg, socket_with,
+};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a socket lingers; and what is below that whatever the machine does meanwhile.
+const LINGER: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(20);
+
+/// A hostile and an honest peer's port of each kind. The honest ones are in a bridge.
+fn config() -> String {
+    let vm = |name| format!("[[port]]\nname = {name:?}\nkind = \"vhost-user\"\nsocket = \"DIR/{name}.sock\"\n");
+    let vms = ["bad-vm", "good-vm"].map(|name| vm(name) + "role = \"server\"\n").concat();
+    memif_ports(&["bad", "good"]) + &vms + &bridge("blue", &["good", "good-vm"])
+}
+
+/// A file system with one file, `f`, which answers all but the closing of it, if told so. Must be dropped before a drayd that can hang
+/// in it.
+struct Fuse {
+    mount: PathBuf,
+    hangs: Arc<AtomicBool>,
+    /// Closes that wait.
+    waiting: Arc<AtomicUsize>,
+    end: Arc<AtomicBool>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Fuse {
+    /// `None` where the kernel has no FUSE.
+    fn mount(mount: PathBuf) -> Option<Fuse> {
+        let Ok(device) = File::options().read(true).write(true).open("/dev/fuse") else {
+            eprintln!("SKIPPED: no /dev/fuse");
+            return None;
+        };
+        std::fs::create_dir(&mount).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let text = |text: &str| CString::new(text).unwrap();
+        let (name, target, data) = (text("fuse"), text(mount.to_str().unwrap()), text(&options));
+        // SAFETY: all are strings that end with zero, alive during the call.
+        let done = unsafe { libc::mount(name.as_ptr(), target.as_ptr(), name.as_ptr(), 0, data.as_ptr().cast()) };
+        assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+        let (hangs, waiting, end): (Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
+        let server = thread::spawn({
+            let (hangs, waiting, end) = (hangs.clone(), waiting.clone(), end.clone());
+            move || serve(device, &hangs, &waiting, &end)
+        });
+        Some(Fuse { mount, hangs, waiting, end, server: Some(server) })
+    }
+
+    /// Sends the file with `send` to a drayd that is stopped meanwhile, and waits until somebody hangs in closing it. This process has
+    /// closed its own by then.
+    fn pass<T>(&self, drayd: &mut Drayd, send: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        let before = self.waiting.load(SeqCst);
+        self.hangs.store(false, SeqCst);
+        let file = File::open(self.mount.join("f")).unwrap();
+        drayd.process().signal(libc::SIGSTOP);
+        let sent = send(file.as_fd());
+        drop(file);
+        self.hangs.store(true, SeqCst);
+        drayd.process().signal(libc::SIGCONT);
+        wait_for("somebody to hang", || (self.waiting.load(SeqCst) > before).then_some(()));
+        sent
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let target = CString::new(self.mount.to_str().unwrap()).unwrap();
+        // Forced: all that waits is over.
+        // SAFETY: a string that ends with zero, alive during the call.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_FORCE | libc::MNT_DETACH) };
+        self.end.store(true, SeqCst);
+        let _ = self.server.take().unwrap().join();
+    }
+}
+
+/// The protocol of /dev/fuse, as far as one file needs it (linux/fuse.h).
+fn serve(mut device: File, hangs: &AtomicBool, waiting: &AtomicUsize, end: &AtomicBool) {
+    let mut request = vec![0; 1 << 17];
+    while !end.load(SeqCst) {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        if !matches!(poll(&mut [PollFd::new(&device, PollFlags::IN)], Some(&timeout)), Ok(1)) {
+            continue;
+        }
+        let Ok(40..) = device.read(&mut request) else { continue };
+        let u32_at = |at: usize| u32::from_le_bytes(request[at..at + 4].try_into().unwrap());
+        let (opcode, unique, node) = (u32_at(4), &request[8..16], u32_at(16));
+        // Attributes: inode, five of size and time, three of nanoseconds, mode, links, owner, group, device, block size, flags.
+        let attributes = |is_file: bool| {
+            let mode: u32 = if is_file { 0o100_644 } else { 0o040_755 };
+            let mut bytes = [0; 88];
+            bytes[0] = if is_file { 2 } else { 1 };
+            bytes[60..64].copy_from_slice(&mode.to_le_bytes());
+            bytes[64] = 1;
+            bytes
+        };
+        let answer: Result<Vec<u8>, i32> = match opcode {
+            // INIT: version 7.31, write size 4096.
+            26 => {
+                let mut bytes = vec![0; 64];
+                (bytes[0], bytes[4], bytes[21]) = (7, 31, 16);
+                Ok(bytes)
+            }
+            // LOOKUP: node 2, and for how long that holds.
+            1 => {
+                let mut bytes = vec![0; 40];
+                bytes[0] = 2;
+                bytes.extend(attributes(true));
+                Ok(bytes)
+            }
+            // GETATTR.
+            3 => Ok([&[0; 16], &attributes(node == 2)[..]].concat()),
+            // OPEN, RELEASE.
+            14 => Ok(vec![0; 16]),
+            18 => Ok(vec![]),
+            // FLUSH.
+            25 if hangs.load(SeqCst) => {
+                waiting.fetch_add(1, SeqCst);
+                continue;
+            }
+            25 => Ok(vec![]),
+            // FORGET, INTERRUPT, BATCH_FORGET have no answer.
+            2 | 36 | 42 => continue,
+            _ => Err(-libc::ENOSYS),
+        };
+        let (error, body) = match answer {
+            Ok(body) => (0, body),
+            Err(error) => (error, vec![]),
+        };
+        let length = 16 + body.len() as u32;
+        let _ = device.write(&[&length.to_le_bytes(), &error.to_le_bytes(), unique, &body].concat());
+    }
+}
+
+/// A memif peer that does what it likes.
+struct Peer(OwnedFd);
+
+impl Peer {
+    fn connect(test: &Test) -> Peer {
+        let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let path = test.path("memif.sock");
+        wait_for("a place", || connect(&fd, &SocketAddrUnix::new(path.as_path()).unwrap()).ok());
+        Peer(fd)
+    }
+
+    fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+        }
+        // The other end may be gone already.
+        let _ = sendmsg(&self.0, &[IoSlice::new(&message.encode())], &mut control, SendFlags::NOSIGNAL);
+    }
+
+    fn wait_end(&self) {
+        wait_for("the connection's end", || {
+            let mut fds = [PollFd::new(&self.0, PollFlags::HUP)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+            fds[0].revents().contains(PollFlags::HUP).then_some(())
+        });
+    }
+}
+
+const INIT: fn() -> Message =
+    || Message::Init { version: VERSION, id: 0, mode: MODE_ETHERNET, secret: [0; SECRET_SIZE], name: "hostile".into() };
+const REGION: Message = Message::AddRegion { index: 0, size: 4096 };
+const RING: Message = Message::AddRing { s2m: true, index: 0, region: 0, offset: 0, log2_size: 10, private_header: 0 };
+
+fn socket(test: &Test, vm: &str) -> SocketName {
+    SocketName::Path(test.path(&format!("{vm}.sock")))
+}
+
+/// A front end of `bad-vm` that does what it likes.
+fn bad_vm(test: &Test) -> Connection {
+    Meeting::new(&socket(test, "bad-vm"), Role::Client).unwrap().connection(PATIENCE).unwrap()
+}
+
+/// A table of one region.
+fn send_table(to: &Connection, fds: &[BorrowedFd<'_>]) {
+    let table = [1, 0x10_0000, 0x1000, 0x7f00_0000_0000, 0].map(u64::to_ne_bytes).concat();
+    to.send(request::SET_MEM_TABLE, message::VERSION, &table, fds).unwrap();
+}
+
+/// All others connect, and the daemon answers, soon.
+fn others_go_on(test: &Test, drayd: &Drayd) {
+    let begin = Instant::now();
+    drayd.status();
+    assert_eq!(drayd.ports().len(), 4);
+    let _client = test.memif(1);
+    let options = Options { role: Role::Client, timeout: PATIENCE, ..Options::default() };
+    let _vm = Frontend::connect(&socket(test, "good-vm"), &options).unwrap();
+    drayd.wait_link("good", "up");
+    drayd.wait_link("good-vm", "up");
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+}
+
+fn delete_bad_ports(drayd: &Drayd) {
+    let begin = Instant::now();
+    drayd.dray("port del bad");
+    drayd.dray("port del bad-vm");
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_file_that_never_closes_hangs_nobody() {
+    let Some(test) = Test::begin() else { return };
+    let mut drayd = Drayd::start(&test, &config());
+    let Some(fuse) = Fuse::mount(test.path("mount")) else { return };
+    let pass = |drayd: &mut Drayd| {
+        let peer = fuse.pass(drayd, |file| {
+            let peer = Peer::connect(&test);
+            peer.send(&INIT(), &[]);
+            peer.send(&REGION, &[file]);
+            peer
+        });
+        peer.wait_end();
+        let vm = fuse.pass(drayd, |file| {
+            let vm = bad_vm(&test);
+            send_table(&vm, &[file]);
+            vm
+        });
+        assert!(vm.recv().is_err());
+    };
+    let why = "a region is not a memfd nor a file on tmpfs or hugetlbfs";
+    let stuck = "4 earlier connections left what cannot be closed";
+
+    pass(&mut drayd);
+    let port = wait_for("the refusal", || Some(drayd.port("bad")).filter(|port| port.refused > 0));
+    assert_eq!(port.reason.as_deref(), Some(why));
+    assert!(port.refusal.as_deref().is_some_and(|refusal| refusal.starts_with(why)), "{:?}", port.refusal);
+    let reset = format!("reset: {why}");
+    wait_for("the reset", || drayd.port("bad-vm").reason.filter(|why| *why == reset));
+    others_go_on(&test, &drayd);
+    // A few of these, and nobody is taken for these ports: what hangs would never end.
+    (0..3).for_each(|_| pass(&mut drayd));
+    let (peer, _vm) = (Peer::connect(&test), bad_vm(&test));
+    peer.send(&INIT(), &[]);
+    wait_for("the port to be closed to all", || drayd.port("bad").refusal.filter(|why| why.starts_with(stuck)));
+    wait_for("the other one, too", || drayd.port("bad-vm").reason.filter(|why| why == stuck));
+    others_go_on(&test, &drayd);
+    assert_eq!(fuse.waiting.load(SeqCst), 8);
+    delete_bad_ports(&drayd);
+
+    // It ends, and the next one begins, while the files still hang.
+    drayd.crash();
+    drayd = Drayd::start(&test, &config());
+    others_go_on(&test, &drayd);
+    pass(&mut drayd);
+    others_go_on(&test, &drayd);
+    drayd.conserved();
+    drayd.stop();
+    drayd = Drayd::start(&test, &config());
+    others_go_on(&test, &drayd);
+    drayd.conserved();
+    drayd.stop();
+    assert_eq!(fuse.waiting.load(SeqCst), 10);
+}
+
+/// A socket whose closing waits until its other end reads; and that end.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    while (&ours).write(&[0; 1 << 16]).is_ok() {}
+    set_socket_linger(&ours, Some(LINGER)).unwrap();
+    (ours, theirs)
+}
+
+/// What a peer of each kind sends, with these.
+type Send<'a> = &'a dyn Fn(&[BorrowedFd<'_>]) -> (Peer, Connection);
+
+#[test]
+fn sockets_that_linger_hold_nobody_up() {
+    let Some(test) = Test::begin() else { return };
+    let mut drayd = Drayd::start(&test, &config());
+    let mut ends = Vec::new();
+    // Drayd is stopped while they are sent: the last to close one is not this process.
+    let mut stopped = |drayd: &mut Drayd, send: Send<'_>| {
+        drayd.process().signal(libc::SIGSTOP);
+        let (sockets, others): (Vec<_>, Vec<_>) = (0..24).map(|_| lingering()).unzip();
+        ends.extend(others);
+        let peers = send(&sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+        drop(sockets);
+        drayd.process().signal(libc::SIGCONT);
+        peers
+    };
+    let in_messages_that_have_none = |fds: &[BorrowedFd<'_>]| {
+        let (peer, vm) = (Peer::connect(&test), bad_vm(&test));
+        peer.send(&INIT(), fds);
+        vm.send(request::SET_OWNER, message::VERSION, &[], fds).unwrap();
+        (peer, vm)
+    };
+    let instead_of_others = |fds: &[BorrowedFd<'_>]| {
+        let (peer, vm) = (Peer::connect(&test), bad_vm(&test));
+        peer.send(&INIT(), &[]);
+        peer.send(&RING, &fds[..1]);
+        vm.send(request::SET_VRING_CALL, message::VERSION, &[0; 8], fds).unwrap();
+        (peer, vm)
+    };
+    let in_masses = |fds: &[BorrowedFd<'_>]| {
+        let (peer, vm) = (Peer::connect(&test), bad_vm(&test));
+        let many: Vec<BorrowedFd<'_>> = fds.iter().copied().cycle().take(200).collect();
+        peer.send(&INIT(), &[]);
+        peer.send(&REGION, &many);
+        send_table(&vm, &many);
+        (peer, vm)
+    };
+    let unread = |fds: &[BorrowedFd<'_>]| {
+        let (peer, vm) = (Peer::connect(&test), bad_vm(&test));
+        // Wrong, so that nothing behind it is read.
+        peer.send(&Message::Ack, &[]);
+        vm.send_raw(&[0xff; 12], &[]).unwrap();
+        for fd in fds {
+            peer.send(&REGION, &[*fd]);
+            send_table(&vm, &[*fd]);
+        }
+        (peer, vm)
+    };
+    let kinds: [Send<'_>; 4] = [&in_messages_that_have_none, &instead_of_others, &in_masses, &unread];
+    for kind in kinds {
+        let (peer, vm) = stopped(&mut drayd, kind);
+        let begin = Instant::now();
+        peer.wait_end();
+        assert!(vm.recv().is_err());
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+        others_go_on(&test, &drayd);
+    }
+    wait_for("all to be counted", || {
+        let refused = drayd.port("bad").refused + drayd.status().strangers;
+        (refused >= 4 && drayd.port("bad-vm").reason?.starts_with("reset: ")).then_some(())
+    });
+    // Connections that nobody has accepted when their ports go, and when the daemon ends.
+    let _last = stopped(&mut drayd, &unread);
+    delete_bad_ports(&drayd);
+    drayd.conserved();
+    drayd.stop();
+    drayd = Drayd::start(&test, &config());
+    let _last = stopped(&mut drayd, &in_masses);
+    let begin = Instant::now();
+    drayd.stop();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    drayd = Drayd::start(&test, &config());
+    others_go_on(&test, &drayd);
+    drayd.conserved();
+    drayd.stop();
+}
