@@ -2,9 +2,11 @@
 
 use crate::error::suggest;
 use crate::render::{render, text};
-use crate::rpc::{BridgeRequest, FdbRequest, PortAdd, PortRequest, Request};
-use crate::{Bridge, Member, StaticMac, StaticTo, ValidConfig, parse_for};
+use crate::rpc::{BridgeRequest, ConfigRequest, FdbRequest, PortAdd, PortRequest, Request, VtepRequest};
+use crate::schema::{self, Section, Value};
+use crate::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for};
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// The configuration that `request` makes of `config`; `None` if it does not change the configuration (also `fdb del`
 /// of an address that has no static entry).
@@ -24,26 +26,82 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
             addition = port_table(port);
         }
         Request::Port(PortRequest::Del { name }) => {
-            let Some(at) = new.ports.iter().position(|port| port.name == *name) else {
-                let names = config.ports.iter().map(|port| port.name.as_str());
-                return Err(format!("there is no port {name:?}{}", suggest(name, names, "")));
-            };
+            port_of(&mut new, name)?;
             if config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == *name) {
                 return Err(format!("port {name:?} is the underlay of [vxlan]: apply a configuration without it"));
             }
-            new.ports.remove(at);
+            new.ports.retain(|port| port.name != *name);
             for bridge in &mut new.bridges {
                 bridge.ports.retain(|member| member.port != *name);
                 bridge.statics.retain(|entry| !matches!(&entry.to, StaticTo::Port(member) if member.port == *name));
             }
         }
-        Request::Bridge(BridgeRequest::Add { name, vni, ports }) => {
-            let bridge = Bridge { name: name.clone(), vni: *vni, ports: ports.clone(), peers: None, statics: vec![] };
+        Request::Bridge(BridgeRequest::Add { name, description, vni, ports }) => {
+            let bridge = Bridge {
+                name: name.clone(),
+                description: description.clone(),
+                vni: *vni,
+                ports: ports.clone(),
+                peers: None,
+                statics: vec![],
+            };
             new.bridges.push(bridge);
         }
         Request::Bridge(BridgeRequest::Del { name }) => {
             bridge_of(&mut new, name)?;
             new.bridges.retain(|bridge| bridge.name != *name);
+        }
+        Request::Port(PortRequest::Up { name }) => port_of(&mut new, name)?.admin_up = true,
+        Request::Port(PortRequest::Down { name }) => port_of(&mut new, name)?.admin_up = false,
+        Request::Port(PortRequest::Set { name, key, values }) => {
+            let port = port_of(&mut new, name)?;
+            if matches!(key.as_str(), "name" | "kind") {
+                return Err(format!("the {key} of a port does not change: delete it and add another"));
+            }
+            let change = Change { section: &schema::PORT, kind: Some(port.kind.name()), key, values };
+            return read(&change.apply(&render(config), "port", Some(name))?).map(Some);
+        }
+        Request::Bridge(BridgeRequest::Set { name, key, values }) => {
+            bridge_of(&mut new, name)?;
+            if key == "name" {
+                return Err("the name of a bridge does not change: delete it and add another".into());
+            }
+            let change = Change { section: &schema::BRIDGE, kind: None, key, values };
+            return read(&change.apply(&render(config), "bridge", Some(name))?).map(Some);
+        }
+        Request::Config(ConfigRequest::Set { table, key, values }) => {
+            let header = format!("[{table}]");
+            let Some(section) = schema::SECTIONS.iter().find(|section| section.header == header) else {
+                return Err(match table.as_str() {
+                    "port" | "bridge" => format!("there are several [[{table}]]: dray {table} set changes one of them"),
+                    _ => format!("no table to be changed so is called {table:?}: fdb, balance or vxlan"),
+                });
+            };
+            let change = Change { section, kind: None, key, values };
+            return read(&change.apply(&render(config), table, None)?).map(Some);
+        }
+        Request::Bridge(BridgeRequest::Join { name, ports }) => {
+            bridge_of(&mut new, name)?.ports.extend_from_slice(ports);
+        }
+        Request::Bridge(BridgeRequest::Leave { name, ports }) => {
+            let bridge = bridge_of(&mut new, name)?;
+            for wanted in ports {
+                let member = member_of(bridge, wanted)?;
+                bridge.ports.retain(|other| *other != member);
+                bridge.statics.retain(|entry| entry.to != StaticTo::Port(member.clone()));
+            }
+        }
+        Request::Vtep(VtepRequest::Add { vteps, bridge }) => {
+            peers_of(&mut new, bridge.as_deref())?.extend_from_slice(vteps);
+        }
+        Request::Vtep(VtepRequest::Del { vteps, bridge }) => {
+            let peers = peers_of(&mut new, bridge.as_deref())?;
+            for vtep in vteps {
+                let Some(at) = peers.iter().position(|peer| peer == vtep) else {
+                    return Err(format!("{vtep} is not in the list"));
+                };
+                peers.remove(at);
+            }
         }
         Request::Fdb(FdbRequest::Add { bridge, mac, port, vtep }) => {
             let to = match (port, vtep) {
@@ -59,13 +117,104 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
         }
         _ => return Ok(None),
     }
-    // The checks of the file are the checks of the commands. The workers run already, whatever their CPUs are.
-    let file = render(&new) + &addition;
-    let read = parse_for("request", &file, &[]).map_err(|errors| {
+    read(&(render(&new) + &addition)).map(Some)
+}
+
+/// The checks of the file are the checks of the commands. The workers run already, whatever their CPUs are.
+fn read(file: &str) -> Result<ValidConfig, String> {
+    parse_for("request", file, &[]).map_err(|errors| {
         let messages: Vec<String> = errors.errors.into_iter().map(|error| error.message).collect();
         messages.join("\n")
-    })?;
-    Ok(Some(read))
+    })
+}
+
+/// A new value for a key.
+struct Change<'a> {
+    section: &'static Section,
+    kind: Option<&'a str>,
+    key: &'a str,
+    values: &'a [String],
+}
+
+impl Change<'_> {
+    /// The file with the key changed in `table`, of several in the one of this name.
+    fn apply(&self, file: &str, table: &str, name: Option<&str>) -> Result<String, String> {
+        let mut root: toml::Table = file.parse().map_err(|error| format!("{error}"))?;
+        let entry = root.entry(table).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry = match (entry, name) {
+            (toml::Value::Array(all), Some(name)) => {
+                let is_it = |table: &&mut toml::Value| table.get("name").and_then(toml::Value::as_str) == Some(name);
+                all.iter_mut().find(is_it).and_then(toml::Value::as_table_mut)
+            }
+            (entry, _) => entry.as_table_mut(),
+        };
+        let entry = entry.ok_or_else(|| format!("there is no {table}"))?;
+        match self.values {
+            [] => {
+                // A key that is not there is reported as any file's is.
+                if entry.remove(self.key).is_none() && self.type_of().is_none() {
+                    entry.insert(self.key.into(), toml::Value::Boolean(true));
+                }
+            }
+            values => drop(entry.insert(self.key.into(), self.value(values))),
+        }
+        Ok(root.to_string())
+    }
+
+    fn type_of(&self) -> Option<&'static Value> {
+        self.section.keys_for(self.kind).find(|key| key.name == self.key).map(|key| &key.value)
+    }
+
+    /// What the words are in TOML. If that is not of the key's type, the reader says so.
+    fn value(&self, words: &[String]) -> toml::Value {
+        let toml = |word: &str| format!("x = {word}").parse::<toml::Table>().ok()?.remove("x");
+        let string = |word: &str| toml::Value::String(word.into());
+        match self.type_of() {
+            Some(Value::Array(_)) => {
+                let item = |word: &String| toml(word).filter(toml::Value::is_table).unwrap_or_else(|| string(word));
+                toml::Value::Array(words.iter().map(item).collect())
+            }
+            Some(Value::Integer(..) | Value::PowerOfTwo(..) | Value::Boolean) => {
+                let word = words.join(" ");
+                toml(&word).filter(|value| value.is_integer() || value.is_bool()).unwrap_or_else(|| string(&word))
+            }
+            Some(Value::String(_)) | None => string(&words.join(" ")),
+        }
+    }
+}
+
+fn port_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Port, String> {
+    let suggestion = suggest(name, config.ports.iter().map(|port| port.name.as_str()), "");
+    let found = config.ports.iter_mut().find(|port| port.name == name);
+    found.ok_or_else(|| format!("there is no port {name:?}{suggestion}"))
+}
+
+/// The membership that is meant: of a port that has one only, without its VLAN too.
+fn member_of(bridge: &Bridge, wanted: &Member) -> Result<Member, String> {
+    if bridge.ports.contains(wanted) {
+        return Ok(wanted.clone());
+    }
+    let mut of_port = bridge.ports.iter().filter(|member| member.port == wanted.port);
+    match (of_port.next(), of_port.next(), wanted.vlan) {
+        (Some(only), None, None) => Ok(only.clone()),
+        (Some(_), Some(_), None) => Err(format!(
+            "port {:?} is several members of bridge {:?}: say which by its VLAN, {}:VLAN",
+            wanted.port, bridge.name, wanted.port
+        )),
+        _ => Err(format!("{wanted} is not in bridge {:?}", bridge.name)),
+    }
+}
+
+/// The head-end replication list of the overlay or of a bridge.
+fn peers_of<'a>(config: &'a mut ValidConfig, bridge: Option<&str>) -> Result<&'a mut Vec<Ipv4Addr>, String> {
+    let none = || "there is no overlay: [vxlan] has it".to_owned();
+    let Some(name) = bridge else { return config.vxlan.as_mut().map(|vxlan| &mut vxlan.peers).ok_or_else(none) };
+    let all = config.vxlan.as_ref().ok_or_else(none)?.peers.clone();
+    let bridge = bridge_of(config, name)?;
+    match bridge.vni {
+        Some(_) => Ok(bridge.peers.get_or_insert(all)),
+        None => Err(format!("bridge {name:?} is not in the overlay: give it a vni")),
+    }
 }
 
 fn bridge_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Bridge, String> {
@@ -81,6 +230,8 @@ fn port_table(port: &PortAdd) -> String {
     let keys = [
         ("name", Some(text(&port.name))),
         ("kind", Some(text(&port.kind))),
+        ("description", quoted(&port.description)),
+        ("admin", quoted(&port.admin)),
         ("socket", quoted(&port.socket)),
         ("socket-mode", quoted(&port.socket_mode)),
         ("socket-owner", quoted(&port.socket_owner)),
@@ -193,9 +344,11 @@ mod tests {
     #[test]
     fn bridges() {
         let ports = vec![Member { port: "db".into(), vlan: Some(3) }];
-        let request = Request::Bridge(BridgeRequest::Add { name: "new".into(), vni: Some(7), ports });
+        let request =
+            Request::Bridge(BridgeRequest::Add { name: "new".into(), description: None, vni: Some(7), ports });
         assert_eq!(changes(request), Ok(vec!["+ bridge new: vni 7, db:3".into()]));
-        let request = Request::Bridge(BridgeRequest::Add { name: "new".into(), vni: Some(42), ports: vec![] });
+        let request =
+            Request::Bridge(BridgeRequest::Add { name: "new".into(), description: None, vni: Some(42), ports: vec![] });
         assert_eq!(changes(request), Err("vni = 42 is already used: each bridge has its own".into()));
         let request = Request::Bridge(BridgeRequest::Del { name: "blue".into() });
         assert_eq!(changes(request), Ok(vec!["- bridge blue".into()]));
@@ -221,6 +374,106 @@ mod tests {
             |mac: &str| changes(Request::Fdb(FdbRequest::Del { bridge: "blue".into(), mac: mac.parse().unwrap() }));
         assert_eq!(del("02:00:00:00:00:0a"), Ok(vec!["~ bridge blue: -static 02:00:00:00:00:0a at trunk:10".into()]));
         assert_eq!(del("02:00:00:00:00:0c"), Ok(vec![]));
+    }
+
+    fn set(table: &str, key: &str, values: &[&str]) -> Request {
+        let (key, values) = (key.to_owned(), values.iter().map(|value| (*value).to_owned()).collect());
+        match table.split_once(' ') {
+            Some(("port", name)) => Request::Port(PortRequest::Set { name: name.into(), key, values }),
+            Some(("bridge", name)) => Request::Bridge(BridgeRequest::Set { name: name.into(), key, values }),
+            _ => Request::Config(ConfigRequest::Set { table: table.into(), key, values }),
+        }
+    }
+
+    #[test]
+    fn keys_are_set_and_unset() {
+        let lines = |table: &str, key: &str, values: &[&str]| changes(set(table, key, values)).unwrap();
+        assert_eq!(lines("port trunk", "mtu", &["9000"]), ["~ port trunk: mtu 1500 -> 9000"]);
+        assert_eq!(lines("port trunk", "mtu", &[]), ["~ port trunk: mtu 1500 -> 9198"]);
+        assert_eq!(lines("port web", "mtu", &[]), [""; 0]);
+        assert_eq!(lines("port web", "admin", &["down"]), ["~ port web: admin up -> down"]);
+        let text = lines("port web", "description", &["the", "\"shop\"", "1"]);
+        assert_eq!(text, [r#"~ port web: description none -> "the \"shop\" 1""#]);
+        assert_eq!(
+            lines("port db", "secret", &["7"]),
+            ["- port db", "+ port db: memif server /run/dray/db/memif.sock id 1"]
+        );
+        assert_eq!(lines("bridge blue", "vni", &["43"]), ["~ bridge blue: vni 42 -> 43"]);
+        assert_eq!(lines("bridge blue", "peers", &["10.9.0.2", "10.9.0.4"]), ["~ bridge blue: peers 2"]);
+        assert_eq!(lines("bridge blue", "peers", &[]), ["~ bridge blue: peers of [vxlan]"]);
+        let members =
+            lines("bridge blue", "ports", &["web", "{ port = \"trunk\", vlan = 10 }", "{ port = \"db\", vlan = 5 }"]);
+        assert_eq!(members, ["~ bridge blue: +db:5"]);
+        assert_eq!(lines("fdb", "ageing", &["60"]), ["~ fdb: ageing 60 s"]);
+        assert_eq!(lines("balance", "interval", &["0"]), ["~ balance: interval 0 s"]);
+        assert!(lines("vxlan", "learn-vteps", &["true"])[0].starts_with("~ vxlan: "));
+    }
+
+    #[test]
+    fn what_is_set_is_checked_as_the_file_is() {
+        let error = |table: &str, key: &str, values: &[&str]| changes(set(table, key, values)).unwrap_err();
+        assert_eq!(error("port web", "mtu", &["10"]), "mtu = 10 is out of range: 68 to 9198");
+        assert_eq!(error("port web", "mtu", &["big"]), "mtu = \"big\" is a string, not integer: 68 to 9198");
+        for values in [&["1"][..], &[]] {
+            assert_eq!(
+                error("port web", "mtuu", values),
+                "unknown key \"mtuu\" in [[port]] \"web\"; did you mean \"mtu\"?"
+            );
+        }
+        assert_eq!(error("port wbe", "mtu", &["68"]), "there is no port \"wbe\"; did you mean \"web\"?");
+        assert_eq!(
+            error("port trunk", "socket", &[]).lines().next(),
+            Some("[[port]] \"trunk\" needs socket: an absolute path, or @name in the abstract namespace")
+        );
+        assert_eq!(
+            error("port web", "admin", &["off"]),
+            "admin = \"off\": not an administrative state: \"up\" or \"down\""
+        );
+        assert!(error("port web", "description", &["a\nb"]).contains("without control characters"));
+        assert!(error("port web", "description", &[&"x".repeat(129)]).ends_with("at most 128 characters, not 129"));
+        assert!(error("port web", "kind", &["eth"]).contains("does not change"));
+        assert!(error("bridge blue", "name", &["red"]).contains("does not change"));
+        assert!(error("port", "mtu", &["68"]).contains("dray port set"));
+        assert!(error("fbd", "ageing", &["60"]).ends_with("fdb, balance or vxlan"));
+    }
+
+    #[test]
+    fn members_and_peers_come_and_go() {
+        let member = |text: &str| vec![text.parse::<Member>().unwrap()];
+        let join = |port| changes(Request::Bridge(BridgeRequest::Join { name: "blue".into(), ports: member(port) }));
+        let leave = |port| changes(Request::Bridge(BridgeRequest::Leave { name: "blue".into(), ports: member(port) }));
+        assert_eq!(join("vm1:30"), Ok(vec!["~ bridge blue: +vm1:30".into()]));
+        assert!(join("db").unwrap_err().starts_with("port \"db\" is already in bridge \"blue\" untagged"));
+        assert_eq!(join("dbb"), Err("unknown port \"dbb\"; did you mean \"db\"?".into()));
+        assert_eq!(leave("web"), Ok(vec!["~ bridge blue: -web".into()]));
+        // Its only membership is meant, and what is static there goes with it.
+        let gone = "~ bridge blue: -trunk:10, -static 02:00:00:00:00:0a at trunk:10";
+        assert_eq!(leave("trunk"), Ok(vec![gone.into()]));
+        assert_eq!(leave("trunk:11"), Err("trunk:11 is not in bridge \"blue\"".into()));
+        assert_eq!(leave("db"), Err("db is not in bridge \"blue\"".into()));
+
+        let ip = |last| Ipv4Addr::new(10, 9, 0, last);
+        let add = |last, bridge: Option<&str>| {
+            changes(Request::Vtep(VtepRequest::Add { vteps: vec![ip(last)], bridge: bridge.map(Into::into) }))
+        };
+        let del = |last, bridge: Option<&str>| {
+            changes(Request::Vtep(VtepRequest::Del { vteps: vec![ip(last)], bridge: bridge.map(Into::into) }))
+        };
+        assert!(add(4, None).unwrap()[0].ends_with("peers 3"));
+        assert!(del(2, None).unwrap()[0].ends_with("peers 1"));
+        assert_eq!(add(4, Some("blue")), Ok(vec!["~ bridge blue: peers 2".into()]));
+        assert_eq!(del(3, Some("blue")), Ok(vec!["~ bridge blue: peers 0".into()]));
+        assert_eq!(add(2, None), Err("peers: \"10.9.0.2\" is listed twice: once is enough".into()));
+        assert_eq!(del(9, None), Err("10.9.0.9 is not in the list".into()));
+        assert!(add(4, Some("local")).unwrap_err().contains("not in the overlay"));
+    }
+
+    #[test]
+    fn ports_go_up_and_down() {
+        let up = |name: &str| changes(Request::Port(PortRequest::Up { name: name.into() }));
+        let down = |name: &str| changes(Request::Port(PortRequest::Down { name: name.into() }));
+        assert_eq!((down("web"), up("web")), (Ok(vec!["~ port web: admin up -> down".into()]), Ok(vec![])));
+        assert!(down("wbe").is_err());
     }
 
     #[test]

@@ -21,8 +21,13 @@ pub enum Action {
     },
     /// Open a port.
     AddPort(Port),
-    /// Change a port's MAC address and (not a NIC's) MTU to these; its link stays up.
-    UpdatePort(Port),
+    /// Change a port whose link stays up, if its administrative state stays.
+    UpdatePort {
+        /// As it is.
+        old: Port,
+        /// As it will be.
+        new: Port,
+    },
     /// Start, change or stop the overlay. Also if its underlay port has changed or been opened anew.
     SetVxlan(Option<Vxlan>),
     /// Change a bridge.
@@ -46,6 +51,8 @@ pub struct BridgeChange {
     pub removed: Vec<Member>,
     /// Old and new VNI, if they differ: what was learned behind VTEPs is to be forgotten.
     pub vni: Option<(Option<u32>, Option<u32>)>,
+    /// Whether its description changes.
+    pub description: bool,
     /// Whether the bridge's own head-end replication list changes.
     pub peers: bool,
     /// New static entries.
@@ -88,10 +95,16 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     for port in &new.ports {
         match old_ports.get(port.name.as_str()) {
             Some(old) if *old == port => continue,
-            Some(old) if in_place(old, port) => added_ports.push(Action::UpdatePort(port.clone())),
+            Some(&old) if in_place(old, port) => {
+                added_ports.push(Action::UpdatePort { old: old.clone(), new: port.clone() });
+            }
             _ => added_ports.push(Action::AddPort(port.clone())),
         }
-        touched.insert(port.name.as_str());
+        // The overlay does not care how people call its port.
+        let described = |port: &Port| Port { description: None, ..port.clone() };
+        if old_ports.get(port.name.as_str()).is_none_or(|old| described(old) != described(port)) {
+            touched.insert(port.name.as_str());
+        }
     }
 
     let mut removed_bridges = Vec::new();
@@ -153,6 +166,7 @@ fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
         added: missing(&new.ports, &old.ports),
         removed: missing(&old.ports, &new.ports),
         vni: (old.vni != new.vni).then_some((old.vni, new.vni)),
+        description: old.description != new.description,
         peers: !same_peers,
         statics_added: missing(&new.statics, &old.statics),
         statics_removed: missing(&old.statics, &new.statics),
@@ -160,6 +174,7 @@ fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
     let nothing = change.added.is_empty()
         && change.removed.is_empty()
         && change.vni.is_none()
+        && !change.description
         && !change.peers
         && change.statics_added.is_empty()
         && change.statics_removed.is_empty();
@@ -188,10 +203,19 @@ impl fmt::Display for Action {
                     PortKind::VhostUser(vhost_user) => write!(f, " {} {}", vhost_user.role, vhost_user.socket),
                     PortKind::Eth(eth) => write!(f, " {}", eth.device),
                 }?;
-                port.kind.access().map_or(Ok(()), |access| access.fmt(f))
+                port.kind.access().map_or(Ok(()), |access| access.fmt(f))?;
+                if port.admin_up { Ok(()) } else { write!(f, ", admin down") }
             }
-            Action::UpdatePort(port) => {
-                write!(f, "~ port {}: mac {}, mtu {}, max-macs {}", port.name, port.mac, port.mtu, port.max_macs)
+            Action::UpdatePort { old, new } => {
+                let changes = [
+                    difference("admin", &old.admin(), &new.admin()),
+                    difference("mac", &old.mac, &new.mac),
+                    difference("mtu", &old.mtu, &new.mtu),
+                    difference("max-macs", &old.max_macs, &new.max_macs),
+                    difference("description", &shown(&old.description), &shown(&new.description)),
+                ];
+                let changes: Vec<String> = changes.into_iter().flatten().collect();
+                write!(f, "~ port {}: {}", new.name, changes.join(", "))
             }
             Action::SetVxlan(None) => write!(f, "- vxlan"),
             Action::SetVxlan(Some(vxlan)) => {
@@ -212,6 +236,15 @@ impl fmt::Display for Action {
             Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
         }
     }
+}
+
+/// Both values, if they differ.
+fn difference<T: fmt::Display + PartialEq>(key: &str, old: &T, new: &T) -> Option<String> {
+    (old != new).then(|| format!("{key} {old} -> {new}"))
+}
+
+fn shown(description: &Option<String>) -> String {
+    description.as_ref().map_or_else(|| "none".into(), |text| format!("{text:?}"))
 }
 
 impl fmt::Display for Access {
@@ -236,6 +269,9 @@ impl fmt::Display for BridgeChange {
             let text = |vni: Option<u32>| vni.map_or("none".into(), |vni| vni.to_string());
             parts.push(format!("vni {} -> {}", text(old), text(new)));
         }
+        if self.description {
+            parts.push(format!("description {}", shown(&self.bridge.description)));
+        }
         parts.extend(self.removed.iter().map(|member| format!("-{member}")));
         parts.extend(self.added.iter().map(|member| format!("+{member}")));
         if self.peers {
@@ -257,7 +293,7 @@ impl fmt::Display for BridgeChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse_for;
+    use crate::{Mac, parse_for};
 
     const BASE: &str = r#"
         [[worker]]
@@ -292,6 +328,23 @@ mod tests {
 
     fn config(text: &str) -> ValidConfig {
         parse_for("test", text, &[0, 1, 2]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// That a port of BASE becomes what it is in `new`.
+    fn update(new: &ValidConfig, at: usize) -> Action {
+        Action::UpdatePort { old: config(BASE).ports[at].clone(), new: new.ports[at].clone() }
+    }
+
+    #[test]
+    fn administrative_state_and_descriptions_change_in_place() {
+        assert_eq!(lines("id = 1", "id = 1\nadmin = \"down\""), ["~ port b: admin up -> down"]);
+        assert_eq!(
+            lines("device", "description = \"to \\\"r1\\\"\"\ndevice"),
+            [r#"~ port up: description none -> "to \"r1\"""#]
+        );
+        assert_eq!(lines("vni = 42", "vni = 42\ndescription = \"x\""), ["~ bridge blue: description \"x\""]);
+        let more = "[[port]]\nname = \"c\"\nkind = \"memif\"\nsocket = \"@x\"\nadmin = \"down\"\n[[bridge]]";
+        assert_eq!(lines("[[bridge]]", more), ["+ port c: memif server @x id 0, admin down"]);
     }
 
     /// The lines of the plan from BASE to BASE with `from` replaced by `to`.
@@ -341,22 +394,19 @@ mod tests {
     fn mac_and_mtu_change_in_place_where_they_can() {
         let new = config(&BASE.replace("device", "mac = \"02:00:00:00:00:09\"\ndevice"));
         let actions = plan(&config(BASE), &new).unwrap();
-        assert_eq!(actions, [Action::UpdatePort(new.ports[2].clone()), Action::SetVxlan(new.vxlan.clone())]);
+        assert_eq!(actions, [update(&new, 2), Action::SetVxlan(new.vxlan.clone())]);
         let new = config(&BASE.replace("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""));
-        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::UpdatePort(new.ports[1].clone())]));
+        assert_eq!(plan(&config(BASE), &new), Ok(vec![update(&new, 1)]));
         assert_eq!(
             lines("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
-            ["~ port b: mac 02:00:00:00:00:09, mtu 1500, max-macs 4096"]
+            [format!("~ port b: mac {} -> 02:00:00:00:00:09, mtu 9198 -> 1500", config(BASE).ports[1].mac)]
         );
     }
 
     #[test]
     fn the_number_of_macs_changes_in_place() {
         let changed = lines("id = 1", "id = 1\nmax-macs = 7");
-        assert!(
-            changed[0].starts_with("~ port b: mac ") && changed[0].ends_with("mtu 9198, max-macs 7"),
-            "{changed:?}"
-        );
+        assert_eq!(changed, ["~ port b: max-macs 4096 -> 7"]);
         // What the default is, depends on the size of the FDB and on what is behind the port.
         let of = |name: &str, text: &str| config(text).port(name).unwrap().max_macs;
         assert_eq!(["a", "up"].map(|name| of(name, BASE)), [4096, 524_288]);
@@ -384,7 +434,7 @@ mod tests {
         assert_eq!(lines("socket = \"/v\"\nrole = \"client\"\nqueues = 16\nmtu = 9198"), [""; 0]);
         assert_eq!(
             lines("socket = \"/v\"\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
-            ["~ port vm: mac 02:00:00:00:00:09, mtu 1500, max-macs 4096"]
+            [format!("~ port vm: mac {} -> 02:00:00:00:00:09, mtu 9198 -> 1500", Mac::of_name("vm", None))]
         );
         assert_eq!(lines("socket = \"@v\""), ["- port vm", "+ port vm: vhost-user client @v"]);
         assert_eq!(lines("socket = \"/v\"\nrole = \"server\""), ["- port vm", "+ port vm: vhost-user server /v"]);
@@ -414,7 +464,7 @@ mod tests {
         let without = config(&without.replace("vni = 42", ""));
         let actions = plan(&config(BASE), &without).unwrap();
         // The port's default MAC address was made from the VTEP's address too.
-        assert_eq!(actions[..2], [Action::UpdatePort(without.ports[2].clone()), Action::SetVxlan(None)]);
+        assert_eq!(actions[..2], [update(&without, 2), Action::SetVxlan(None)]);
         assert_eq!(actions[2].to_string(), "~ bridge blue: vni 42 -> none");
         assert_eq!(actions.len(), 3);
     }
@@ -435,6 +485,7 @@ mod tests {
     fn a_bridge_change_as_data() {
         let new = config(&BASE.replace("ports = [\"b\"]", "ports = [\"b\", { port = \"a\", vlan = 7 }]"));
         let change = BridgeChange {
+            description: false,
             bridge: new.bridges[1].clone(),
             added: vec![Member { port: "a".into(), vlan: Some(7) }],
             removed: vec![],

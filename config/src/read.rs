@@ -298,16 +298,32 @@ impl Reader {
                 PortKind::Eth(Eth { device: device.0.unwrap_or_default(), queues, ring_size })
             }
         };
+        let description = self.string(&t, "description", description).0;
+        let admin_up = self.string(&t, "admin", |s| match s {
+            "up" => Ok(true),
+            "down" => Ok(false),
+            _ => Err("not an administrative state: \"up\" or \"down\"".into()),
+        });
         let mac = self.string(&t, "mac", unicast).0;
         let mtu = self.integer(&t, "mtu", kind.default_mtu().into()).0 as u16;
         // Zero stands for the default until the whole configuration is there.
         let max_macs = self.integer(&t, "max-macs", 0).0 as u32;
-        (Port { name, kind, mac: mac.unwrap_or_default(), mtu, max_macs }, mac.is_some(), place)
+        let port = Port {
+            name,
+            description,
+            admin_up: admin_up.0.unwrap_or(true),
+            kind,
+            mac: mac.unwrap_or_default(),
+            mtu,
+            max_macs,
+        };
+        (port, mac.is_some(), place)
     }
 
     fn bridge(&mut self, mut t: Table<'_>) -> (Bridge, BridgePlaces) {
         let (name, name_place) = self.name(&mut t);
         self.unknown_keys(&t);
+        let description = self.string(&t, "description", description).0;
         let (vni, vni_place) = self.integer(&t, "vni", 0);
         let mut place =
             BridgePlaces { name: name_place, has_vni: t.has("vni"), vni: vni_place.clone(), ..BridgePlaces::default() };
@@ -363,7 +379,7 @@ impl Reader {
                 place.statics.push(StaticPlaces { mac: mac_place, to: to_place });
             }
         }
-        (Bridge { name, vni: vni_place.map(|_| vni as u32), ports, peers, statics }, place)
+        (Bridge { name, description, vni: vni_place.map(|_| vni as u32), ports, peers, statics }, place)
     }
 
     fn vxlan(&mut self, t: &Table<'_>) -> (Vxlan, VxlanPlaces) {
@@ -706,6 +722,18 @@ fn account(s: &str, kind: &str, look: impl FnOnce(&str) -> nix::Result<Option<u3
     };
     let id = id.ok_or_else(|| format!("this host has no such {kind}: an existing name, or a number"))?;
     Ok(Account { name: s.into(), id })
+}
+
+/// A text for people, which is shown in a line of its own or in a table.
+fn description(s: &str) -> Result<String, String> {
+    let characters = s.chars().count();
+    if characters > schema::MAX_DESCRIPTION {
+        Err(format!("at most {} characters, not {characters}", schema::MAX_DESCRIPTION))
+    } else if s.is_empty() || s.contains(char::is_control) {
+        Err("a text without control characters; leave it out if there is none".into())
+    } else {
+        Ok(s.into())
+    }
 }
 
 fn role(s: &str) -> Result<Role, String> {

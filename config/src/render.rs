@@ -36,7 +36,9 @@ pub fn render(config: &ValidConfig) -> String {
     for port in &config.ports {
         out.table("[[port]]");
         out.key("name", text(&port.name));
+        out.description(&port.description);
         out.key("kind", text(port.kind.name()));
+        out.unless("admin", text(port.admin()), text("up"));
         match &port.kind {
             PortKind::Memif(memif) => {
                 out.key("socket", text(&memif.socket));
@@ -69,6 +71,7 @@ pub fn render(config: &ValidConfig) -> String {
     for bridge in &config.bridges {
         out.table("[[bridge]]");
         out.key("name", text(&bridge.name));
+        out.description(&bridge.description);
         if let Some(vni) = bridge.vni {
             out.key("vni", vni);
         }
@@ -136,6 +139,12 @@ impl Out {
 }
 
 impl Out {
+    fn description(&mut self, description: &Option<String>) {
+        if let Some(description) = description {
+            self.key("description", text(description));
+        }
+    }
+
     /// The keys of who may connect to a socket.
     fn access(&mut self, access: &Access) {
         if access.mode != Access::default().mode {
@@ -198,6 +207,10 @@ mod tests {
             .prop_filter("not empty", |s| !s.is_empty())
     }
 
+    fn description() -> impl Strategy<Value = String> {
+        odd_text(20).prop_map(|text| text.replace(char::is_control, "'"))
+    }
+
     /// Who may connect; by numbers, as a host need not know any name.
     fn access() -> impl Strategy<Value = Access> {
         let account = || option::of((0u32..u32::MAX).prop_map(|id| Account { name: id.to_string(), id }));
@@ -243,9 +256,12 @@ mod tests {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
         let max_macs = option::of(1u32..=1 << 26);
-        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198), max_macs).prop_map(
-            move |(kind, mac, mtu, max_macs)| Port {
+        let people = (option::of(description()), any::<bool>());
+        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198), max_macs, people).prop_map(
+            move |(kind, mac, mtu, max_macs, (description, admin_up))| Port {
                 name: format!("p{i}"),
+                description,
+                admin_up,
                 mtu: mtu.unwrap_or(kind.default_mtu()),
                 kind,
                 // All zeros stands for the default until the whole configuration is there.
@@ -274,12 +290,13 @@ mod tests {
             },
         );
         let bridge = (any::<bool>(), option::of(peers), vec(any::<prop::sample::Index>(), 0..4), vec(mac(), 0..4));
+        let bridge = (bridge, option::of(description()));
         let control = (option::of(Just("127.0.0.1:9177".parse().unwrap())), access());
         (ports, option::of(vxlan), vec(bridge, 0..4), control, 1024usize..9999, 1u16..=32767).prop_map(
             |(ports, vxlan, parts, (metrics, access), size, ageing)| {
                 let mut bridges = Vec::new();
                 let first = usize::from(vxlan.is_some());
-                for (i, (vni, peers, members, macs)) in parts.into_iter().enumerate() {
+                for (i, ((vni, peers, members, macs), description)) in parts.into_iter().enumerate() {
                     let vni = (vni && vxlan.is_some()).then_some(i as u32 + 1);
                     let mut members: Vec<Member> = members
                         .into_iter()
@@ -303,7 +320,7 @@ mod tests {
                         }
                     }
                     let peers = peers.filter(|_| vni.is_some());
-                    bridges.push(Bridge { name: format!("b:{i}"), vni, ports: members, peers, statics });
+                    bridges.push(Bridge { name: format!("b:{i}"), description, vni, ports: members, peers, statics });
                 }
                 let access = Access { mode: access.mode & 0o770, ..access };
                 let control = Control { metrics, access, ..Control::default() };

@@ -41,16 +41,16 @@ pub const BAD_FILE: i64 = -32001;
 pub enum Request {
     /// What the switch is and does
     Status {},
-    /// Show, add and delete ports
+    /// Show, add, change and delete ports
     #[command(subcommand)]
     Port(PortRequest),
-    /// Show, add and delete bridges
+    /// Show, add, change and delete bridges
     #[command(subcommand)]
     Bridge(BridgeRequest),
     /// Show and change the forwarding database
     #[command(subcommand)]
     Fdb(FdbRequest),
-    /// Show the other VTEPs
+    /// Show the other VTEPs, and change the lists of them
     #[command(subcommand)]
     Vtep(VtepRequest),
     /// Show the workers
@@ -59,7 +59,7 @@ pub enum Request {
     /// Show what was dropped, and why
     #[command(subcommand)]
     Drop(DropRequest),
-    /// Show, compare, apply and save the configuration
+    /// Show, change, compare, apply and save the configuration
     #[command(subcommand)]
     Config(ConfigRequest),
 }
@@ -70,8 +70,20 @@ pub enum Request {
 pub enum PortRequest {
     /// Show ports
     Show {
-        /// Only this port
+        /// Only this port, or those that match a pattern with * and ?
         name: Option<String>,
+        /// Only those in this bridge, or in any that matches
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<String>,
+        /// Only those whose link is up
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "is_false")]
+        up: bool,
+        /// Only those whose link is down
+        #[arg(long, conflicts_with = "up")]
+        #[serde(default, skip_serializing_if = "is_false")]
+        down: bool,
         /// Show how other programs attach to it, ready to paste
         #[arg(long, requires = "name")]
         #[serde(default)]
@@ -88,6 +100,32 @@ pub enum PortRequest {
         /// Its name
         name: String,
     },
+    /// Change a key of a port
+    Set {
+        /// Its name
+        name: String,
+        /// The key, as in the configuration file
+        key: String,
+        /// Its value; its default without one
+        #[arg(value_name = "VALUE")]
+        #[serde(default)]
+        values: Vec<String>,
+    },
+    /// Open a port that is administratively down
+    Up {
+        /// Its name
+        name: String,
+    },
+    /// Close a port and keep it closed: its peer is told, and no frame is taken or sent
+    Down {
+        /// Its name
+        name: String,
+    },
+    /// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
+    Clear {
+        /// Its name, or a pattern with * and ? [default: all ports]
+        name: Option<String>,
+    },
 }
 
 /// The keys of `[[port]]`; the switch checks them as it checks a file.
@@ -95,11 +133,23 @@ pub enum PortRequest {
 #[serde(deny_unknown_fields)]
 pub struct PortAdd {
     /// Its name
-    #[arg(long)]
+    #[arg(required_unless_present = "named", default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Its name, as it was given before
+    #[arg(long = "name", hide = true, conflicts_with = "name")]
+    #[serde(skip)]
+    pub named: Option<String>,
     /// "memif", "vhost-user" or "eth"
     #[arg(long)]
     pub kind: String,
+    /// What people call it
+    #[arg(long, value_name = "TEXT")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// "up" or "down": down keeps it closed [default: up]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
     /// memif, vhost-user: the control channel's socket, a path or "@name"
     #[arg(long, value_hint = ValueHint::AnyPath)]
     pub socket: Option<String>,
@@ -154,13 +204,17 @@ pub struct PortAdd {
 pub enum BridgeRequest {
     /// Show bridges
     Show {
-        /// Only this bridge
+        /// Only this bridge, or those that match a pattern with * and ?
         name: Option<String>,
     },
     /// Add a bridge
     Add {
         /// Its name
         name: String,
+        /// What people call it
+        #[arg(long, value_name = "TEXT")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
         /// VXLAN network identifier with which it joins the overlay
         #[arg(long)]
         vni: Option<u32>,
@@ -174,6 +228,33 @@ pub enum BridgeRequest {
         /// Its name
         name: String,
     },
+    /// Put ports into a bridge
+    Join {
+        /// The bridge's name
+        name: String,
+        /// A port, untagged or with a VLAN
+        #[arg(value_name = "PORT[:VLAN]", required = true)]
+        ports: Vec<Member>,
+    },
+    /// Take ports out of a bridge, and its static entries that lead there
+    Leave {
+        /// The bridge's name
+        name: String,
+        /// A port; with the VLAN, if it is there with several
+        #[arg(value_name = "PORT[:VLAN]", required = true)]
+        ports: Vec<Member>,
+    },
+    /// Change a key of a bridge
+    Set {
+        /// Its name
+        name: String,
+        /// The key, as in the configuration file
+        key: String,
+        /// Its value, several for a list; its default without one
+        #[arg(value_name = "VALUE")]
+        #[serde(default)]
+        values: Vec<String>,
+    },
 }
 
 /// `fdb`
@@ -182,9 +263,21 @@ pub enum BridgeRequest {
 pub enum FdbRequest {
     /// Show entries
     Show {
-        /// Only this bridge
+        /// Only this bridge, or those that match a pattern with * and ?
         #[arg(long)]
         bridge: Option<String>,
+        /// Only what is behind this port, or behind any that matches
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+        /// Only this address, or those that match
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+        /// Only what is behind this VTEP
+        #[arg(long, value_name = "IP")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vtep: Option<Ipv4Addr>,
     },
     /// Add a static entry
     #[command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"])))]
@@ -234,6 +327,26 @@ pub enum FdbRequest {
 pub enum VtepRequest {
     /// Show the other VTEPs
     Show {},
+    /// Add VTEPs to the head-end replication list of [vxlan], or of a bridge
+    Add {
+        /// A VTEP's address
+        #[arg(value_name = "IP", required = true)]
+        vteps: Vec<Ipv4Addr>,
+        /// The bridge; if it has no list of its own, it gets one with those of [vxlan]
+        #[arg(long)]
+        #[serde(default)]
+        bridge: Option<String>,
+    },
+    /// Take VTEPs out of the head-end replication list of [vxlan], or of a bridge
+    Del {
+        /// A VTEP's address
+        #[arg(value_name = "IP", required = true)]
+        vteps: Vec<Ipv4Addr>,
+        /// The bridge; if it has no list of its own, it gets one with the others of [vxlan]
+        #[arg(long)]
+        #[serde(default)]
+        bridge: Option<String>,
+    },
 }
 
 /// `worker`
@@ -279,6 +392,17 @@ pub enum ConfigRequest {
         /// The file; "-" reads standard input
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: ConfigFile,
+    },
+    /// Change a key of [fdb], [balance] or [vxlan]
+    Set {
+        /// The table, without brackets
+        table: String,
+        /// The key, as in the configuration file
+        key: String,
+        /// Its value, several for a list; its default without one
+        #[arg(value_name = "VALUE")]
+        #[serde(default)]
+        values: Vec<String>,
     },
     /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
     Reload {},
@@ -651,6 +775,11 @@ pub struct PortInfo {
     pub name: String,
     /// `memif`, `vhost-user` or `eth`.
     pub kind: String,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether it is to be open: `up` or `down`.
+    pub admin: String,
     /// `up` or `down`.
     pub link: String,
     /// Why it is down. If somebody was refused since, why that was.
@@ -751,6 +880,9 @@ pub struct ConnectInfo {
 pub struct BridgeInfo {
     /// Its name.
     pub name: String,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Its VXLAN network identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
@@ -1000,22 +1132,32 @@ mod tests {
         let lines = [
             "status".to_string(),
             "port show".into(),
-            "port add --name a --kind memif --socket /a --ring-size 512 --bridge blue:10".into(),
+            "port add a --kind memif --socket /a --ring-size 512 --bridge blue:10".into(),
             "port del a".into(),
+            "port set a mtu 1500".into(),
+            "port up a".into(),
+            "port down a".into(),
+            "port clear".into(),
             "bridge show".into(),
             "bridge add b".into(),
             "bridge del b".into(),
+            "bridge join b a c:10".into(),
+            "bridge leave b a".into(),
+            "bridge set b peers 10.0.0.1 10.0.0.2".into(),
             "fdb show --bridge b".into(),
             "fdb add b 02:00:00:00:00:01 --port a:10".into(),
             "fdb del b 02:00:00:00:00:01".into(),
             format!("fdb load {} --delete", file.display()),
             "fdb flush --port a".into(),
             "vtep show".into(),
+            "vtep add 10.0.0.1 10.0.0.2".into(),
+            "vtep del 10.0.0.1 --bridge b".into(),
             "worker show".into(),
             "drop show".into(),
             "config show".into(),
             format!("config diff {}", file.display()),
             format!("config apply {}", file.display()),
+            "config set fdb ageing 60".into(),
             "config reload".into(),
             "config save".into(),
         ];
@@ -1100,7 +1242,7 @@ mod tests {
 
     #[test]
     fn optional_parameters_may_be_left_out() {
-        let show = Request::Port(PortRequest::Show { name: None, connect: false, secrets: false });
+        let show = command("port show");
         assert_eq!(Request::decode(br#"{"jsonrpc":"2.0","id":"a","method":"port.show"}"#), (json!("a"), Ok(show)));
         let add = Request::Port(PortRequest::Add(Box::new(PortAdd {
             name: "a".into(),

@@ -75,6 +75,10 @@ pub const MAX_PEERS: usize = 4096;
 /// place of another, both have theirs, and 4,096 learned ones.
 pub const MAX_VTEPS: usize = 16_384;
 
+/// The longest `description`, characters.
+pub const MAX_DESCRIPTION: usize = 128;
+
+const DESCRIPTION: Value = Value::String("at most 128 characters, none of them a control character");
 const NAME: Value = Value::String("1 to 32 of `A-Z a-z 0-9 _ . : -`, unique");
 const SOCKET: Value = Value::String("an absolute path, or `@name` in the abstract namespace");
 const MODE: Value = Value::String("octal digits, like `\"0660\"`");
@@ -191,6 +195,14 @@ pub static PORT: Section = Section {
     meaning: "A port of the switch. At most 1024. A port may be in no bridge yet.",
     keys: &[
         key("name", NAME, REQUIRED, "Its name in bridges, commands and counters."),
+        key("description", DESCRIPTION, "none", "What people call it: `dray port show` has it."),
+        key(
+            "admin",
+            Value::String("`\"up\"`, `\"down\"`"),
+            "\"up\"",
+            "`down` closes the port: its peer is told, its socket or device is released, and no frame is taken or sent. It stays in \
+             its bridges, and keeps its counters. `dray port up` and `dray port down` change it.",
+        ),
         key(
             "kind",
             Value::String("`\"memif\"`, `\"vhost-user\"`, `\"eth\"`"),
@@ -295,6 +307,7 @@ pub static BRIDGE: Section = Section {
     meaning: "A learning bridge. At most 4096.",
     keys: &[
         key("name", NAME, REQUIRED, "Its name in commands."),
+        key("description", DESCRIPTION, "none", "What people call it: `dray bridge show` has it."),
         key(
             "vni",
             Value::Integer(1, 16_777_215),

@@ -99,6 +99,10 @@ pub struct Fdb {
 pub struct Port {
     /// Unique name.
     pub name: String,
+    /// What people call it.
+    pub description: Option<String>,
+    /// Whether it is to be open; default true.
+    pub admin_up: bool,
     /// What the port is attached to.
     pub kind: PortKind,
     /// The port's own MAC address: the VTEP's if the underlay uses this port; else only shown.
@@ -193,6 +197,8 @@ pub struct Eth {
 pub struct Bridge {
     /// Unique name.
     pub name: String,
+    /// What people call it.
+    pub description: Option<String>,
     /// VXLAN network identifier, 1..=16,777,215, if the bridge joins the overlay.
     pub vni: Option<u32>,
     /// Members.
@@ -473,6 +479,11 @@ impl PortKind {
 }
 
 impl Port {
+    /// The value of `admin`.
+    pub fn admin(&self) -> &'static str {
+        if self.admin_up { "up" } else { "down" }
+    }
+
     /// The port with [`HIDDEN_SECRET`] in the place of its secret, if it has one.
     pub fn without_secret(mut self) -> Port {
         if let PortKind::Memif(Memif { secret: Some(secret), .. }) = &mut self.kind {

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
     FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError,
-    Status, VtepInfo, WorkerInfo,
+    Status, VtepInfo, VtepRequest, WorkerInfo,
 };
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Deserialize;
@@ -68,21 +68,28 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match request {
+        Request::Port(PortRequest::Add(mut port)) => {
+            if let Some(name) = port.named.take() {
+                port.name = name;
+            }
+            answer(&args.socket, &Request::Port(PortRequest::Add(port)), args.json)
+        }
         Request::Fdb(FdbRequest::Load { entries, delete }) => load(&args.socket, entries, delete, args.json),
         Request::Config(ConfigRequest::Save { file: Some(file), secrets }) => {
             save(&args.socket, &file, secrets, args.json)
         }
-        request => {
-            let answer = call(&args.socket, &request);
-            answer
-                .and_then(|line| if args.json { json(&line) } else { people(&request, &line) })
-                .map(|text| print(&text))
-        }
+        request => answer(&args.socket, &request, args.json),
     };
     result.unwrap_or_else(|Failure { message, status }| {
         eprintln!("{message}");
         ExitCode::from(status)
     })
+}
+
+/// Sends `request` and prints the answer.
+fn answer(socket: &Path, request: &Request, as_json: bool) -> Result<ExitCode, Failure> {
+    let line = call(socket, request)?;
+    Ok(print(&if as_json { json(&line) } else { people(request, &line) }?))
 }
 
 /// A reader that has seen enough (`dray fdb show | head`) is no failure.
@@ -242,7 +249,7 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
     Ok(match request {
         Request::Status {} => status(&result(line)?),
         Request::Port(PortRequest::Show { connect: true, .. }) => connects(&result::<Vec<_>>(line)?),
-        Request::Port(PortRequest::Show { name: Some(_), .. }) => {
+        Request::Port(PortRequest::Show { name: Some(name), .. }) if !name.contains(['*', '?']) => {
             result::<Vec<PortInfo>>(line)?.iter().map(port).collect()
         }
         Request::Port(PortRequest::Show { .. }) => ports(&result::<Vec<_>>(line)?),
@@ -251,14 +258,14 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
         Request::Fdb(FdbRequest::Flush { .. }) => {
             format!("{} entries forgotten\n", thousands(result::<FdbFlushed>(line)?.entries))
         }
-        Request::Vtep(_) => vteps(&result::<Vec<_>>(line)?),
+        Request::Vtep(VtepRequest::Show {}) => vteps(&result::<Vec<_>>(line)?),
         Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
         Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
         Request::Config(ConfigRequest::Show { .. }) => result::<ConfigText>(line)?.text,
         Request::Config(ConfigRequest::Save { .. }) => {
             format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())
         }
-        Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) | Request::Config(_) => {
+        Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) | Request::Vtep(_) | Request::Config(_) => {
             result::<ConfigChange>(line)?.changes.iter().map(|change| format!("{change}\n")).collect()
         }
     })
@@ -324,7 +331,7 @@ fn wrapped(names: &[Value]) -> String {
 }
 
 fn ports(ports: &[PortInfo]) -> String {
-    let mut table = Table::new(&[
+    let columns = [
         "NAME",
         "KIND",
         "LINK",
@@ -335,11 +342,17 @@ fn ports(ports: &[PortInfo]) -> String {
         "TX BYTES",
         "DROPS",
         "MACS",
-    ]);
+        "DESCRIPTION",
+    ];
+    let has_descriptions = ports.iter().any(|p| p.description.is_some());
+    let mut table = Table::new(&columns[..columns.len() - usize::from(!has_descriptions)]);
     for p in ports {
         let counts =
             [p.rx_packets, p.rx_bytes, p.tx_packets, p.tx_bytes, p.drops.values().sum(), p.macs].map(thousands);
-        table.row([p.name.clone(), p.kind.clone(), p.link.clone(), memberships(p)].into_iter().chain(counts));
+        let link = if p.admin == "down" { "admin down" } else { &p.link }.to_owned();
+        let description = has_descriptions.then(|| p.description.clone().unwrap_or_default());
+        let row = [p.name.clone(), p.kind.clone(), link, memberships(p)].into_iter().chain(counts);
+        table.row(row.chain(description));
     }
     table.render()
 }
@@ -370,6 +383,7 @@ fn port(p: &PortInfo) -> String {
     let mut lines = vec![
         ("port", p.name.clone()),
         ("kind", p.kind.clone()),
+        ("admin", p.admin.clone()),
         ("link", link),
         ("refused", format!("{} peers{secrets}{refusal}", thousands(p.refused))),
         ("bridges", if bridges.is_empty() { "none".into() } else { bridges }),
@@ -387,6 +401,9 @@ fn port(p: &PortInfo) -> String {
         ("not learned", thousands(p.not_learned)),
         ("over max-macs", thousands(p.over_max_macs)),
     ];
+    if let Some(description) = &p.description {
+        lines.insert(1, ("description", description.clone()));
+    }
     // Counts by reason.
     let mut counted: Vec<(String, String)> = Vec::new();
     for (key, value) in &p.detail {
@@ -446,12 +463,16 @@ fn connects(infos: &[ConnectInfo]) -> String {
 }
 
 fn bridges(bridges: &[BridgeInfo]) -> String {
-    let mut table = Table::new(&["NAME", "VNI", "MTU", "MACS", "FLOODS TO", "MEMBERS"]);
+    let columns = ["NAME", "VNI", "MTU", "MACS", "FLOODS TO", "MEMBERS", "DESCRIPTION"];
+    let has_descriptions = bridges.iter().any(|b| b.description.is_some());
+    let mut table = Table::new(&columns[..columns.len() - usize::from(!has_descriptions)]);
     for b in bridges {
         let members: Vec<String> = b.members.iter().map(|member| member.to_string()).collect();
         let vni = b.vni.map(|vni| vni.to_string()).unwrap_or_default();
         let mtu = b.mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
-        table.row([b.name.clone(), vni, mtu, thousands(b.macs), b.flood_targets.to_string(), members.join(", ")]);
+        let description = has_descriptions.then(|| b.description.clone().unwrap_or_default());
+        let row = [b.name.clone(), vni, mtu, thousands(b.macs), b.flood_targets.to_string(), members.join(", ")];
+        table.row(row.into_iter().chain(description));
     }
     table.render()
 }

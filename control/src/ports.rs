@@ -75,6 +75,8 @@ struct Open {
 
 /// What keeps a port's link.
 enum Device {
+    /// Nothing: the port is administratively down.
+    Closed,
     /// The supervisor does.
     Memif,
     VhostUser(vhost_user::Port),
@@ -142,6 +144,7 @@ impl Ports {
     pub fn open(&mut self, port: &Port, own_mac: bool, workers: usize) -> Result<(), String> {
         let name = port.name.clone();
         let (reason, device) = match &port.kind {
+            _ if !port.admin_up => ("it is administratively down: dray port up opens it".into(), Device::Closed),
             PortKind::Memif(memif) => {
                 self.memif.add(memif::PortSpec { name, memif: memif.clone(), max_frame: max_frame(port) })?;
                 let reason = match memif.role {
@@ -198,6 +201,7 @@ impl Ports {
         }
         dataplane.link_down(name);
         match open.device {
+            Device::Closed => {}
             Device::Memif => {
                 self.memif.remove(name);
             }
@@ -216,7 +220,7 @@ impl Ports {
             Some(Device::Memif) => self.memif.set_max_frame(&port.name, max_frame(port)),
             Some(Device::VhostUser(device)) => device.set_max_frame(max_frame(port)),
             // Neither changes while it is open.
-            Some(Device::Eth(_)) | None => {}
+            Some(Device::Eth(_) | Device::Closed) | None => {}
         }
     }
 

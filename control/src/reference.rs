@@ -20,25 +20,35 @@ pub const EXCHANGE: [&str; 2] = [
 ];
 
 /// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 20] = [
+const EXAMPLES: [&str; 30] = [
     "status",
     "port show web",
-    "port add --name web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
+    "port add web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
     "port del web",
+    "port set web description Web server",
+    "port up web",
+    "port down web",
+    "port clear web",
     "bridge show",
     "bridge add blue --vni 42 --port web --port trunk:10",
     "bridge del blue",
+    "bridge join blue web trunk:10",
+    "bridge leave blue trunk:10",
+    "bridge set blue vni 42",
     "fdb show --bridge blue",
     "fdb add blue 02:00:00:00:00:01 --port trunk:10",
     "fdb del blue 02:00:00:00:00:01",
     "fdb load entries.txt",
     "fdb flush --port web",
     "vtep show",
+    "vtep add 10.9.0.4",
+    "vtep del 10.9.0.4 --bridge blue",
     "worker show",
     "drop show",
     "config show",
     "config diff dray.toml",
     "config apply dray.toml",
+    "config set fdb ageing 60",
     "config reload",
     "config save",
 ];
@@ -191,6 +201,9 @@ fn describe(page: &mut String, command: &Command) {
     let usage = command.clone().render_usage().to_string();
     let _ = write!(page, "{}\n\n```text\n{}\n```\n", about(command), usage.trim_start_matches("Usage: "));
     let is_shown = |arg: &&Arg| {
+        if arg.is_hide_set() {
+            return false;
+        }
         let is_usual = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::Version);
         !is_usual && (!arg.is_global_set() || full_name(command) == "dray")
     };
@@ -471,11 +484,13 @@ mod tests {
         plain::<FdbRefused>("FdbRefused");
         let why = Some(String::from("why"));
         let warnings = vec![String::new()];
-        let port = PortInfo { reason: why.clone(), refusal: why, warnings, ..PortInfo::default() };
+        let port =
+            PortInfo { reason: why.clone(), description: why.clone(), refusal: why, warnings, ..PortInfo::default() };
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
         has_the_documented_keys("PortBridge", bridge, PortBridge::default());
-        let bridge = BridgeInfo { vni: Some(1), mtu: Some(1), ..BridgeInfo::default() };
+        let bridge =
+            BridgeInfo { description: Some(String::new()), vni: Some(1), mtu: Some(1), ..BridgeInfo::default() };
         has_the_documented_keys("BridgeInfo", bridge, BridgeInfo::default());
         let ip = Some(Ipv4Addr::LOCALHOST);
         let entry = FdbEntry { port: Some("web".into()), vtep: ip, vlan: Some(1), ..FdbEntry::default() };

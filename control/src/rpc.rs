@@ -19,9 +19,18 @@ use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use wildmatch::WildMatch;
 
 /// A reply that is yet to be written as JSON: its size is the connection's business, not the control loop's.
-pub type Reply = Result<Box<dyn FnOnce() -> serde_json::Result<String> + Send>, RpcError>;
+pub type Written = Box<dyn FnOnce() -> serde_json::Result<String> + Send>;
+
+/// A reply, or why there is none.
+pub type Reply = Result<Written, RpcError>;
+
+/// Whether it stands for several names: none has these characters.
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
 
 fn done<T: Serialize + Send + 'static>(reply: T) -> Reply {
     Ok(Box::new(move || serde_json::to_string(&reply)))
@@ -42,8 +51,23 @@ impl Switch {
         }
         match request {
             Request::Status {} => done(self.status()),
-            Request::Port(PortRequest::Show { name, connect: false, .. }) => done(self.port_infos(name.as_deref())?),
-            Request::Port(PortRequest::Show { name, connect: true, secrets }) => {
+            Request::Port(PortRequest::Show { name, bridge, up, down, connect: false, .. }) => {
+                let mut infos = self.port_infos(name.as_deref())?;
+                if let Some(bridge) = bridge {
+                    let bridge = self.bridge_pattern(&bridge)?;
+                    infos.retain(|port| port.bridges.iter().any(|of| bridge.matches(&of.bridge)));
+                }
+                infos.retain(|port| !(up && port.link != "up" || down && port.link == "up"));
+                done(infos)
+            }
+            Request::Port(PortRequest::Clear { name }) => {
+                let ports = self.port_pattern(name.as_deref().unwrap_or("*"))?;
+                for port in self.config.ports.iter().filter(|port| ports.matches(&port.name)) {
+                    self.cleared.insert(port.name.clone(), self.dataplane.port_counts(&port.name).unwrap_or_default());
+                }
+                done(ConfigChange::default())
+            }
+            Request::Port(PortRequest::Show { name, connect: true, secrets, .. }) => {
                 let name = name.ok_or_else(|| refused("connect needs the name of a port"))?;
                 let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
                 let port = if secrets { port.clone() } else { port.clone().without_secret() };
@@ -52,7 +76,18 @@ impl Switch {
                 done(connect::connect(&port, is_underlay, self.dataplane.workers(), mtu))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
-            Request::Fdb(FdbRequest::Show { bridge }) => self.fdb_entries(bridge.as_deref()),
+            Request::Fdb(FdbRequest::Show { bridge, port, mac, vtep }) => {
+                let only = bridge.clone().filter(|bridge| !is_pattern(bridge));
+                let bridge = bridge.map(|bridge| self.bridge_pattern(&bridge)).transpose()?;
+                let port = port.map(|port| self.port_pattern(&port)).transpose()?;
+                let mac = mac.map(|mac| WildMatch::new(&mac.to_ascii_lowercase()));
+                Ok(self.fdb_entries(only.as_deref(), move |entry| {
+                    bridge.as_ref().is_none_or(|bridge| bridge.matches(&entry.bridge))
+                        && port.as_ref().is_none_or(|port| entry.port.as_ref().is_some_and(|at| port.matches(at)))
+                        && mac.as_ref().is_none_or(|mac| mac.matches(&entry.mac.to_string()))
+                        && vtep.is_none_or(|vtep| entry.vtep == Some(vtep))
+                }))
+            }
             Request::Fdb(FdbRequest::Flush { bridge, port }) => {
                 self.known_bridge(bridge.as_deref())?;
                 self.known_port(port.as_deref())?;
@@ -91,7 +126,11 @@ impl Switch {
                 log(format!("config: saved to {}", file.display()));
                 done(ConfigSaved { file })
             }
-            Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) => self.edit(&request),
+            Request::Port(_)
+            | Request::Bridge(_)
+            | Request::Fdb(_)
+            | Request::Vtep(_)
+            | Request::Config(ConfigRequest::Set { .. }) => self.edit(&request),
         }
     }
 
@@ -146,6 +185,23 @@ impl Switch {
         }
     }
 
+    /// The ports that are meant: one that there is, or those that match.
+    fn port_pattern(&self, pattern: &str) -> Result<WildMatch, RpcError> {
+        self.known_port(Some(pattern).filter(|pattern| !is_pattern(pattern)))?;
+        Ok(WildMatch::new(pattern))
+    }
+
+    fn bridge_pattern(&self, pattern: &str) -> Result<WildMatch, RpcError> {
+        self.known_bridge(Some(pattern).filter(|pattern| !is_pattern(pattern)))?;
+        Ok(WildMatch::new(pattern))
+    }
+
+    /// What a port has counted since its counters were cleared.
+    fn counts(&self, port: &str) -> PortCounts {
+        let counts = self.dataplane.port_counts(port).unwrap_or_default();
+        self.cleared.get(port).map_or_else(|| counts.clone(), |before| counts.since(before))
+    }
+
     /// What there is of the switch, in a line.
     pub fn summary(&self) -> String {
         let Status { ports, ports_up, bridges, .. } = self.status();
@@ -196,7 +252,7 @@ impl Switch {
 
     /// Reply to `port.show`.
     pub fn port_infos(&self, name: Option<&str>) -> Result<Vec<PortInfo>, RpcError> {
-        self.known_port(name)?;
+        let pattern = name.map(|name| self.port_pattern(name)).transpose()?;
         let mut bridges: HashMap<&str, Vec<PortBridge>> = HashMap::new();
         for bridge in &self.config.bridges {
             for member in &bridge.ports {
@@ -205,7 +261,7 @@ impl Switch {
             }
         }
         let mtus = self.mtus();
-        let ports = self.config.ports.iter().filter(|port| name.is_none_or(|name| port.name == name));
+        let ports = self.config.ports.iter().filter(|port| pattern.as_ref().is_none_or(|of| of.matches(&port.name)));
         let info = |port: &dray_config::Port| {
             self.port_info(port, bridges.remove(port.name.as_str()).unwrap_or_default(), &mtus)
         };
@@ -213,12 +269,14 @@ impl Switch {
     }
 
     fn port_info(&self, port: &dray_config::Port, bridges: Vec<PortBridge>, mtus: &Mtus<'_>) -> PortInfo {
-        let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
+        let counts = self.counts(&port.name);
         let link = self.ports.link(&port.name);
         let refused = self.ports.refused(&port.name);
         let mut info = PortInfo {
             name: port.name.clone(),
             kind: port.kind.name().into(),
+            description: port.description.clone(),
+            admin: port.admin().into(),
             link: if link.is_some_and(Link::is_up) { "up" } else { "down" }.into(),
             reason: match link {
                 Some(Link::Up(_)) => None,
@@ -306,14 +364,16 @@ impl Switch {
     }
 
     fn bridge_infos(&self, name: Option<&str>) -> Result<Vec<BridgeInfo>, RpcError> {
-        self.known_bridge(name)?;
+        let pattern = name.map(|name| self.bridge_pattern(name)).transpose()?;
         let (macs, mtus) = (self.dataplane.fdb_macs(), self.mtus());
-        let bridges = self.config.bridges.iter().filter(|bridge| name.is_none_or(|name| bridge.name == name));
+        let bridges =
+            self.config.bridges.iter().filter(|bridge| pattern.as_ref().is_none_or(|of| of.matches(&bridge.name)));
         let info = |bridge: &dray_config::Bridge| {
             let all = self.config.vxlan.as_ref().map(|vxlan| &vxlan.peers);
             let peers = bridge.vni.and(bridge.peers.as_ref().or(all)).cloned().unwrap_or_default();
             BridgeInfo {
                 name: bridge.name.clone(),
+                description: bridge.description.clone(),
                 vni: bridge.vni,
                 mtu: mtus.bridge(&bridge.name),
                 members: bridge.ports.clone(),
@@ -325,11 +385,11 @@ impl Switch {
         Ok(bridges.map(info).collect())
     }
 
-    fn fdb_entries(&self, bridge: Option<&str>) -> Reply {
-        self.known_bridge(bridge)?;
+    /// Reply to `fdb.show`. `bridge`: the only one that is wanted.
+    fn fdb_entries(&self, bridge: Option<&str>, is_wanted: impl Fn(&FdbEntry) -> bool + Send + 'static) -> Written {
         let entries = self.dataplane.fdb_entries(bridge);
         // A million of them take a while: that is the connection's time.
-        Ok(Box::new(move || {
+        Box::new(move || {
             let entry = |entry: dray_dataplane::FdbEntry| {
                 let (port, vlan, vtep) = match entry.place {
                     Place::Port { port, vlan } => (Some(port), vlan, None),
@@ -345,8 +405,8 @@ impl Switch {
                     is_static: entry.is_static,
                 }
             };
-            serde_json::to_string(&entries.into_iter().map(entry).collect::<Vec<_>>())
-        }))
+            serde_json::to_string(&entries.into_iter().map(entry).filter(is_wanted).collect::<Vec<_>>())
+        })
     }
 
     /// Reply to `worker.show`.
@@ -377,7 +437,7 @@ impl Switch {
     fn drop_infos(&self) -> Vec<DropInfo> {
         let mut infos = Vec::new();
         for port in &self.config.ports {
-            let counts = self.dataplane.port_counts(&port.name).unwrap_or_default();
+            let counts = self.counts(&port.name);
             infos.extend(drops(&counts).map(|(drop, count)| DropInfo {
                 name: drop.name().into(),
                 description: drop.description().trim().into(),

@@ -6,7 +6,7 @@ use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
-use dray_dataplane::{Dataplane, Moved, Punt, Underlay, WorkerStats};
+use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,8 @@ pub struct Switch {
     is_stale: bool,
     polled: Instant,
     aged: Instant,
+    /// What ports had counted when their counters were last cleared.
+    pub(crate) cleared: HashMap<String, PortCounts>,
     /// Frames of each port whose source was one too many, and when these last became more.
     limited: HashMap<String, (u64, Option<Instant>)>,
     /// Neighbours that change all the time must not fill the log.
@@ -109,6 +111,7 @@ impl Switch {
             is_stale: false,
             polled: now,
             aged: now,
+            cleared: HashMap::new(),
             limited: HashMap::new(),
             news: Limit::default(),
         };
@@ -135,6 +138,7 @@ impl Switch {
             .iter()
             .filter_map(|action| match action {
                 Action::RemovePort { name } => self.config.port(name).cloned(),
+                Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some(old.clone()),
                 _ => None,
             })
             .collect();
@@ -142,6 +146,7 @@ impl Switch {
             .iter()
             .filter_map(|action| match action {
                 Action::AddPort(port) => Some(port),
+                Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some(new),
                 _ => None,
             })
             .collect();
@@ -165,9 +170,10 @@ impl Switch {
             self.ports.close(&old.name, &mut self.dataplane);
         }
         self.publish();
+        self.cleared.retain(|name, _| self.config.port(name).is_some());
         for action in &actions {
-            if let Action::UpdatePort(port) = action {
-                self.ports.update(port);
+            if let Action::UpdatePort { new, .. } = action {
+                self.ports.update(new);
             }
             log(format!("config: {action}"));
         }

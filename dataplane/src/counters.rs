@@ -70,6 +70,16 @@ macro_rules! port_counters {
             }
         }
 
+        impl PortCounts {
+            /// What was counted since `before`, an earlier look at the same port.
+            pub fn since(&self, before: &PortCounts) -> PortCounts {
+                let mut since = self.clone();
+                $(since.$name = since.$name.saturating_sub(before.$name);)*
+                since.drops.iter_mut().zip(&before.drops).for_each(|(now, then)| *now = now.saturating_sub(*then));
+                since
+            }
+        }
+
         impl PortCounters {
             pub(crate) fn clear(&self) {
                 $(self.$name.clear();)*

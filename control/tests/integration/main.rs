@@ -7,6 +7,7 @@ mod access;
 mod attach;
 mod bridge;
 mod closing;
+mod commands;
 mod cpu;
 mod daemon;
 mod fdb;
