@@ -517,6 +517,8 @@ mod tests {
         let (_a, _b) = (connect(0), connect(1));
         // Both have connected, nobody has taken notice, and now `b` becomes another one.
         switch.apply(config(&[("a", 0), ("b", 2)])).unwrap();
+        // One port's at a time.
+        (0..2).for_each(|_| switch.take_news());
         assert!(switch.ports.link("a").unwrap().is_up());
         assert!(!switch.ports.link("b").unwrap().is_up());
         let stats = switch.dataplane.worker_stats();
