@@ -166,7 +166,10 @@ impl Backend {
     fn index(&mut self, index: u32) -> Result<usize> {
         let i = index as usize;
         if i >= self.rings.len() {
-            return Err(self.fault(format!("ring {index} of {}", self.rings.len())));
+            let queues = self.rings.len() / 2;
+            return Err(
+                self.fault(format!("ring {index}, the port's `queues` is {queues}, which are {} rings", 2 * queues))
+            );
         }
         Ok(i)
     }
@@ -700,7 +703,7 @@ mod tests {
         assert_eq!(fault(&mut b), "features 0x20 were not offered");
         assert!(b.features.is_none());
         assert!(b.set_vring_num(4, 256).is_err());
-        assert_eq!(fault(&mut b), "ring 4 of 4");
+        assert_eq!(fault(&mut b), "ring 4, the port's `queues` is 2, which are 4 rings");
         assert!(b.set_vring_num(3, 256).is_ok() && b.set_vring_num(3, 65536).is_err());
         assert_eq!(fault(&mut b), "ring 3 has 65536 descriptors");
         assert_eq!(b.rings[3].size, 256);
