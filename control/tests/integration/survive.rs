@@ -3,6 +3,9 @@
 use crate::harness::*;
 use dray_config::SocketName;
 use dray_vhost::memif::{Client, ClientOptions};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Two quiet ports `a` and `b`, and two for the one who misbehaves: `c`, and `d` where its frames go.
@@ -138,6 +141,16 @@ fn out_of_descriptors_only_who_comes_then_is_refused() {
     let ports = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8"];
     let mut config = memif_ports(&ports).replace("kind =", "queues = 16\nkind =") + &bridge("blue", &ports);
     config += "[[port]]\nname = \"guarded\"\nkind = \"memif\"\nsocket = \"DIR/memif.sock\"\nid = 99\nsecret = \"x\"\n";
+    // A port that is free now.
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    config += &format!("[control]\nsocket = \"DIR/dray.sock\"\nmetrics = \"{metrics}\"\n");
+    let file = test.file("check.toml", &config);
+    let mut check = Command::new("prlimit");
+    check.args(["--nofile=320", "--", env!("CARGO_BIN_EXE_drayd"), "--check", "--config"]).arg(&file);
+    let checked = check.output().unwrap();
+    let warned = String::from_utf8(checked.stderr).unwrap();
+    assert!(checked.status.success() && warned.contains("RLIMIT_NOFILE is 320"), "{warned}");
+    assert!(warned.starts_with(&format!("warning: {}: file descriptors: ", file.display())), "{warned}");
     // Of 320 descriptors peers get 240; each link needs 33.
     let drayd = Drayd::start_around(&test, &["prlimit", "--nofile=256:320", "--"], &config);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", drayd.pid())).unwrap();
@@ -190,6 +203,16 @@ fn out_of_descriptors_only_who_comes_then_is_refused() {
     let guesser = format!("secret does not match (pid {}, uid 0)", std::process::id());
     assert!(drayd.log().contains(&format!("port guarded: a peer was refused: {guesser}")), "{}", drayd.log());
     assert!(drayd.dray("port show guarded").contains("for a wrong secret"));
+    let mut stream = TcpStream::connect(metrics).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let count = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{port=\"guarded\"}} ")));
+        line.unwrap_or_else(|| panic!("{text}")).parse::<u64>().unwrap()
+    };
+    assert!(count("dray_wrong_secrets_total") >= guarded.wrong_secrets);
+    assert!(count("dray_refused_peers_total") >= guarded.refused);
     drayd.finish();
 }
 
