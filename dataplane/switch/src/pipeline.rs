@@ -4,7 +4,7 @@ use crate::burst::Burst;
 use crate::clock::{Stage, StageClock};
 use crate::drops::Drop;
 use crate::port::Output;
-use crate::stages::{Live, Verdict, decap, egress::Lists, encap, flood, forward, learn, parse};
+use crate::stages::{Selection, Verdict, decap, egress::TxLists, encap, flood, forward, learn, parse};
 use crate::tables::PortTable;
 
 pub use crate::stages::Context;
@@ -30,14 +30,14 @@ pub struct Pipeline {
     /// How long the stages take. The burst begins and ends with whoever receives it.
     pub clock: StageClock,
     seen: learn::Seen,
-    lists: Lists,
+    lists: TxLists,
 }
 
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
         let mut tally = Tally::default();
-        let mut live = Live::all(burst.len());
+        let mut live = Selection::all(burst.len());
         let clock = &mut self.clock;
 
         let from = cx.tables.ports.get(cx.port as usize);

@@ -5,7 +5,7 @@ use super::*;
 use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
 use crate::mem::to_vec;
 use crate::port::{Output, Punt};
-use crate::stages::egress::Lists;
+use crate::stages::egress::TxLists;
 use crate::{Sent, Tx};
 use std::collections::HashMap;
 
@@ -294,7 +294,7 @@ fn send_one(port: &mut Port, bytes: &'static [u8], offload: Offload, head: usize
 
 /// Sends these frames of `burst` to all `ports`. What was sent, how many frames segmentation added, and what was dropped.
 fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, HashMap<&'static str, u32>) {
-    let mut lists = Lists::default();
+    let mut lists = TxLists::default();
     for port in 0..ports.len() as u16 {
         frames.iter().for_each(|&i| lists.push(port, i));
     }

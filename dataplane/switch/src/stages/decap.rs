@@ -5,7 +5,7 @@
 //! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
 //! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`, `vxlan.ecn`, `vlan.double_tag`.
 
-use super::{Context, Live, Verdict, parse, parse::Addresses, vlan};
+use super::{Context, Selection, Verdict, parse, parse::Addresses, vlan};
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -22,7 +22,7 @@ const VXLAN: usize = 8;
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, out: &mut impl Output) -> u32 {
+pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, out: &mut impl Output) -> u32 {
     let Some(overlay) = &cx.tables.overlay else {
         live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
         return 0;

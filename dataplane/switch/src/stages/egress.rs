@@ -7,10 +7,10 @@ use crate::drops::Drop;
 use crate::fdb::{Egress, MAX_PORTS};
 use crate::offload::{self, Accepts};
 use crate::port::Output;
-use crate::stages::Live;
+use crate::stages::Selection;
 
 /// A list of frames for each port.
-pub(crate) struct Lists {
+pub(crate) struct TxLists {
     /// For every number that there can be: an FDB entry may name a port that is not in this worker's tables yet.
     lists: Box<[List]>,
     touched: Vec<u16>,
@@ -40,9 +40,9 @@ const ALL: [u16; BURST] = {
     all
 };
 
-impl Default for Lists {
+impl Default for TxLists {
     fn default() -> Self {
-        Lists {
+        TxLists {
             lists: vec![List::default(); MAX_PORTS].into(),
             touched: Vec::new(),
             switched: 0,
@@ -54,8 +54,8 @@ impl Default for Lists {
     }
 }
 
-impl Lists {
-    /// Frame or copy `i` leaves through `port`. Between two [`Lists::flush`] a port gets each of them once at most.
+impl TxLists {
+    /// Frame or copy `i` leaves through `port`. Between two [`TxLists::flush`] a port gets each of them once at most.
     #[inline(always)]
     pub(crate) fn push(&mut self, port: u16, i: u16) {
         self.add(port, i as usize / BURST, 1 << (i as usize % BURST));
@@ -63,7 +63,7 @@ impl Lists {
 
     /// `frames` of the burst, if there are any, leave through the port `to`.
     #[inline(never)]
-    pub(crate) fn push_all(&mut self, to: Egress, frames: Live) {
+    pub(crate) fn push_all(&mut self, to: Egress, frames: Selection) {
         if frames.bits() != 0 {
             self.add(to.index(), 0, frames.bits());
         }
@@ -167,7 +167,7 @@ fn send(port: u16, list: List, burst: &mut Burst, numbers: &mut [u16; FRAMES], o
         _ => {
             let mut n = 0;
             for (word, first) in list.into_iter().zip((0..).step_by(BURST)) {
-                for i in Live(word).iter() {
+                for i in Selection(word).iter() {
                     numbers[n % FRAMES] = first + i;
                     n += 1;
                 }

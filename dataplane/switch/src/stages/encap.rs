@@ -4,7 +4,7 @@
 //!
 //! Drops: `vxlan.too_big`, `vxlan.no_neighbour`, `vxlan.inner_tag`.
 
-use super::{Context, Live, egress::Lists};
+use super::{Context, Selection, egress::TxLists};
 use crate::burst::{Burst, Frame};
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -13,11 +13,11 @@ use crate::tables::{OUTER, Overlay};
 use crate::wire::{self, ETH};
 
 /// Encapsulates `frames`, each for the tunnel that its metadata say, and puts them into the underlay port's list.
-pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut Lists) {
+pub(crate) fn run(burst: &mut Burst, frames: Selection, cx: Context, lists: &mut TxLists) {
     let Some(overlay) = &cx.tables.overlay else {
         return frames.drop(burst, Drop::VxlanNoNeighbour);
     };
-    let mut done = Live::NONE;
+    let mut done = Selection::NONE;
     for i in frames.iter() {
         let (bridge, tunnel) = (burst.meta.bridge(i), burst.meta.egress[i].index());
         match wrap(&mut burst.frames[i], overlay, bridge, tunnel) {
@@ -29,7 +29,7 @@ pub(crate) fn run(burst: &mut Burst, frames: Live, cx: Context, lists: &mut List
 }
 
 /// Encapsulates frame `i` for `tunnel`.
-pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut Lists, i: u16, tunnel: u16) {
+pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut TxLists, i: u16, tunnel: u16) {
     let bridge = burst.meta.bridge(i);
     let wrapped = cx.tables.overlay.as_ref().ok_or(Drop::VxlanNoNeighbour).and_then(|overlay| {
         wrap(&mut burst.frames[i], overlay, bridge, tunnel)?;

@@ -3,7 +3,7 @@
 //!
 //! Drops: `flood.no_target`, `flood.link_local`, `flood.too_many_copies`.
 
-use super::{Context, Live, egress::Lists, encap, vlan};
+use super::{Context, Selection, egress::TxLists, encap, vlan};
 use crate::burst::{ADDED_MAX, Burst};
 use crate::drops::Drop;
 use crate::port::Output;
@@ -16,7 +16,7 @@ const LINK_LOCAL: u64 = 0x0180_c200_0000;
 const LONG: usize = 1024;
 
 /// How many copies were made beyond the frames themselves.
-pub(crate) fn run(burst: &mut Burst, live: Live, cx: Context, lists: &mut Lists, out: &mut impl Output) -> u32 {
+pub(crate) fn run(burst: &mut Burst, live: Selection, cx: Context, lists: &mut TxLists, out: &mut impl Output) -> u32 {
     let (mut copies, mut cost) = (0, 0);
     for i in live.iter() {
         let (ingress, priority) = (burst.meta.ingress[i], burst.meta.priority[i]);

@@ -2,7 +2,7 @@
 //!
 //! Drops: `forward.same_port`, `forward.split_horizon`.
 
-use super::{Context, Live, egress::Lists, parse::GROUP, vlan};
+use super::{Context, Selection, egress::TxLists, parse::GROUP, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -10,11 +10,11 @@ use crate::fdb::Egress;
 /// Puts frames for ports into `lists`. Returns those for tunnels, whose numbers are in their metadata; what must be flooded stays in
 /// `live`.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut Lists) -> Live {
-    let (mut tunnels, mut flooded) = (Live::NONE, Live::NONE);
-    let (mut same_port, mut split_horizon) = (Live::NONE, Live::NONE);
+pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, lists: &mut TxLists) -> Selection {
+    let (mut tunnels, mut flooded) = (Selection::NONE, Selection::NONE);
+    let (mut same_port, mut split_horizon) = (Selection::NONE, Selection::NONE);
     // Frames of a burst often leave through one port, one after the other.
-    let (mut last, mut run) = (Egress::NOWHERE, Live::NONE);
+    let (mut last, mut run) = (Egress::NOWHERE, Selection::NONE);
     for i in live.iter() {
         let (dst, ingress) = (burst.meta.dst[i], burst.meta.ingress[i]);
         if dst & GROUP != 0 {
@@ -31,7 +31,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, lists: &mut L
             run.add(i);
         } else if egress.is_untagged_port() {
             lists.push_all(last, run);
-            (last, run) = (egress, Live::NONE);
+            (last, run) = (egress, Selection::NONE);
             run.add(i);
         } else if !egress.is_tunnel() {
             vlan::push(&mut burst.frames[i], egress.vlan() | burst.meta.priority[i]);

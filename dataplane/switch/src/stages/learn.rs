@@ -5,7 +5,7 @@
 //! neighbours. When another worker sees an address at another place, the FDB gives the port that it was at a new epoch, and with it all
 //! that any worker knows of that port's addresses is void.
 
-use super::{Context, Live};
+use super::{Context, Selection};
 use crate::burst::Burst;
 use crate::fdb::{Egress, Learned};
 use crate::mem;
@@ -72,7 +72,7 @@ impl Marker {
 }
 
 /// Learns the sources of `unseen` frames. How many did not fit the FDB, and how many their port's share of it.
-pub(crate) fn run(burst: &Burst, unseen: Live, cx: Context, seen: &mut Seen) -> (u32, u32) {
+pub(crate) fn run(burst: &Burst, unseen: Selection, cx: Context, seen: &mut Seen) -> (u32, u32) {
     let (mut full, mut limited) = (0, 0);
     let marker = Marker::new(cx);
     for i in unseen.iter() {

@@ -29,13 +29,13 @@ pub struct Context<'a> {
 
 /// The frames of a burst that are still under way: a bit each.
 #[derive(Clone, Copy)]
-pub(crate) struct Live(u64);
+pub(crate) struct Selection(u64);
 
 const _: () = assert!(BURST <= 64);
 
-impl Live {
+impl Selection {
     pub(crate) fn all(n: usize) -> Self {
-        Live(if n == 0 { 0 } else { u64::MAX >> (64 - n) })
+        Selection(if n == 0 { 0 } else { u64::MAX >> (64 - n) })
     }
 
     /// How many they are.
@@ -51,7 +51,7 @@ impl Live {
     }
 
     /// No frames.
-    pub(crate) const NONE: Live = Live(0);
+    pub(crate) const NONE: Selection = Selection(0);
 
     /// Adds frame `i`.
     #[inline(always)]
@@ -67,8 +67,8 @@ impl Live {
 
     /// Those that are also among `others`.
     #[inline(always)]
-    pub(crate) fn of(self, others: Live) -> Live {
-        Live(self.0 & others.0)
+    pub(crate) fn of(self, others: Selection) -> Selection {
+        Selection(self.0 & others.0)
     }
 
     /// Their numbers, in order.

@@ -2,7 +2,7 @@
 //!
 //! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`, `vlan.double_tag`.
 
-use super::{Context, Live, Verdict, vlan};
+use super::{Context, Selection, Verdict, vlan};
 use crate::burst::{BURST, Burst, Meta};
 use crate::drops::Drop;
 use crate::fdb::Egress;
@@ -15,7 +15,7 @@ pub(crate) const GROUP: u64 = 1 << 40;
 
 /// On a port that is untagged in `bridge`: reads each frame's addresses.
 #[inline(never)]
-pub(crate) fn access(burst: &mut Burst, live: &mut Live, cx: Context, bridge: u16) {
+pub(crate) fn access(burst: &mut Burst, live: &mut Selection, cx: Context, bridge: u16) {
     if !untagged(burst, bridge) {
         return run(burst, live, cx, |vlan| if vlan == 0 { bridge } else { NO_BRIDGE });
     }
@@ -58,7 +58,7 @@ fn words(ethernet: &[u8; ETH]) -> [u64; 2] {
 
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Live, cx: Context, bridge_of: impl Fn(u16) -> u16) {
+pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, bridge_of: impl Fn(u16) -> u16) {
     let untagged = bridge_of(0);
     burst.meta.priority.0[..BURST].fill(0);
     live.each(burst, |burst, i| {
@@ -107,7 +107,7 @@ const LANES: usize = 8;
 /// Hashes the keys of the burst's frames and asks for what will be looked into for those under way. Returns those whose sources are to be
 /// learned.
 #[inline(never)]
-pub(crate) fn hash(burst: &mut Burst, live: Live, cx: Context, seen: &Seen) -> Live {
+pub(crate) fn hash(burst: &mut Burst, live: Selection, cx: Context, seen: &Seen) -> Selection {
     let (mut places, mut marks) = ([0; BURST], [0; BURST]);
     // Short loops over all frames, which the compiler makes loops over four at a time. What is there of frames that were dropped, or of
     // none, does no harm.
@@ -123,7 +123,7 @@ pub(crate) fn hash(burst: &mut Burst, live: Live, cx: Context, seen: &Seen) -> L
         *place = Seen::place(*key);
         *mark = marker.mark(*key, *ingress);
     }
-    let mut unseen = Live::NONE;
+    let mut unseen = Selection::NONE;
     for (i, (bucket, (place, mark))) in (0..).zip(dst_bucket.0[..n].iter().zip(places[..n].iter().zip(&marks[..n]))) {
         cx.fdb.prefetch(*bucket);
         unseen.add_if(!seen.has(*place, *mark), i);
