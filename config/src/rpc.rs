@@ -819,6 +819,8 @@ pub struct PortInfo {
     /// Packets received here whose source address was not learned, or was left at another port, because as many as may be (`max_macs`)
     /// are learned here already. They were forwarded all the same.
     pub over_max_macs: u64,
+    /// What else the switch counts of packets received here, by name.
+    pub counters: BTreeMap<String, u64>,
     /// MAC addresses learned behind it now; for the underlay behind all VTEPs.
     pub macs: u64,
     /// How many may be.

@@ -404,8 +404,9 @@ fn port(p: &PortInfo) -> String {
     if let Some(description) = &p.description {
         lines.insert(1, ("description", description.clone()));
     }
-    // Counts by reason.
-    let mut counted: Vec<(String, String)> = Vec::new();
+    // Counts by name and by reason.
+    let mut counted: Vec<(String, String)> =
+        p.counters.iter().map(|(name, n)| (name.replace('_', " "), thousands(*n))).collect();
     for (key, value) in &p.detail {
         let text = match value {
             Value::String(text) => text.clone(),

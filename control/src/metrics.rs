@@ -3,8 +3,8 @@
 use crate::switch::Switch;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_dataplane::WorkerStats;
-use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
+use dray_switch::{Count, Drop};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -82,8 +82,8 @@ pub fn render(switch: &Switch) -> String {
     };
     let port = |name: &str| format!("{{port=\"{name}\"}}");
 
-    type Count = fn(&dray_dataplane::PortCounts) -> u64;
-    let families: [(&str, &str, Count); 11] = [
+    type Value = fn(&dray_dataplane::PortCounts) -> u64;
+    let families: [(&str, &str, Value); 9] = [
         ("dray_port_received_packets", "Frames received.", |c| c.rx_packets),
         ("dray_port_received_bytes", "Bytes received, without FCS.", |c| c.rx_bytes),
         ("dray_port_sent_packets", "Frames sent.", |c| c.tx_packets),
@@ -93,17 +93,19 @@ pub fn render(switch: &Switch) -> String {
         ("dray_port_switched_packets", "Frames received here, copies included, handed to other ports.", |c| c.switched),
         ("dray_port_punted_packets", "Frames received here that were for the switch itself.", |c| c.punted),
         ("dray_port_originated_packets", "Frames that the switch itself sent.", |c| c.injected),
-        ("dray_port_not_learned_packets", "Frames whose source found no room in the FDB.", |c| c.not_learned),
-        ("dray_port_over_max_macs_packets", "Frames whose source was one more than max-macs.", |c| c.over_max_macs),
     ];
     for (name, help, count) in families {
         let samples: Vec<_> = names.iter().zip(&counts).map(|(name, c)| (port(name), count(c) as f64)).collect();
         family(name, "counter", help, &samples);
     }
+    for &of in Count::ALL {
+        let samples: Vec<_> = names.iter().zip(&counts).map(|(name, c)| (port(name), c.count(of) as f64)).collect();
+        family(&format!("dray_port_{}_packets", of.name()), "counter", of.description(), &samples);
+    }
     let mut dropped = Vec::new();
     for (name, counts) in names.iter().zip(&counts) {
         for &reason in Drop::ALL {
-            let n = counts.drops[reason as usize];
+            let n = counts.drops[reason.index()];
             if n != 0 {
                 dropped.push((format!("{{port=\"{name}\",reason=\"{}\"}}", reason.name()), n as f64));
             }

@@ -13,8 +13,8 @@ use dray_config::rpc::{
 };
 use dray_config::{Access, Action, Mtus, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
-use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
+use dray_switch::{Count, Drop};
 use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -296,8 +296,14 @@ impl Switch {
             switched: counts.switched,
             consumed: counts.punted,
             originated: counts.injected,
-            not_learned: counts.not_learned,
-            over_max_macs: counts.over_max_macs,
+            not_learned: counts.count(Count::NotLearned),
+            over_max_macs: counts.count(Count::OverMaxMacs),
+            counters: Count::ALL
+                .iter()
+                // These are older than the map and have fields.
+                .filter(|count| ![Count::NotLearned, Count::OverMaxMacs].contains(count))
+                .map(|&count| (count.name().to_owned(), counts.count(count)))
+                .collect(),
             macs: self.dataplane.fdb_learned(&port.name) as u64,
             max_macs: port.max_macs.into(),
             mac: port.mac,
@@ -440,7 +446,7 @@ impl Switch {
             let counts = self.counts(&port.name);
             infos.extend(drops(&counts).map(|(drop, count)| DropInfo {
                 name: drop.name().into(),
-                description: drop.description().trim().into(),
+                description: drop.description().into(),
                 port: port.name.clone(),
                 count,
             }));
@@ -532,7 +538,7 @@ fn stage_infos(period: &WorkerStats, ticks_per_ns: f64) -> Vec<StageInfo> {
 
 /// The drop counters that are not zero.
 fn drops(counts: &PortCounts) -> impl Iterator<Item = (Drop, u64)> {
-    Drop::ALL.iter().map(|&drop| (drop, counts.drops[drop as usize])).filter(|(_, n)| *n != 0)
+    Drop::ALL.iter().map(|&drop| (drop, counts.drops[drop.index()])).filter(|(_, n)| *n != 0)
 }
 
 fn read(file: &ConfigFile) -> Result<ValidConfig, RpcError> {

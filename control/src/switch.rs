@@ -7,6 +7,7 @@ use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
+use dray_switch::Count;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -413,7 +414,7 @@ impl Switch {
         let Switch { config, dataplane, limited, .. } = self;
         limited.retain(|name, _| config.port(name).is_some());
         for port in &config.ports {
-            let count = dataplane.port_counts(&port.name).unwrap_or_default().over_max_macs;
+            let count = dataplane.port_counts(&port.name).unwrap_or_default().count(Count::OverMaxMacs);
             let (before, last) = limited.entry(port.name.clone()).or_default();
             if count > *before {
                 if last.is_none_or(|last| now.duration_since(last) >= CALM) {

@@ -2,8 +2,8 @@
 
 pub use dray_switch::fdb::MAX_PORTS;
 
-use dray_switch::Drop;
 use dray_switch::clock::{Stage, StageTime};
+use dray_switch::{Count, Drop};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter that one thread writes: no locked instruction is needed.
@@ -32,6 +32,7 @@ macro_rules! port_counters {
         #[repr(align(64))]
         pub(crate) struct PortCounters {
             $(pub(crate) $name: Counter,)*
+            pub(crate) counts: [Counter; Count::COUNT],
             pub(crate) drops: [Counter; Drop::COUNT],
         }
 
@@ -39,7 +40,9 @@ macro_rules! port_counters {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct PortCounts {
             $($(#[doc = $doc])+ pub $name: u64,)*
-            /// Frames dropped, by [`Drop`]'s number. Reasons named `tx.` count frames that were to leave through the port,
+            /// What stages counted, by [`Count::index`].
+            pub counts: [u64; Count::COUNT],
+            /// Frames dropped, by [`Drop::index`]. Reasons named `tx.` count frames that were to leave through the port,
             /// all others frames that came from it.
             pub drops: [u64; Drop::COUNT],
         }
@@ -47,25 +50,31 @@ macro_rules! port_counters {
         // Not derived: arrays have a default up to 32 elements only.
         impl Default for PortCounters {
             fn default() -> Self {
-                PortCounters { $($name: Counter::default(),)* drops: std::array::from_fn(|_| Counter::default()) }
+                PortCounters {
+                    $($name: Counter::default(),)*
+                    counts: std::array::from_fn(|_| Counter::default()),
+                    drops: std::array::from_fn(|_| Counter::default()),
+                }
             }
         }
 
         impl Default for PortCounts {
             fn default() -> Self {
-                PortCounts { $($name: 0,)* drops: [0; Drop::COUNT] }
+                PortCounts { $($name: 0,)* counts: [0; Count::COUNT], drops: [0; Drop::COUNT] }
             }
         }
 
         impl PortCounts {
             pub(crate) fn add(&mut self, from: &PortCounters) {
                 $(self.$name += from.$name.get();)*
+                self.counts.iter_mut().zip(&from.counts).for_each(|(to, from)| *to += from.get());
                 self.drops.iter_mut().zip(&from.drops).for_each(|(to, from)| *to += from.get());
             }
 
             /// Adds another port's counts.
             pub fn merge(&mut self, other: &PortCounts) {
                 $(self.$name += other.$name;)*
+                self.counts.iter_mut().zip(&other.counts).for_each(|(to, from)| *to += from);
                 self.drops.iter_mut().zip(&other.drops).for_each(|(to, from)| *to += from);
             }
         }
@@ -75,6 +84,7 @@ macro_rules! port_counters {
             pub fn since(&self, before: &PortCounts) -> PortCounts {
                 let mut since = self.clone();
                 $(since.$name = since.$name.saturating_sub(before.$name);)*
+                since.counts.iter_mut().zip(&before.counts).for_each(|(now, then)| *now = now.saturating_sub(*then));
                 since.drops.iter_mut().zip(&before.drops).for_each(|(now, then)| *now = now.saturating_sub(*then));
                 since
             }
@@ -83,6 +93,7 @@ macro_rules! port_counters {
         impl PortCounters {
             pub(crate) fn clear(&self) {
                 $(self.$name.clear();)*
+                self.counts.iter().for_each(Counter::clear);
                 self.drops.iter().for_each(Counter::clear);
             }
         }
@@ -108,10 +119,6 @@ port_counters! {
     punted,
     /// Frames that the control thread sent through this port.
     injected,
-    /// Frames whose source address found no room in the FDB. They were forwarded all the same.
-    not_learned,
-    /// Frames whose source address was not learned here because the port has as many as it may. They were forwarded all the same.
-    over_max_macs,
 }
 
 /// Frames of a port that its device or the kernel has lost, as they say themselves.
@@ -133,18 +140,23 @@ impl PortCounts {
         self.rx_packets += losses.missed + losses.rx_errors;
         self.tx_packets -= tx;
         for (reason, n) in [(Drop::RxMissed, losses.missed), (Drop::RxError, losses.rx_errors), (Drop::TxDevice, tx)] {
-            self.drops[reason as usize] += n;
+            self.drops[reason.index()] += n;
         }
+    }
+
+    /// What stages counted as `count`.
+    pub fn count(&self, count: Count) -> u64 {
+        self.counts[count.index()]
     }
 
     /// Frames from this port that were dropped.
     pub fn rx_drops(&self) -> u64 {
-        Drop::ALL.iter().filter(|d| !d.is_tx()).map(|&d| self.drops[d as usize]).sum()
+        Drop::ALL.iter().filter(|d| !d.is_tx()).map(|&d| self.drops[d.index()]).sum()
     }
 
     /// Frames towards this port that were dropped.
     pub fn tx_drops(&self) -> u64 {
-        Drop::ALL.iter().filter(|d| d.is_tx()).map(|&d| self.drops[d as usize]).sum()
+        Drop::ALL.iter().filter(|d| d.is_tx()).map(|&d| self.drops[d.index()]).sum()
     }
 
     /// Whether every frame received here is accounted for: received + copies = switched + punted + dropped.

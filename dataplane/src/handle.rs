@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn tables(ports: usize) -> Command {
-        let ports = vec![Default::default(); ports];
+        let ports = vec![dray_switch::tables::PortTable::Unused.into(); ports];
         Command::Publish(Arc::new(Tables { ports, ..Tables::default() }))
     }
 

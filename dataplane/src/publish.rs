@@ -4,7 +4,7 @@ use crate::Underlay;
 use crate::numbers::Numbers;
 use dray_config::{StaticTo, ValidConfig};
 use dray_switch::fdb::{Egress, key};
-use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
+use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables, Tunnel};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
@@ -133,6 +133,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         overlay.vteps = IntMap::new(vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))));
         overlay
     });
+    let ports = ports.into_iter().map(Port::from).collect();
     Compiled { tables: Tables { ports, bridges, overlay }, places, statics }
 }
 

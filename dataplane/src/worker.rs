@@ -10,7 +10,7 @@ use dray_switch::mem::{prefetch_read, ticks};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{PortTable, Tables};
+use dray_switch::tables::{Port, Tables};
 use dray_switch::{Burst, Drop, Drops, Rx, Tx, fdb::Fdb};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -187,11 +187,10 @@ impl Worker {
         pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
 
         counters.switched.add(tally.switched as u64);
-        if tally.copies | tally.punted | tally.not_learned | tally.over_max_macs != 0 {
+        if tally.counts.iter().fold(tally.copies | tally.punted, |any, n| any | n) != 0 {
             counters.copies.add(tally.copies as u64);
             counters.punted.add(tally.punted as u64);
-            counters.not_learned.add(tally.not_learned as u64);
-            counters.over_max_macs.add(tally.over_max_macs as u64);
+            counters.counts.iter().zip(tally.counts).for_each(|(counter, n)| counter.add(n as u64));
         }
         count_drops(counters, &mut burst.drops);
         self.counters.worker.bursts.add(1);
@@ -254,15 +253,13 @@ impl Worker {
     }
 
     fn head_len(&self, port: u16) -> usize {
-        match self.tables.ports.get(port as usize) {
-            Some(PortTable::Underlay) => HEAD_UNDERLAY,
-            _ => HEAD,
-        }
+        let is_underlay = self.tables.ports.get(port as usize).is_some_and(Port::is_underlay);
+        if is_underlay { HEAD_UNDERLAY } else { HEAD }
     }
 }
 
 fn count_drops(counters: &PortCounters, drops: &mut Drops) {
-    drops.take(|reason, n| counters.drops[reason as usize].add(n as u64));
+    drops.take(|reason, n| counters.drops[reason.index()].add(n as u64));
 }
 
 /// Where the pipeline's frames go: this worker's transmit queues.

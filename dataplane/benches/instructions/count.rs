@@ -157,10 +157,7 @@ fn owners(program: &Path, addresses: BTreeSet<u64>) -> Result<HashMap<u64, usize
 /// The column that a place in a stage's file stands for.
 fn column(place: &str) -> Option<usize> {
     let (_, file) = place.split_once("/switch/src/stages/")?;
-    match file.split_once(".rs:")?.0 {
-        "egress" => index("send"),
-        stage => index(stage),
-    }
+    index(file.split_once(".rs:")?.0)
 }
 
 fn index(stage: &str) -> Option<usize> {

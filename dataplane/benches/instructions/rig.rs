@@ -7,7 +7,7 @@ use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, PortTable, Tables};
+use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, Port, PortTable, Tables};
 use dray_switch::{Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
@@ -257,7 +257,7 @@ fn round<'a>(case: &Case, switch: &mut Switch, peers: &mut [Peer], frames: &mut 
 fn turn(switch: &mut Switch) {
     let Switch { rx, out, burst, pipeline, tables, fdb } = switch;
     burst.clear();
-    burst.set_head_len(if matches!(tables.ports[0], PortTable::Underlay) { HEAD_UNDERLAY } else { HEAD });
+    burst.set_head_len(if tables.ports[0].is_underlay() { HEAD_UNDERLAY } else { HEAD });
     pipeline.clock.begin();
     rx.receive(burst);
     pipeline.clock.mark(Stage::Receive, burst.len());
@@ -293,6 +293,7 @@ fn tables(what: What) -> Tables {
         overlay.tunnels = vec![overlay.tunnel(THEIRS.1, THEIRS.0)];
         overlay
     });
+    let ports = ports.into_iter().map(Port::from).collect();
     Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay }
 }
 

@@ -13,7 +13,7 @@ use dray_switch::fdb::{Egress, Fdb};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
+use dray_switch::tables::{BridgeTable, IntMap, Overlay, Port, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ fn tables() -> Tables {
     overlay.vteps = IntMap::new([(peer.into(), 0)].into_iter());
     overlay.tunnels = vec![overlay.tunnel(peer, theirs)];
     Tables {
-        ports: vec![PortTable::Access(1), PortTable::Access(1), PortTable::Underlay],
+        ports: [PortTable::Access(1), PortTable::Access(1), PortTable::Underlay].map(Port::from).into(),
         bridges: vec![BridgeTable::default(), BridgeTable { flood }],
         overlay: Some(overlay),
     }

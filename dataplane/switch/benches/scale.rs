@@ -14,7 +14,7 @@ use dray_switch::fdb::{Egress, Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, PortTable, Tables};
+use dray_switch::tables::{BridgeTable, IntMap, Overlay, Port, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -113,9 +113,9 @@ impl Subject {
             table.push(BridgeTable { flood });
         }
         let access = if tagged { PortTable::Trunk(trunk) } else { PortTable::Access(1) };
-        let mut ports = vec![access; usize::from(receivers) + 1];
+        let mut ports = vec![Port::from(access); usize::from(receivers) + 1];
         if has_overlay {
-            ports[1] = PortTable::Underlay;
+            ports[1] = PortTable::Underlay.into();
         }
         let tunnels = if matches!(axis, Axis::Tunnels | Axis::Decap) { n } else { 1 };
         let overlay = has_overlay.then(|| {

@@ -9,51 +9,7 @@ use crate::mem::ticks;
 /// One burst in so many is timed. It is prime, so that of queues that are polled in turn all get theirs.
 const PERIOD: u32 = 31;
 
-macro_rules! stages {
-    ($($(#[doc = $doc:literal])+ $stage:ident = $name:literal,)*) => {
-        /// What a worker does with a burst, in order. Sending is no stage of the pipeline, but time is spent on it too.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Stage {
-            $($(#[doc = $doc])+ $stage,)*
-        }
-
-        impl Stage {
-            /// All of them, in order.
-            pub const ALL: &[Stage] = &[$(Stage::$stage,)*];
-
-            /// How many there are.
-            pub const COUNT: usize = Stage::ALL.len();
-
-            /// Its name for people and programs.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Stage::$stage => $name,)*
-                }
-            }
-        }
-    };
-}
-
-stages! {
-    /// Taking frames from the receive queue.
-    Receive = "receive",
-    /// The underlay's frames: outer headers, bridge and addresses.
-    Decap = "decap",
-    /// Bridge and addresses of all other ports' frames.
-    Parse = "parse",
-    /// Source addresses into the FDB.
-    Learn = "learn",
-    /// Destinations from the FDB.
-    Forward = "forward",
-    /// The tunnel's headers.
-    Encap = "encap",
-    /// Frames for all members.
-    Flood = "flood",
-    /// Writing to the receivers' rings.
-    Send = "send",
-    /// Giving the sender its slots back.
-    Release = "release",
-}
+pub use crate::pipeline::Stage;
 
 /// What a stage took, in the bursts that were timed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 
 pub mod burst;
 pub mod clock;
+mod counts;
 mod cpu;
 pub mod drops;
 pub mod fdb;
 pub mod mem;
+mod names;
 pub mod offload;
 pub mod pipeline;
 pub mod port;
@@ -17,6 +19,7 @@ mod tests;
 mod wire;
 
 pub use burst::{Burst, Frame};
+pub use counts::{Count, Counts};
 pub use drops::{Drop, Dropped, Drops};
 pub use mem::Segment;
 pub use port::{Rx, Sent, Tx};

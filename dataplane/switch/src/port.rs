@@ -1,8 +1,41 @@
-//! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave.
+//! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave. What rings of all
+//! kinds drop frames for.
 
 use crate::Burst;
+use crate::names::declare;
 use crate::offload::Accepts;
 use std::net::Ipv4Addr;
+
+declare! { RX_REASONS of Drop;
+    /// The peer's descriptor named memory outside its regions, an endless chain or a frame of no length.
+    RxBadDescriptor = "rx.bad_descriptor";
+    /// The frame is longer than the port's MTU allows.
+    RxTooBig = "rx.too_big";
+    /// The frame's checksum or segmentation request contradicts its headers, points beyond their first 192 bytes, or asks for more
+    /// than 1,024 segments (virtio 1.2, section 5.1.6.2).
+    RxBadOffload = "rx.bad_offload";
+    /// The driver sent it on a ring that is not enabled.
+    RxDisabled = "rx.disabled";
+    /// The NIC or the kernel had no room or no buffer, by their own counters; counted as received, too.
+    RxMissed = "rx.missed";
+    /// The NIC received it with an error, by its own counter; counted as received, too.
+    RxError = "rx.error";
+}
+
+declare! { TX_REASONS of Drop;
+    /// The egress port has no peer.
+    TxLinkDown = "tx.link_down";
+    /// The receiver's ring had no free slot.
+    TxRingFull = "tx.ring_full";
+    /// The frame is longer than the egress port's MTU or buffers allow.
+    TxTooBig = "tx.too_big";
+    /// The receiver's descriptor named memory outside its regions.
+    TxBadDescriptor = "tx.bad_descriptor";
+    /// The NIC or the kernel took the frame and did not send it after all, by their own counters: no room, or no link.
+    TxDevice = "tx.device";
+    /// No mbuf was left for the frame.
+    TxNoBuffer = "tx.no_buffer";
+}
 
 /// One receive queue, owned by one worker. One dynamic call a burst.
 pub trait Rx: Send {

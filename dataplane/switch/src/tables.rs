@@ -15,11 +15,27 @@ pub const NO_BRIDGE: u16 = 0;
 #[derive(Default)]
 pub struct Tables {
     /// By port number.
-    pub ports: Vec<PortTable>,
+    pub ports: Vec<Port>,
     /// By bridge number; number 0 is nobody's.
     pub bridges: Vec<BridgeTable>,
     /// The VXLAN overlay, if there is one.
     pub overlay: Option<Overlay>,
+}
+
+/// A port, as the stages know it. Made [from](From) what its frames belong to.
+#[derive(Clone)]
+pub struct Port {
+    /// What its frames belong to.
+    pub bridges: PortTable,
+    /// A bit for each stage that has to do with them.
+    pub(crate) wanted: u32,
+}
+
+impl Port {
+    /// Whether it is the overlay's underlay port.
+    pub fn is_underlay(&self) -> bool {
+        matches!(self.bridges, PortTable::Underlay)
+    }
 }
 
 /// What a port's frames belong to.

@@ -7,8 +7,8 @@ use crate::offload::tests::*;
 use crate::offload::{Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};
 use crate::port::{Output, Punt};
-use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, PortTable, Tables, Tunnel};
-use crate::{Drop, Tx, wire};
+use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, Port as TablePort, PortTable, Tables, Tunnel};
+use crate::{Count, Drop, Tx, wire};
 use dray_config::Mac;
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -87,11 +87,7 @@ impl Switch {
     /// The same, of frames to which something is left to be done.
     fn run_undone(&mut self, port: u16, frames: Vec<(Vec<u8>, Option<Offload>)>) -> Vec<(u16, Vec<u8>)> {
         let mut burst = Burst::default();
-        burst.set_head_len(if matches!(self.tables.ports[port as usize], PortTable::Underlay) {
-            HEAD_UNDERLAY
-        } else {
-            HEAD
-        });
+        burst.set_head_len(if self.tables.ports[port as usize].is_underlay() { HEAD_UNDERLAY } else { HEAD });
         let received = frames.len() as u32;
         let head_len = burst.head_len();
         for (frame, undone) in frames {
@@ -139,7 +135,7 @@ fn bridge(flood: &[Egress]) -> BridgeTable {
 /// Ports 0, 1 and 2 untagged in bridge 1.
 fn three_ports() -> Switch {
     Switch::new(Tables {
-        ports: vec![PortTable::Access(1); 3],
+        ports: vec![PortTable::Access(1).into(); 3],
         bridges: vec![BridgeTable::default(), bridge(&[Egress::port(0, 0), Egress::port(1, 0), Egress::port(2, 0)])],
         overlay: None,
     })
@@ -292,7 +288,7 @@ fn one_frame_of_a_burst_is_another() {
 #[test]
 fn a_port_without_a_bridge_and_a_bridge_without_others() {
     let mut s = three_ports();
-    s.tables.ports[1] = PortTable::Unused;
+    s.tables.ports[1] = PortTable::Unused.into();
     s.tables.bridges[1] = bridge(&[Egress::port(0, 0)]);
     assert_eq!(s.run(1, vec![frame(B, A, 60)]), []);
     assert_eq!(s.drops, [(Drop::VlanNoBridge, 1)]);
@@ -306,7 +302,9 @@ fn trunk() -> Switch {
     let mut vlans = Box::new([NO_BRIDGE; 4096]);
     (vlans[10], vlans[20], vlans[0]) = (1, 2, 3);
     Switch::new(Tables {
-        ports: vec![PortTable::Trunk(vlans), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)],
+        ports: [PortTable::Trunk(vlans), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)]
+            .map(TablePort::from)
+            .into(),
         bridges: vec![
             BridgeTable::default(),
             bridge(&[Egress::port(0, 10), Egress::port(1, 0)]),
@@ -374,8 +372,8 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
     // 100 trunk ports and one untagged in one bridge: each flooded frame needs 100 heads of its own.
     let mut vlans = Box::new([NO_BRIDGE; 4096]);
     vlans[10] = 1;
-    let mut ports = vec![PortTable::Trunk(vlans); 100];
-    ports.push(PortTable::Access(1));
+    let mut ports = vec![TablePort::from(PortTable::Trunk(vlans)); 100];
+    ports.push(PortTable::Access(1).into());
     let flood = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
     let mut s =
         Switch::new(Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay: None });
@@ -396,7 +394,7 @@ fn flooding_more_copies_than_a_burst_may_make() {
     for (members, len, whole) in [(1000, 60, 9), (1000, 1500, 5), (129, 60, 64), (129, 1500, 32), (1000, 9000, 1)] {
         let flood = (0..members).map(|p| Egress::port(p, 0)).collect();
         let mut s = Switch::new(Tables {
-            ports: vec![PortTable::Access(1); members as usize],
+            ports: vec![PortTable::Access(1).into(); members as usize],
             bridges: vec![BridgeTable::default(), BridgeTable { flood }],
             overlay: None,
         });
@@ -423,7 +421,7 @@ fn overlay() -> Switch {
     overlay.vteps = IntMap::new([(PEER.into(), 0), (OTHER.into(), 1)].into_iter());
     overlay.tunnels = vec![overlay.tunnel(PEER, PEER_MAC), Tunnel::default()];
     Switch::new(Tables {
-        ports: vec![PortTable::Underlay, PortTable::Access(1)],
+        ports: [PortTable::Underlay, PortTable::Access(1)].map(TablePort::from).into(),
         bridges: vec![BridgeTable::default(), BridgeTable { flood }],
         overlay: Some(overlay),
     })
@@ -669,7 +667,7 @@ fn a_full_fdb_floods_and_says_so() {
     s.fdb = Fdb::new(1, [1, 2]);
     s.run(0, vec![frame(ALL, A, 60)]);
     assert_eq!(s.run(1, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
-    assert_eq!(s.tally.not_learned, 1);
+    assert_eq!(s.tally.counts[Count::NotLearned.index()], 1);
     assert_eq!(s.run(0, vec![frame(B, A, 60)]).len(), 2);
 }
 

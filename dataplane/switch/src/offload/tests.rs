@@ -5,7 +5,7 @@ use super::*;
 use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
 use crate::mem::to_vec;
 use crate::port::{Output, Punt};
-use crate::stages::egress::TxLists;
+use crate::stages::send::TxLists;
 use crate::{Sent, Tx};
 use std::collections::HashMap;
 

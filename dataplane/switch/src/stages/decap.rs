@@ -1,37 +1,72 @@
 //! VXLAN decapsulation (RFC 7348, section 5) on the underlay port. What is ours but not VXLAN (ARP, ICMP) goes to the
 //! slow path. Priority tags (VLAN 0) count as none. What the underlay says by ECN is told to the inner packet (RFC 6040, section 4.2);
 //! its DSCP stays as it was (RFC 2983, pipe model).
-//!
-//! Drops: `parse.truncated`, `underlay.gso`, `underlay.not_for_us`, `underlay.punt_full`, `vxlan.bad_outer`, `vxlan.bad_flags`,
-//! `vxlan.unknown_vni`, `vxlan.unknown_vtep`, `vxlan.inner_tag`, `vxlan.ecn`, `vlan.double_tag`.
 
-use super::{Context, Selection, Verdict, parse, parse::Addresses, vlan};
+use super::{Context, Pass, Process, Selection, Verdict, parse, parse::Addresses, vlan};
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::fdb::Egress;
 use crate::mem;
+use crate::names::{Named, declare};
 use crate::offload::{self, Gso};
 use crate::port::{Output, Punt};
-use crate::tables::{OUTER, Overlay};
+use crate::tables::{OUTER, Overlay, PortTable};
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
 use dray_config::Mac;
 use std::net::Ipv4Addr;
 
+declare! { REASONS of Drop;
+    /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
+    UnderlayNotForUs = "underlay.not_for_us";
+    /// An underlay frame that is still to be segmented: an outer packet holds one inner frame and can't be cut.
+    UnderlayGso = "underlay.gso";
+    /// Slow-path frames (ARP, ICMP to our own address) came faster than they are answered.
+    UnderlayPuntFull = "underlay.punt_full";
+    /// The outer IPv4 or UDP header is malformed, a fragment, or contradicts the frame's length.
+    VxlanBadOuter = "vxlan.bad_outer";
+    /// The VXLAN header's I flag is not set (RFC 7348, section 5).
+    VxlanBadFlags = "vxlan.bad_flags";
+    /// No bridge has this VNI.
+    VxlanUnknownVni = "vxlan.unknown_vni";
+    /// The sender is not a configured VTEP and `learn-vteps` is off.
+    VxlanUnknownVtep = "vxlan.unknown_vtep";
+    /// The encapsulated frame, or one that was to be, has a VLAN tag (RFC 7348, section 6.1).
+    VxlanInnerTag = "vxlan.inner_tag";
+    /// The outer header tells of congestion (CE), and the transport inside does not know ECN (RFC 6040, section 4.2).
+    VxlanEcn = "vxlan.ecn";
+}
+
 const VXLAN: usize = 8;
+
+#[derive(Default)]
+pub(crate) struct Decap;
+
+impl Process for Decap {
+    const REASONS: &[Named] = REASONS;
+
+    fn wanted(port: &PortTable) -> bool {
+        matches!(port, PortTable::Underlay)
+    }
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        pass.tally.punted = run(pass.burst, &mut pass.live, pass.cx, pass.out);
+        parse::hash(pass, Egress::tunnel(0))
+    }
+}
 
 /// On the underlay port: finds each inner frame and its bridge, and reads its addresses. How many frames went to the slow
 /// path.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, out: &mut impl Output) -> u32 {
+fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, out: &mut impl Output) -> u32 {
     let Some(overlay) = &cx.tables.overlay else {
-        live.each(burst, |_, _| Verdict::Drop(Drop::UnderlayNotForUs));
+        live.each(burst, |_, _| Verdict::drop(Drop::UnderlayNotForUs));
         return 0;
     };
     let offloads = burst.has_offloads();
     if offloads {
         live.each(burst, |burst, i| match burst.frames[i].pending.gso {
-            Gso::None => Verdict::Go,
-            _ => Verdict::Drop(Drop::UnderlayGso),
+            Gso::None => Verdict::GO,
+            _ => Verdict::drop(Drop::UnderlayGso),
         });
     }
     burst.meta.priority.0[..BURST].fill(0);
@@ -51,7 +86,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, out: &mu
                     last = Some((origin, places));
                     places
                 }
-                Err(reason) => return Verdict::Drop(reason),
+                Err(reason) => return Verdict::drop(reason),
             },
         };
         frame.pull_front(OUTER);
@@ -69,7 +104,7 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, out: &mu
 fn unusual(
     burst: &mut Burst,
     i: u16,
-    cx: Context,
+    cx: &Context,
     overlay: &Overlay,
     out: &mut impl Output,
     punted: &mut u32,
@@ -78,8 +113,8 @@ fn unusual(
     if frame.head().get(12..ETH).is_some_and(|ether_type| be16(ether_type, 0) == wire::VLAN) {
         match vlan::pop(frame) {
             Ok(tci) if tci & 0xfff == 0 => {}
-            Ok(_) => return Verdict::Drop(Drop::UnderlayNotForUs),
-            Err(reason) => return Verdict::Drop(reason),
+            Ok(_) => return Verdict::drop(Drop::UnderlayNotForUs),
+            Err(reason) => return Verdict::drop(reason),
         }
     }
     let frame = &burst.frames[i];
@@ -87,7 +122,7 @@ fn unusual(
         Ok(Outer::Vxlan { at, len, vni, from }) => {
             let (bridge, ingress) = match places(vni, from, overlay, cx, out) {
                 Ok(places) => places,
-                Err(reason) => return Verdict::Drop(reason),
+                Err(reason) => return Verdict::drop(reason),
             };
             // What follows the outer packet is padding of a short Ethernet frame.
             if burst.frames[i].len() != at + len {
@@ -99,12 +134,12 @@ fn unusual(
                 offload::forget_outer(&mut burst.frames[i]);
             }
             let head = burst.frames[i].head_mut();
-            let Some(inner) = wire::traffic_class(head) else { return Verdict::Drop(Drop::VxlanInnerTag) };
+            let Some(inner) = wire::traffic_class(head) else { return Verdict::drop(Drop::VxlanInnerTag) };
             if is_ip(head) {
                 match wire::ecn_of_inner(inner, outer) {
                     Some(ecn) if ecn == inner & wire::ECN => {}
                     Some(ecn) => wire::set_ecn(head, ecn),
-                    None => return Verdict::Drop(Drop::VxlanEcn),
+                    None => return Verdict::drop(Drop::VxlanEcn),
                 }
             }
             parse::addresses(burst, i, bridge, ingress)
@@ -114,12 +149,12 @@ fn unusual(
             let frame = mem::to_vec(burst, &burst.frames[i]);
             if out.punt(cx.port, if host == Outer::Arp { Punt::Arp(frame) } else { Punt::Icmp(frame) }) {
                 *punted += 1;
-                Verdict::Taken
+                Verdict::TAKEN
             } else {
-                Verdict::Drop(Drop::UnderlayPuntFull)
+                Verdict::drop(Drop::UnderlayPuntFull)
             }
         }
-        Err(reason) => Verdict::Drop(reason),
+        Err(reason) => Verdict::drop(reason),
     }
 }
 
@@ -130,7 +165,7 @@ fn is_ip(head: &[u8]) -> bool {
 
 /// The bridge of `vni`, and where frames of the VTEP `from` are from.
 #[inline]
-fn places(vni: u32, from: u32, overlay: &Overlay, cx: Context, out: &mut impl Output) -> Result<(u16, Egress), Drop> {
+fn places(vni: u32, from: u32, overlay: &Overlay, cx: &Context, out: &mut impl Output) -> Result<(u16, Egress), Drop> {
     let bridge = overlay.vnis.get(vni).ok_or(Drop::VxlanUnknownVni)?;
     match overlay.vteps.get(from) {
         Some(tunnel) => Ok((bridge, Egress::tunnel(tunnel))),

@@ -1,19 +1,38 @@
 //! VXLAN encapsulation (RFC 7348, section 5): outer headers, written into the headroom.
 //!
 //! The outer header has the inner one's DSCP and ECN (RFC 6040, section 4.1, normal mode; RFC 2983, uniform model).
-//!
-//! Drops: `vxlan.too_big`, `vxlan.no_neighbour`, `vxlan.inner_tag`.
 
-use super::{Context, Selection, egress::TxLists};
+use super::{Context, Pass, Process, Selection, send::TxLists};
 use crate::burst::{Burst, Frame};
 use crate::drops::Drop;
 use crate::fdb::Egress;
+use crate::names::{Named, declare};
 use crate::offload;
+use crate::port::Output;
 use crate::tables::{OUTER, Overlay};
 use crate::wire::{self, ETH};
 
+declare! { REASONS of Drop;
+    /// The encapsulated frame does not fit the underlay's MTU.
+    VxlanTooBig = "vxlan.too_big";
+    /// The next hop towards the VTEP is not resolved (yet).
+    VxlanNoNeighbour = "vxlan.no_neighbour";
+}
+
+#[derive(Default)]
+pub(crate) struct Encap;
+
+impl Process for Encap {
+    const REASONS: &[Named] = REASONS;
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        run(pass.burst, pass.tunnels, pass.cx, pass.lists);
+        pass.tunnels.len()
+    }
+}
+
 /// Encapsulates `frames`, each for the tunnel that its metadata say, and puts them into the underlay port's list.
-pub(crate) fn run(burst: &mut Burst, frames: Selection, cx: Context, lists: &mut TxLists) {
+fn run(burst: &mut Burst, frames: Selection, cx: &Context, lists: &mut TxLists) {
     let Some(overlay) = &cx.tables.overlay else {
         return frames.drop(burst, Drop::VxlanNoNeighbour);
     };
@@ -29,7 +48,7 @@ pub(crate) fn run(burst: &mut Burst, frames: Selection, cx: Context, lists: &mut
 }
 
 /// Encapsulates frame `i` for `tunnel`.
-pub(crate) fn one(burst: &mut Burst, cx: Context, lists: &mut TxLists, i: u16, tunnel: u16) {
+pub(crate) fn one(burst: &mut Burst, cx: &Context, lists: &mut TxLists, i: u16, tunnel: u16) {
     let bridge = burst.meta.bridge(i);
     let wrapped = cx.tables.overlay.as_ref().ok_or(Drop::VxlanNoNeighbour).and_then(|overlay| {
         wrap(&mut burst.frames[i], overlay, bridge, tunnel)?;

@@ -1,16 +1,36 @@
 //! Where each frame goes: to the place its destination was last seen at, or, if it is a group's or not known, to all.
-//!
-//! Drops: `forward.same_port`, `forward.split_horizon`.
 
-use super::{Context, Selection, egress::TxLists, parse::GROUP, vlan};
+use super::{Context, Pass, Process, Selection, parse::GROUP, send::TxLists, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::fdb::Egress;
+use crate::names::{Named, declare};
+use crate::port::Output;
+
+declare! { REASONS of Drop;
+    /// The destination is behind the port the frame came from.
+    ForwardSamePort = "forward.same_port";
+    /// From a tunnel towards a tunnel of the same overlay.
+    ForwardSplitHorizon = "forward.split_horizon";
+}
+
+#[derive(Default)]
+pub(crate) struct Forward;
+
+impl Process for Forward {
+    const REASONS: &[Named] = REASONS;
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        let frames = pass.live.len();
+        pass.tunnels = run(pass.burst, &mut pass.live, pass.cx, pass.lists);
+        frames
+    }
+}
 
 /// Puts frames for ports into `lists`. Returns those for tunnels, whose numbers are in their metadata; what must be flooded stays in
 /// `live`.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, lists: &mut TxLists) -> Selection {
+fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, lists: &mut TxLists) -> Selection {
     let (mut tunnels, mut flooded) = (Selection::NONE, Selection::NONE);
     let (mut same_port, mut split_horizon) = (Selection::NONE, Selection::NONE);
     // Frames of a burst often leave through one port, one after the other.

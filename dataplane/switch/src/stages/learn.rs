@@ -5,11 +5,42 @@
 //! neighbours. When another worker sees an address at another place, the FDB gives the port that it was at a new epoch, and with it all
 //! that any worker knows of that port's addresses is void.
 
-use super::{Context, Selection};
+use super::{Context, Pass, Process, Selection};
 use crate::burst::Burst;
 use crate::fdb::{Egress, Learned};
 use crate::mem;
+use crate::names::{Named, declare};
+use crate::port::Output;
 use crate::tables::PortTable;
+use crate::{Count, Counts};
+
+declare! { COUNTS of Count;
+    /// Frames whose source found no room in the FDB. They were forwarded all the same.
+    NotLearned = "not_learned";
+    /// Frames whose source was one more than max-macs. They were forwarded all the same.
+    OverMaxMacs = "over_max_macs";
+}
+
+#[derive(Default)]
+pub(crate) struct Learn;
+
+impl Process for Learn {
+    const COUNTS: &[Named] = COUNTS;
+
+    #[inline(always)]
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        if pass.unseen.bits() == 0 {
+            return 0;
+        }
+        let from = match pass.bridges {
+            PortTable::Underlay => Egress::tunnel(0),
+            _ => Egress::port(pass.cx.port, 0),
+        };
+        let marker = Marker::new(pass.cx, from);
+        run(pass.burst, pass.unseen, pass.cx, marker, pass.seen, &mut pass.tally.counts);
+        pass.unseen.len()
+    }
+}
 
 /// Addresses that a worker's table has room for. Of two that meet in one place each makes the other's frames look into the FDB. The
 /// memory is the kernel's to give when it is used: 4 MiB at most.
@@ -52,12 +83,9 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    pub(crate) fn new(cx: Context) -> Self {
+    /// Of sources behind `from`'s port, or, if it is a tunnel, behind any.
+    pub(crate) fn new(cx: &Context, from: Egress) -> Self {
         let [low, high, ingress, time] = cx.fdb.factors();
-        let from = match cx.tables.ports.get(cx.port as usize) {
-            Some(PortTable::Underlay) => Egress::tunnel(0),
-            _ => Egress::port(cx.port, 0),
-        };
         let now = u64::from(cx.now) | u64::from(cx.fdb.epoch(from)) << 16;
         Marker { factors: [low, high, ingress], time: now.wrapping_mul(time) }
     }
@@ -71,19 +99,16 @@ impl Marker {
     }
 }
 
-/// Learns the sources of `unseen` frames. How many did not fit the FDB, and how many their port's share of it.
-pub(crate) fn run(burst: &Burst, unseen: Selection, cx: Context, seen: &mut Seen) -> (u32, u32) {
-    let (mut full, mut limited) = (0, 0);
-    let marker = Marker::new(cx);
+/// Learns the sources of `unseen` frames.
+fn run(burst: &Burst, unseen: Selection, cx: &Context, marker: Marker, seen: &mut Seen, counts: &mut Counts) {
     for i in unseen.iter() {
         let (key, ingress) = (burst.meta.src[i], burst.meta.ingress[i]);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
-            Learned::Full => full += 1,
-            Learned::Limited => limited += 1,
+            Learned::Full => counts[Count::NotLearned.index()] += 1,
+            Learned::Limited => counts[Count::OverMaxMacs.index()] += 1,
             Learned::Again => {}
             _ if ingress == Egress::NOWHERE => {}
             _ => seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress),
         }
     }
-    (full, limited)
 }

@@ -1,18 +1,66 @@
-//! The stages, a file each: what it does, its drop reasons, `run`, its tests. [`crate::pipeline`] lists their order.
+//! The stages, a file each: what it does, its drop reasons and counters, its state, who wants it, `run`, its tests. [`crate::pipeline`]
+//! lists them in order.
 
 pub(crate) mod decap;
-pub(crate) mod egress;
 pub(crate) mod encap;
 pub(crate) mod flood;
 pub(crate) mod forward;
 pub(crate) mod learn;
 pub(crate) mod parse;
+pub(crate) mod send;
 pub(crate) mod vlan;
 
 use crate::burst::{BURST, Burst};
 use crate::drops::{Drop, Dropped};
 use crate::fdb::View;
-use crate::tables::Tables;
+use crate::names::Named;
+use crate::pipeline::Tally;
+use crate::port::Output;
+use crate::tables::{PortTable, Tables};
+use learn::Seen;
+use send::TxLists;
+
+/// A stage of the pipeline. Its value is what a worker keeps for it from burst to burst.
+pub(crate) trait Process: Default {
+    /// What it drops frames for.
+    const REASONS: &[Named] = &[];
+
+    /// What it counts beside its drops.
+    const COUNTS: &[Named] = &[];
+
+    /// Whether it has to do with frames that `port` receives. Asked when the tables are made: for a burst of any other port it costs a
+    /// test of a bit.
+    fn wanted(_port: &PortTable) -> bool {
+        true
+    }
+
+    /// Does its work on a burst. How many frames it had to do with.
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize;
+}
+
+/// A burst on its way through the stages.
+pub(crate) struct Pass<'a, O> {
+    /// The burst.
+    pub burst: &'a mut Burst,
+    /// What it is looked up in.
+    pub cx: &'a Context<'a>,
+    /// What its port's frames belong to.
+    pub bridges: &'a PortTable,
+    /// Where its frames leave.
+    pub out: &'a mut O,
+    /// What this worker has learned this second.
+    pub seen: &'a mut Seen,
+    /// The frames that leave, by port.
+    pub lists: &'a mut TxLists,
+    /// Frames whose destination is not found yet. From forward on: those that are for all.
+    pub live: Selection,
+    /// Of these, from parse on, those whose source is to be learned.
+    pub unseen: Selection,
+    /// From forward on: frames for tunnels, which their metadata name.
+    pub tunnels: Selection,
+    /// What became of it so far.
+    pub tally: Tally,
+}
 
 /// What every stage may look at while it runs one burst.
 #[derive(Clone, Copy)]
@@ -28,7 +76,7 @@ pub struct Context<'a> {
 }
 
 /// The frames of a burst that are still under way: a bit each.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Selection(u64);
 
 const _: () = assert!(BURST <= 64);
@@ -96,22 +144,37 @@ impl Selection {
     #[inline(always)]
     pub(crate) fn each(&mut self, burst: &mut Burst, mut stage: impl FnMut(&mut Burst, u16) -> Verdict) {
         for i in self.iter() {
-            match stage(burst, i) {
-                Verdict::Go => continue,
-                Verdict::Drop(reason) => burst.drop(i, reason),
-                Verdict::Taken => {}
+            let verdict = stage(burst, i);
+            if verdict == Verdict::GO {
+                continue;
+            }
+            if let Some(reason) = verdict.reason() {
+                burst.drop(i, reason);
             }
             self.0 &= !(1 << i);
         }
     }
 }
 
-/// What becomes of a frame after a stage.
-pub(crate) enum Verdict {
+/// What becomes of a frame after a stage. One byte, for every frame has one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict(u8);
+
+impl Verdict {
     /// On to the next stage.
-    Go,
-    /// Given up.
-    Drop(Drop),
+    pub(crate) const GO: Verdict = Verdict(u8::MAX);
     /// It left the pipeline here and is counted there.
-    Taken,
+    pub(crate) const TAKEN: Verdict = Verdict(u8::MAX - 1);
+
+    /// Given up.
+    #[inline(always)]
+    pub(crate) fn drop(reason: Drop) -> Verdict {
+        Verdict(reason.index() as u8)
+    }
+
+    /// Why, if it is given up.
+    #[inline(always)]
+    fn reason(self) -> Option<Drop> {
+        Drop::ALL.get(usize::from(self.0)).copied()
+    }
 }

@@ -1,21 +1,56 @@
 //! Addresses: the FDB keys of source and destination, and, when they are read, [`hash`]: the buckets that will be looked into are asked for.
-//!
-//! Drops: `parse.truncated`, `parse.bad_source`, `vlan.unknown_vlan`, `vlan.double_tag`.
 
-use super::{Context, Selection, Verdict, vlan};
+use super::{Context, Pass, Process, Selection, Verdict, vlan};
 use crate::burst::{BURST, Burst, Meta};
 use crate::drops::Drop;
 use crate::fdb::Egress;
+use crate::names::{Named, declare};
+use crate::port::Output;
 use crate::stages::learn::{Marker, Seen};
-use crate::tables::NO_BRIDGE;
+use crate::tables::{NO_BRIDGE, PortTable};
 use crate::wire::{self, ETH, be16};
+
+declare! { REASONS of Drop;
+    /// The frame is shorter than an Ethernet header with its tag. Through `net_af_packet` so is every frame whose outer tag is not
+    /// 802.1Q's (0x8100): DPDK would make it one.
+    ParseTruncated = "parse.truncated";
+    /// The source address is a group address or all zeros.
+    ParseBadSource = "parse.bad_source";
+    /// The port is in no bridge (for this frame's VLAN).
+    VlanUnknown = "vlan.unknown_vlan";
+    /// The port is in no bridge at all.
+    VlanNoBridge = "vlan.no_bridge";
+    /// There is another VLAN tag behind the one that says the VLAN, or says none: it would say another one at the next switch.
+    VlanDoubleTag = "vlan.double_tag";
+}
+
+#[derive(Default)]
+pub(crate) struct Parse;
+
+impl Process for Parse {
+    const REASONS: &[Named] = REASONS;
+
+    fn wanted(port: &PortTable) -> bool {
+        !matches!(port, PortTable::Underlay)
+    }
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        let (burst, live, cx) = (&mut *pass.burst, &mut pass.live, pass.cx);
+        match pass.bridges {
+            &PortTable::Access(bridge) => access(burst, live, cx, bridge),
+            PortTable::Trunk(bridges) => run(burst, live, cx, |vlan| bridges[vlan as usize % bridges.len()]),
+            PortTable::Unused | PortTable::Underlay => std::mem::take(live).drop(burst, Drop::VlanNoBridge),
+        }
+        hash(pass, Egress::port(pass.cx.port, 0))
+    }
+}
 
 /// The group bit of an address in the lower 48 bits of a key.
 pub(crate) const GROUP: u64 = 1 << 40;
 
 /// On a port that is untagged in `bridge`: reads each frame's addresses.
 #[inline(never)]
-pub(crate) fn access(burst: &mut Burst, live: &mut Selection, cx: Context, bridge: u16) {
+fn access(burst: &mut Burst, live: &mut Selection, cx: &Context, bridge: u16) {
     if !untagged(burst, bridge) {
         return run(burst, live, cx, |vlan| if vlan == 0 { bridge } else { NO_BRIDGE });
     }
@@ -58,18 +93,18 @@ fn words(ethernet: &[u8; ETH]) -> [u64; 2] {
 
 /// On an ordinary port: finds each frame's bridge by its VLAN (0: none), and reads its addresses.
 #[inline(never)]
-pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, bridge_of: impl Fn(u16) -> u16) {
+fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, bridge_of: impl Fn(u16) -> u16) {
     let untagged = bridge_of(0);
     burst.meta.priority.0[..BURST].fill(0);
     live.each(burst, |burst, i| {
         let Some(ethernet) = burst.frames[i].received() else {
-            return Verdict::Drop(Drop::ParseTruncated);
+            return Verdict::drop(Drop::ParseTruncated);
         };
         if be16(ethernet, 12) == wire::VLAN {
             return tagged(burst, i, cx, &bridge_of);
         }
         if untagged == NO_BRIDGE {
-            return Verdict::Drop(Drop::VlanUnknown);
+            return Verdict::drop(Drop::VlanUnknown);
         }
         let addresses = Addresses::read(ethernet);
         addresses.note(burst, i, untagged, Egress::port(cx.port, 0))
@@ -78,13 +113,13 @@ pub(crate) fn run(burst: &mut Burst, live: &mut Selection, cx: Context, bridge_o
 
 #[cold]
 #[inline(never)]
-fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
+fn tagged(burst: &mut Burst, i: u16, cx: &Context, bridge_of: impl Fn(u16) -> u16) -> Verdict {
     let (vlan, priority) = match vlan::pop(&mut burst.frames[i]) {
         Ok(tci) => (tci & 0xfff, tci & 0xf000),
-        Err(reason) => return Verdict::Drop(reason),
+        Err(reason) => return Verdict::drop(reason),
     };
     match bridge_of(vlan) {
-        NO_BRIDGE => Verdict::Drop(Drop::VlanUnknown),
+        NO_BRIDGE => Verdict::drop(Drop::VlanUnknown),
         bridge => {
             let verdict = addresses(burst, i, bridge, Egress::port(cx.port, vlan));
             burst.meta.priority[i] = priority;
@@ -97,26 +132,34 @@ fn tagged(burst: &mut Burst, i: u16, cx: Context, bridge_of: impl Fn(u16) -> u16
 pub(crate) fn addresses(burst: &mut Burst, i: u16, bridge: u16, ingress: Egress) -> Verdict {
     match burst.frames[i].head().first_chunk() {
         Some(ethernet) => Addresses::read(ethernet).note(burst, i, bridge, ingress),
-        None => Verdict::Drop(Drop::ParseTruncated),
+        None => Verdict::drop(Drop::ParseTruncated),
     }
 }
 
 /// Frames that are hashed together: as many as make whole registers.
 const LANES: usize = 8;
 
+/// Ends parsing, and decapsulation: finds the sources that are to be learned behind `from`. How many frames there were.
+#[inline(always)]
+pub(super) fn hash<O>(pass: &mut Pass<O>, from: Egress) -> usize {
+    pass.unseen = find(pass.burst, pass.live, pass.cx, pass.seen, from);
+    pass.burst.len()
+}
+
 /// Hashes the keys of the burst's frames and asks for what will be looked into for those under way. Returns those whose sources are to be
 /// learned.
 #[inline(never)]
-pub(crate) fn hash(burst: &mut Burst, live: Selection, cx: Context, seen: &Seen) -> Selection {
+fn find(burst: &mut Burst, live: Selection, cx: &Context, seen: &Seen, from: Egress) -> Selection {
+    let fdb = cx.fdb;
     let (mut places, mut marks) = ([0; BURST], [0; BURST]);
     // Short loops over all frames, which the compiler makes loops over four at a time. What is there of frames that were dropped, or of
     // none, does no harm.
     let n = burst.len().next_multiple_of(LANES).min(BURST);
     let Meta { dst, src, dst_bucket, ingress, .. } = &mut burst.meta;
     for (bucket, key) in dst_bucket.0[..n].iter_mut().zip(&dst.0[..n]) {
-        *bucket = cx.fdb.home(*key);
+        *bucket = fdb.home(*key);
     }
-    let marker = Marker::new(cx);
+    let marker = Marker::new(cx, from);
     for ((place, mark), (key, ingress)) in
         places[..n].iter_mut().zip(&mut marks[..n]).zip(src.0[..n].iter().zip(&ingress.0[..n]))
     {
@@ -125,12 +168,12 @@ pub(crate) fn hash(burst: &mut Burst, live: Selection, cx: Context, seen: &Seen)
     }
     let mut unseen = Selection::NONE;
     for (i, (bucket, (place, mark))) in (0..).zip(dst_bucket.0[..n].iter().zip(places[..n].iter().zip(&marks[..n]))) {
-        cx.fdb.prefetch(*bucket);
+        fdb.prefetch(*bucket);
         unseen.add_if(!seen.has(*place, *mark), i);
     }
     let unseen = unseen.of(live);
     for i in unseen.iter() {
-        cx.fdb.prefetch(cx.fdb.home(src[i]));
+        fdb.prefetch(fdb.home(src[i]));
     }
     unseen
 }
@@ -163,11 +206,11 @@ impl Addresses {
     pub(crate) fn note(self, burst: &mut Burst, i: u16, bridge: u16, ingress: Egress) -> Verdict {
         let Addresses(dst, src) = self;
         if self.bad_source() >> 63 != 0 {
-            return Verdict::Drop(Drop::ParseBadSource);
+            return Verdict::drop(Drop::ParseBadSource);
         }
         let key = (bridge as u64) << 48;
         let meta = &mut burst.meta;
         (meta.dst[i], meta.src[i], meta.ingress[i]) = (key | dst, key | src, ingress);
-        Verdict::Go
+        Verdict::GO
     }
 }

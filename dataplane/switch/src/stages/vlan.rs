@@ -1,8 +1,6 @@
 //! 802.1Q tags: taken out where a frame comes in, put in where it leaves. A priority tag (VLAN 0) counts as none.
 //!
 //! It is done for each frame just before its addresses are read (`parse`), in one pass.
-//!
-//! Drops: `vlan.unknown_vlan`, `vlan.double_tag`, `parse.truncated`.
 
 use crate::burst::Frame;
 use crate::drops::Drop;

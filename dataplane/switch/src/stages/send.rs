@@ -1,13 +1,31 @@
 //! Frames by the port they leave through, so that every port is called once a burst.
-//!
-//! Drops: `tx.too_many_pieces`.
 
+use super::{Pass, Process, Selection};
 use crate::burst::{ADDED_MAX, BURST, Burst, FRAMES};
 use crate::drops::Drop;
 use crate::fdb::{Egress, MAX_PORTS};
+use crate::names::{Named, declare};
 use crate::offload::{self, Accepts};
 use crate::port::Output;
-use crate::stages::Selection;
+
+declare! { REASONS of Drop;
+    /// The frame was to be segmented for this receiver, and with it there would have been more than 8,192 segments in its burst, those
+    /// for each receiver counted: one sender must not hold up all others. Or its receiver offers buffers of less than 128 bytes.
+    TxTooManyPieces = "tx.too_many_pieces";
+}
+
+#[derive(Default)]
+pub(crate) struct Send;
+
+impl Process for Send {
+    const REASONS: &[Named] = REASONS;
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        pass.lists.flush(pass.burst, pass.out);
+        pass.tally.switched = std::mem::take(&mut pass.lists.switched);
+        pass.tally.switched as usize
+    }
+}
 
 /// A list of frames for each port.
 pub(crate) struct TxLists {
