@@ -131,7 +131,8 @@ impl Drop for Listening {
         // Nobody comes from now on. What those have sent who came already may take its time to close.
         let _ = shutdown(&self.fd, Shutdown::Read);
         match accept_with(&self.fd, SocketFlags::CLOEXEC) {
-            Err(Errno::INVAL) => {}
+            // Then the name is free at once.
+            Err(Errno::AGAIN | Errno::INVAL) => {}
             first => {
                 self._last = quarantine::keep(self.fd.as_fd()).ok();
                 let _ = first.map(quarantine::close);
