@@ -69,9 +69,9 @@ mod tests {
         assert_eq!(needed(&config(&memif(0, ""))), 256 + 98 + 37);
         assert_eq!(needed(&config(&(memif(0, "") + &memif(1, "queues=4")))), 256 + 98 + 37 + 49);
         assert_eq!(needed(&config(&memif(0, "role='client'"))), 256 + 37);
-        // Listening and connected socket, what wakes its thread, who closes, a message's files; three for each ring.
+        // Its sockets, what wakes its thread, who closes (9), a message's files; three for each ring.
         let vm = "[[port]]\nname='v'\nkind='vhost-user'\nsocket='/v'\nqueues=2\n";
-        assert_eq!(needed(&config(vm)), 256 + 38 + 12);
+        assert_eq!(needed(&config(vm)), 256 + 41 + 12);
         let nic = "[[port]]\nname='n'\nkind='eth'\ndevice='net_null0'\nqueues=2\n";
         assert_eq!(needed(&config(nic)), 256 + 24);
     }

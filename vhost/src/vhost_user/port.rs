@@ -54,10 +54,10 @@ const STUCK_PAUSE: Duration = Duration::from_millis(2);
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
 
-/// File descriptors that a port with so many queue pairs needs at most: its listening socket, its connection, who will close that, and
-/// what wakes its thread; those that one message may have; and three for each ring.
+/// File descriptors that a port with so many queue pairs needs at most: its listening socket, its connection and another's, who will close
+/// that, and what wakes its thread; what is still to be closed of others; those that one message may have; and three for each ring.
 pub fn descriptors_of_port(queues: u16) -> u64 {
-    6 + vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES as u64 + 6 * u64::from(queues)
+    5 + STUCK as u64 + vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES as u64 + 6 * u64::from(queues)
 }
 
 /// A port to be kept.
