@@ -5,7 +5,7 @@
 //! the fields of replies are only ever added, and a client ignores fields that it does not know.
 
 use crate::{Mac, Member};
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -59,6 +59,17 @@ pub enum Request {
     /// Show what was dropped, and why
     #[command(subcommand)]
     Drop(DropRequest),
+    /// Print what happens, as it happens
+    Watch {
+        /// Only events of this kind; may be given several times
+        #[arg(long = "kind", value_name = "KIND", value_enum)]
+        #[serde(default)]
+        kinds: Vec<EventKind>,
+        /// Begin with the event of this number, if it is still kept; else with the next one
+        #[arg(long, value_name = "SEQ")]
+        #[serde(default)]
+        since: Option<u64>,
+    },
     /// Show, change, compare, apply and save the configuration
     #[command(subcommand)]
     Config(ConfigRequest),
@@ -561,7 +572,7 @@ impl Request {
         };
         let (method, inner) =
             open(serde_json::to_value(self).expect("no map keys that are not strings, no failing types"));
-        if matches!(self, Request::Status {}) {
+        if matches!(self, Request::Status {} | Request::Watch { .. }) {
             return (method, inner);
         }
         let (command, params) = open(inner);
@@ -704,6 +715,91 @@ impl Response {
     pub fn decode(line: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(line)
     }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A port's link came up or went down
+    Link,
+    /// A port was added, changed or deleted
+    Port,
+    /// A bridge was added, changed or deleted
+    Bridge,
+    /// Another VTEP came, went, or has another state
+    Vtep,
+    /// Static entries came or went, or a port has more MAC addresses than it may
+    Fdb,
+    /// Packets of a port are dropped for a reason that did not occur in the minute before
+    Drop,
+    /// A peer was refused
+    Refused,
+    /// A worker gets no CPU time, or gets some again
+    Worker,
+    /// Anything else of the configuration was changed, or it was saved
+    #[default]
+    Config,
+    /// Events were lost, as they were not read as fast as they came
+    Lost,
+    /// Of a kind that this version does not know
+    #[serde(other)]
+    #[value(skip)]
+    Other,
+}
+
+impl EventKind {
+    /// Its name, as in JSON.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// Reply to `watch`. Notifications of the method `event` follow, whose `params` are an [`Event`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Watching {
+    /// Which drayd it is: another one begins again with the event number 1.
+    pub instance: String,
+    /// The number of the first event that follows.
+    pub next: u64,
+    /// How many since the wanted one are not kept any more.
+    pub lost: u64,
+}
+
+/// Something that happened: what `dray watch --json` prints, one a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// Its number: one more than that of the event before it.
+    pub seq: u64,
+    /// When, UTC, as RFC 3339 writes it.
+    pub time: String,
+    /// `link`, `port`, `bridge`, `vtep`, `fdb`, `drop`, `refused`, `worker`, `config` or `lost`.
+    pub kind: EventKind,
+    /// What happened, for people.
+    pub text: String,
+    /// Who changed the configuration: user and process on the control socket, or `SIGHUP`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The port it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The bridge it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// The VTEP it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<Ipv4Addr>,
+    /// What it is now: of a link `up` or `down`, of a VTEP its state, or `gone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The drop counter, `stage.reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop: Option<String>,
+    /// How many packets, peers, entries or events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// Reply to `status`.
@@ -1156,6 +1252,7 @@ mod tests {
             "vtep del 10.0.0.1 --bridge b".into(),
             "worker show".into(),
             "drop show".into(),
+            "watch --kind link --kind vtep --since 7".into(),
             "config show".into(),
             format!("config diff {}", file.display()),
             format!("config apply {}", file.display()),

@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
-    FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request, RpcError,
-    Status, VtepInfo, VtepRequest, WorkerInfo,
+    Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request,
+    RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
 };
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Deserialize;
@@ -75,6 +75,7 @@ pub fn run() -> ExitCode {
             answer(&args.socket, &Request::Port(PortRequest::Add(port)), args.json)
         }
         Request::Fdb(FdbRequest::Load { entries, delete }) => load(&args.socket, entries, delete, args.json),
+        request @ Request::Watch { .. } => watch(&args.socket, &request, args.json),
         Request::Config(ConfigRequest::Save { file: Some(file), secrets }) => {
             save(&args.socket, &file, secrets, args.json)
         }
@@ -173,6 +174,39 @@ fn call(socket: &Path, request: &Request) -> Result<String, Failure> {
     Connection::open(socket)?.call(request)
 }
 
+#[derive(Deserialize)]
+struct Notification {
+    params: Value,
+}
+
+/// Prints events until the switch, or who reads them, goes.
+fn watch(socket: &Path, request: &Request, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut connection = Connection::open(socket)?;
+    let watching = connection.call(request).and_then(|line| result::<Watching>(&line))?;
+    if watching.lost > 0 {
+        eprintln!("note: {} events are not kept any more", thousands(watching.lost));
+    }
+    let shown = socket.display();
+    connection.stream.get_ref().set_read_timeout(None).map_err(|error| format!("{shown}: {error}"))?;
+    for line in connection.stream.lines() {
+        let line = line.map_err(|error| format!("{shown}: {error}"))?;
+        let event: Notification =
+            serde_json::from_str(&line).map_err(|error| format!("the switch's event is not understood: {error}"))?;
+        let line = if as_json {
+            event.params.to_string()
+        } else {
+            let event: Event = serde_json::from_value(event.params).map_err(|error| error.to_string())?;
+            let by = event.by.map_or_else(String::new, |by| format!(" (by {by})"));
+            format!("{}  {:<7}  {}{by}", event.time, event.kind.name(), event.text)
+        };
+        let mut out = std::io::stdout();
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    Err(format!("the switch at {shown} closed the connection").into())
+}
+
 /// Refused lines that are shown to people.
 const REFUSED_SHOWN: usize = 20;
 
@@ -261,6 +295,8 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
         Request::Vtep(VtepRequest::Show {}) => vteps(&result::<Vec<_>>(line)?),
         Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
         Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
+        // It has no end.
+        Request::Watch { .. } => String::new(),
         Request::Config(ConfigRequest::Show { .. }) => result::<ConfigText>(line)?.text,
         Request::Config(ConfigRequest::Save { .. }) => {
             format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())

@@ -157,9 +157,9 @@ fn control_loop(
         select! {
             recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
-                if let Ok(Call { request, reply }) = call {
+                if let Ok(Call { request, by, reply }) = call {
                     // Nobody is there any more if it took too long.
-                    let _ = reply.send(switch.handle(request));
+                    let _ = reply.send(switch.handle(request, &by));
                 }
             }
             recv(bell) -> _ => switch.take_news(),
@@ -183,7 +183,7 @@ fn control_loop(
                 }
             }
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => drop(switch.reload()),
+                Ok(SIGHUP) => drop(switch.reload("SIGHUP")),
                 Ok(SIGINT) => return "SIGINT",
                 _ => return "SIGTERM",
             },

@@ -1,8 +1,9 @@
 //! Static FDB entries in batches: as many as a file has, without the price of a new configuration for each.
 
+use crate::events::tell;
 use crate::log::log;
 use crate::switch::Switch;
-use dray_config::rpc::{FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
+use dray_config::rpc::{Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
 use dray_config::{Mac, StaticMac, StaticTo, Statics};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -14,7 +15,7 @@ fn line(at: usize, entry: &FdbStatic) -> usize {
 
 impl Switch {
     /// Does what `fdb.load` says. Tables are published only if VTEPs come or go.
-    pub fn fdb_load(&mut self, entries: &[FdbStatic], delete: bool) -> Result<FdbLoaded, RpcError> {
+    pub fn fdb_load(&mut self, entries: &[FdbStatic], delete: bool, by: &str) -> Result<FdbLoaded, RpcError> {
         if entries.len() > MAX_BATCH {
             let message = format!("a batch has at most {MAX_BATCH} entries, not {}: send several", entries.len());
             return Err(RpcError::new(INVALID_PARAMS, message));
@@ -27,7 +28,9 @@ impl Switch {
         }
         refused.sort_by_key(|refused: &FdbRefused| refused.line);
         let done = entries.len() - refused.len();
-        log(format!("fdb: {done} entries {}, {} refused", if delete { "deleted" } else { "added" }, refused.len()));
+        let text = format!("{done} entries {}, {} refused", if delete { "deleted" } else { "added" }, refused.len());
+        log(format!("fdb: {text} (by {by})"));
+        tell(Event { kind: EventKind::Fdb, text, by: Some(by.into()), count: Some(done as u64), ..Event::default() });
         Ok(FdbLoaded { done: done as u64, refused })
     }
 

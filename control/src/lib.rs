@@ -5,6 +5,7 @@ pub mod client;
 mod connect;
 pub mod daemon;
 mod descriptors;
+mod events;
 mod fdb;
 mod log;
 mod mailbox;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Writes each line of `message`, with the time (UTC) before it. If it can't be written there is nowhere to say so.
 pub fn log(message: impl AsRef<str>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = rfc3339(now.as_secs(), now.subsec_millis());
+    let time = timestamp();
     for line in message.as_ref().lines() {
         let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let _ = std::io::stderr().write_all(format!("{time} {clean}\n").as_bytes());
@@ -25,13 +24,15 @@ impl Limit {
     const LINES: u32 = 10;
     const TIME: Duration = Duration::from_secs(10);
 
-    /// As [`log`], unless there were too many.
-    pub fn log(&mut self, now: Instant, message: impl AsRef<str>) {
+    /// As [`log`], unless there were too many; whether it was.
+    pub fn log(&mut self, now: Instant, message: impl AsRef<str>) -> bool {
         self.since.get_or_insert(now);
         self.lines = self.lines.saturating_add(1);
-        if self.lines <= Self::LINES {
+        let is_logged = self.lines <= Self::LINES;
+        if is_logged {
             log(message);
         }
+        is_logged
     }
 
     /// To be called now and then: says how many lines about `what` there were too many, once the time is over.
@@ -43,6 +44,12 @@ impl Limit {
             *self = Limit::default();
         }
     }
+}
+
+/// The time now (UTC), as RFC 3339 writes it.
+pub fn timestamp() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    rfc3339(now.as_secs(), now.subsec_millis())
 }
 
 /// Seconds and milliseconds since 1970 as RFC 3339 writes them.

@@ -1,10 +1,12 @@
 //! The links of all ports: memif by its supervisor, each vhost-user port by its own thread, NICs by DPDK, which is
 //! started with the first of them.
 
+use crate::events::tell;
 use crate::log::Limit;
 use crate::mailbox::{Mailbox, News};
 use crate::nic::{Nic, Opened, Opener};
 use crossbeam_channel::Receiver;
+use dray_config::rpc::{Event as Told, EventKind};
 use dray_config::{Mac, Port, PortKind, Role};
 use dray_dataplane::Dataplane;
 use dray_dpdk::{EthPort, Link as EthLink};
@@ -103,10 +105,25 @@ impl Open {
     /// The link has changed. It says so if it was another one before.
     fn set(&mut self, name: &str, link: Link, now: Instant) {
         if self.link != link {
-            self.news.log(now, link_line(name, &link));
+            self.tell(name, &link, now);
             self.link = link;
         }
     }
+}
+
+impl Open {
+    /// Says what the link is now.
+    fn tell(&mut self, name: &str, link: &Link, now: Instant) {
+        let text = link_line(name, link);
+        self.news.log(now, &text);
+        tell(link_event(name, link.is_up(), text));
+    }
+}
+
+/// That a port's link has changed.
+fn link_event(name: &str, up: bool, text: String) -> Told {
+    let state = Some(if up { "up" } else { "down" }.to_owned());
+    Told { kind: EventKind::Link, text, port: Some(name.into()), state, ..Told::default() }
 }
 
 impl Ports {
@@ -185,7 +202,9 @@ impl Ports {
                 let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
                 // Each of its queues is emptied when the NIC likes.
                 dataplane.link_up(&name, rx, tx, eth.info().tx_queues == 1);
-                open_lines(&name, eth).iter().for_each(|line| open.news.log(now, line));
+                for line in open_lines(&name, eth) {
+                    open.news.log(now, line);
+                }
                 eth_link(eth.watch())
             }
         };
@@ -200,6 +219,9 @@ impl Ports {
             dataplane.device_lost(name, nic.take_losses());
         }
         dataplane.link_down(name);
+        if open.link.is_up() {
+            tell(link_event(name, false, format!("port {name}: down: it is closed")));
+        }
         match open.device {
             Device::Closed => {}
             Device::Memif => {
@@ -233,7 +255,10 @@ impl Ports {
         let Some(name) = port_of(&event).map(str::to_owned) else {
             if let Event::Refused { socket, reason, peer, .. } = event {
                 let reason = refusal(&reason, peer);
-                self.news.log(now, format!("socket {socket}: {peers}: {reason}"));
+                let text = format!("socket {socket}: {peers}: {reason}");
+                if self.news.log(now, &text) {
+                    tell(refused_event(None, text, times));
+                }
                 let refused = Refused::note(self.strangers.get(&socket), times, secrets, reason);
                 self.strangers.insert(socket, refused);
             }
@@ -257,7 +282,10 @@ impl Ports {
             }
             Event::Refused { reason, peer, .. } => {
                 let shown = refusal(&reason, peer);
-                open.news.log(now, format!("port {name}: {peers}: {shown}"));
+                let text = format!("port {name}: {peers}: {shown}");
+                if open.news.log(now, &text) {
+                    tell(refused_event(Some(name), text, times));
+                }
                 open.refused = Some(Refused::note(open.refused.as_ref(), times, secrets, shown));
                 if !open.link.is_up() {
                     open.link = Link::Down(reason);
@@ -265,8 +293,8 @@ impl Ports {
                 return None;
             }
         };
+        open.tell(&name, &link, now);
         open.link = link;
-        open.news.log(now, link_line(&name, &open.link));
         open.link.is_up().then_some(name)
     }
 
@@ -373,6 +401,10 @@ fn port_of(event: &Event) -> Option<&str> {
         Event::Up { port, .. } | Event::Down { port, .. } => Some(port),
         Event::Refused { port, .. } => port.as_deref(),
     }
+}
+
+fn refused_event(port: Option<String>, text: String, times: u64) -> Told {
+    Told { kind: EventKind::Refused, text, port, count: Some(times), ..Told::default() }
 }
 
 /// Why a peer was refused, and who it is.

@@ -19,8 +19,18 @@ pub const EXCHANGE: [&str; 2] = [
     ),
 ];
 
+/// The page's use of `watch`: the request, its answer, and an event.
+const WATCH: [&str; 3] = [
+    r#"{"jsonrpc":"2.0","id":1,"method":"watch","params":{"kinds":["link"]}}"#,
+    r#"{"jsonrpc":"2.0","id":1,"result":{"instance":"4711-1764266761123","next":42,"lost":0}}"#,
+    concat!(
+        r#"{"jsonrpc":"2.0","method":"event","params":{"seq":43,"time":"2026-11-27T18:06:01.123Z","kind":"link","#,
+        r#""text":"port web: down: the peer disconnected","port":"web","state":"down"}}"#
+    ),
+];
+
 /// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 30] = [
+const EXAMPLES: [&str; 31] = [
     "status",
     "port show web",
     "port add web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
@@ -45,6 +55,7 @@ const EXAMPLES: [&str; 30] = [
     "vtep del 10.9.0.4 --bridge blue",
     "worker show",
     "drop show",
+    "watch --kind link --kind vtep",
     "config show",
     "config diff dray.toml",
     "config apply dray.toml",
@@ -143,6 +154,7 @@ not know. What is marked optional is left out when there is nothing to tell.
 
 fn socket(page: &mut String) {
     let [request, answer] = EXCHANGE;
+    let [watch, watching, event] = WATCH;
     let _ = write!(
         page,
         "
@@ -150,13 +162,25 @@ fn socket(page: &mut String) {
 
 It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/specification), one object a line. The
 method is the command's name with a dot; each command above shows the request that it makes. Parameters have names, and
-those that are `null` may be left out; `id` is a number or a string. There are no batches of requests and no notifications. A
+those that are `null` may be left out; `id` is a number or a string. There are no batches of requests. A
 request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included, and one `fdb.load` at most {MAX_BATCH} entries
 (`MAX_BATCH`); `dray fdb load` sends as many requests as it takes.
 
 ```text
 $ echo '{request}' | socat - UNIX-CONNECT:{CONTROL_SOCKET}
 {answer}
+```
+
+After the reply to `watch` the connection has notifications only, until one side closes it: objects without `id`, of the
+method `event`, whose `params` are an [Event](#event). They are numbered. A program that knows the number of its last event and
+was disconnected asks for those `since` the next one; if `lost` is not 0, an event is of the kind `lost`, or `instance` is another
+one, it has missed some, and reads anew what it has to know, on another connection. Who reads too slowly loses the oldest events
+and slows nobody else.
+
+```text
+$ echo '{watch}' | socat -t 60 - UNIX-CONNECT:{CONTROL_SOCKET}
+{watching}
+{event}
 ```
 
 If a request fails, the answer has an `error` with `code` and `message`:
@@ -357,10 +381,13 @@ fn is_reply(of: &Type) -> bool {
     of.doc.starts_with("Reply to ") || of.doc.starts_with("One of the reply to ")
 }
 
-/// Whether it is a reply or in one.
+/// What follows the reply to `watch`.
+const EVENT: &str = "Event";
+
+/// Whether it is a reply, in one, or follows one.
 fn is_reached(types: &[Type], of: &Type) -> bool {
     let has = |other: &Type| other.fields.iter().any(|field| inner(field.rust_type) == of.name);
-    is_reply(of) || types.iter().any(|other| is_reply(other) && has(other))
+    is_reply(of) || of.name == EVENT || types.iter().any(|other| is_reply(other) && has(other))
 }
 
 /// `T` of `Option<T>` and `Vec<T>`.
@@ -372,7 +399,7 @@ fn inner(rust_type: &str) -> &str {
 /// The name of a type of Rust in JSON.
 fn json_type(types: &[Type], rust_type: &str) -> String {
     match rust_type {
-        "String" | "Mac" | "Ipv4Addr" | "PathBuf" => "string".into(),
+        "EventKind" | "String" | "Mac" | "Ipv4Addr" | "PathBuf" => "string".into(),
         "u16" | "u32" | "u64" | "usize" => "integer".into(),
         "f64" => "number".into(),
         "bool" => "boolean".into(),
@@ -482,10 +509,9 @@ mod tests {
         plain::<FdbFlushed>("FdbFlushed");
         plain::<FdbLoaded>("FdbLoaded");
         plain::<FdbRefused>("FdbRefused");
-        let why = Some(String::from("why"));
+        let why = || Some(String::from("why"));
         let warnings = vec![String::new()];
-        let port =
-            PortInfo { reason: why.clone(), description: why.clone(), refusal: why, warnings, ..PortInfo::default() };
+        let port = PortInfo { reason: why(), description: why(), refusal: why(), warnings, ..PortInfo::default() };
         has_the_documented_keys("PortInfo", port, PortInfo::default());
         let bridge = PortBridge { vlan: Some(1), ..PortBridge::default() };
         has_the_documented_keys("PortBridge", bridge, PortBridge::default());
@@ -504,10 +530,22 @@ mod tests {
         };
         let vtep = VtepInfo { next_hop: ip, mac: Some(Mac::default()), ..bare.clone() };
         has_the_documented_keys("VtepInfo", vtep, bare);
+        plain::<Watching>("Watching");
+        let event = Event {
+            by: why(),
+            port: why(),
+            bridge: why(),
+            vtep: ip,
+            state: why(),
+            drop: why(),
+            count: Some(1),
+            ..Event::default()
+        };
+        has_the_documented_keys("Event", event, Event::default());
         let member = |vlan| Member { port: "web".into(), vlan };
         has_the_documented_keys("Member", member(Some(1)), member(None));
         // All that the page has were checked.
-        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 19);
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 21);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Each request of the control socket, and its reply.
 
 use crate::connect;
+use crate::events::tell;
 use crate::log::log;
 use crate::ports::Link;
 use crate::save::save;
@@ -8,8 +9,8 @@ use crate::switch::Switch;
 use crate::systemd;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
-    DropRequest, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED, Request,
-    RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+    DropRequest, Event, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED,
+    Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
 };
 use dray_config::{Access, Action, Mtus, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
@@ -41,8 +42,8 @@ fn refused(why: impl Into<String>) -> RpcError {
 }
 
 impl Switch {
-    /// Does what `request` says.
-    pub fn handle(&mut self, request: Request) -> Reply {
+    /// Does what `request` says, and notes that `by` wants it.
+    pub fn handle(&mut self, request: Request, by: &str) -> Reply {
         if matches!(
             request,
             Request::Status {} | Request::Port(PortRequest::Show { .. }) | Request::Drop(DropRequest::Show {})
@@ -92,10 +93,10 @@ impl Switch {
                 self.known_bridge(bridge.as_deref())?;
                 self.known_port(port.as_deref())?;
                 let entries = self.dataplane.fdb_flush(bridge.as_deref(), port.as_deref()) as u64;
-                log(format!("fdb: {entries} entries flushed"));
+                log(format!("fdb: {entries} entries flushed (by {by})"));
                 done(FdbFlushed { entries })
             }
-            Request::Fdb(FdbRequest::Load { entries, delete }) => done(self.fdb_load(&entries.entries, delete)?),
+            Request::Fdb(FdbRequest::Load { entries, delete }) => done(self.fdb_load(&entries.entries, delete, by)?),
             Request::Vtep(VtepRequest::Show {}) => {
                 done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
             }
@@ -112,25 +113,29 @@ impl Switch {
             }
             Request::Config(ConfigRequest::Apply { file }) => {
                 let new = read(&file)?;
-                let actions = self.apply(new).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
+                let actions = self.apply(new, by).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
                 done(change(&actions))
             }
             Request::Config(ConfigRequest::Reload {}) => {
-                let actions = self.reload().map_err(|(code, why)| RpcError::new(code, why))?;
+                let actions = self.reload(by).map_err(|(code, why)| RpcError::new(code, why))?;
                 done(change(&actions))
             }
             // Where else it may be written is the client's to decide, with the client's rights.
             Request::Config(ConfigRequest::Save { .. }) => {
                 let file = self.file.clone();
                 save(&file, &render(&self.config)).map_err(|why| refused(format!("{}: {why}", file.display())))?;
-                log(format!("config: saved to {}", file.display()));
+                let text = format!("saved to {}", file.display());
+                log(format!("config: {text} (by {by})"));
+                tell(Event { text, by: Some(by.into()), ..Event::default() });
                 done(ConfigSaved { file })
             }
             Request::Port(_)
             | Request::Bridge(_)
             | Request::Fdb(_)
             | Request::Vtep(_)
-            | Request::Config(ConfigRequest::Set { .. }) => self.edit(&request),
+            | Request::Config(ConfigRequest::Set { .. }) => self.edit(&request, by),
+            // The connection sees to it.
+            Request::Watch { .. } => Err(refused("the control loop does not watch")),
         }
     }
 
@@ -138,13 +143,13 @@ impl Switch {
     ///
     /// # Errors
     /// [`BAD_FILE`] or [`REFUSED`], and why; the old configuration runs on.
-    pub fn reload(&mut self) -> Result<Vec<Action>, (i64, String)> {
+    pub fn reload(&mut self, by: &str) -> Result<Vec<Action>, (i64, String)> {
         systemd::reloading();
         let file = self.file.clone();
         let name = file.display().to_string();
         let result = crate::daemon::read(&file)
             .map_err(|why| (BAD_FILE, why))
-            .and_then(|(config, text)| self.apply(config).map_err(|why| (REFUSED, why.in_file(&name, &text))));
+            .and_then(|(config, text)| self.apply(config, by).map_err(|why| (REFUSED, why.in_file(&name, &text))));
         match &result {
             Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
             Err((_, why)) => log(format!("config: {name} not applied:\n{why}")),
@@ -154,7 +159,7 @@ impl Switch {
     }
 
     /// Requests that change the running configuration.
-    fn edit(&mut self, request: &Request) -> Reply {
+    fn edit(&mut self, request: &Request, by: &str) -> Reply {
         let Some(new) = edit(&self.config, request).map_err(refused)? else {
             // The one request that may change nothing: an entry that was learned, not configured.
             if let Request::Fdb(FdbRequest::Del { bridge, mac }) = request
@@ -164,7 +169,7 @@ impl Switch {
             }
             return done(ConfigChange::default());
         };
-        done(change(&self.apply(new).map_err(|why| refused(why.to_string()))?))
+        done(change(&self.apply(new, by).map_err(|why| refused(why.to_string()))?))
     }
 
     fn no_port(&self, name: &str) -> RpcError {

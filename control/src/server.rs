@@ -3,14 +3,18 @@
 //! A thread for each connection reads and checks requests, hands them to the control loop one by one, and writes the
 //! replies. Sizes, times and the number of connections are bounded, so that a client can only hurt itself.
 
+use crate::events;
 use crate::log::log;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dray_config::rpc::{INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use dray_config::rpc::{EventKind, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
+use nix::unistd::{Uid, User};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::SocketType;
+use rustix::net::sockopt::socket_peercred;
 use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -45,6 +49,8 @@ const LIMITS: Limits =
 pub struct Call {
     /// What is asked.
     pub request: Request,
+    /// Who asks: user and process.
+    pub by: Arc<str>,
     /// Where the reply goes. Nobody waits there any more if it took too long.
     pub reply: Sender<Reply>,
 }
@@ -159,6 +165,7 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
 /// Serves a connection to its end.
 fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io::Result<()> {
     stream.set_write_timeout(Some(limits.write))?;
+    let by: Arc<str> = peer(&stream).into();
     let mut buffer = Vec::new();
     loop {
         let line = match read_line(&mut stream, &mut buffer, limits)? {
@@ -171,7 +178,21 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
         };
         let (id, request) = Request::decode(&line);
         drop(line);
-        let answer = match request.and_then(|request| ask(request, calls)) {
+        if let Ok(Request::Watch { kinds, since }) = &request {
+            match events::watch(*since) {
+                Some((watching, watcher)) => {
+                    let answer = serde_json::to_value(watching).map_err(io::Error::from)?;
+                    write(&mut stream, Response::new(id, Ok(answer)).encode(), limits)?;
+                    return watch(&mut stream, watcher, kinds, limits);
+                }
+                None => {
+                    let error = RpcError::new(REFUSED, "too many are watching already".into());
+                    write(&mut stream, Response::new(id, Err(error)).encode(), limits)?;
+                    continue;
+                }
+            }
+        }
+        let answer = match request.and_then(|request| ask(request, &by, calls)) {
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
             Err(error) => Response::new(id, Err(error)).encode(),
         };
@@ -179,11 +200,62 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
     }
 }
 
+/// Events that are written at once.
+const EVENTS: usize = 64;
+/// How often it is looked whether somebody who watches is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Writes events until the client goes. One that does not read loses events, and is given up only after the time for the next
+/// request.
+fn watch(
+    stream: &mut UnixStream,
+    mut watcher: events::Watcher<'_>,
+    kinds: &[EventKind],
+    limits: Limits,
+) -> io::Result<()> {
+    let limits = Limits { write: limits.idle, ..limits };
+    stream.set_write_timeout(Some(limits.write))?;
+    loop {
+        let mut lines = Vec::new();
+        for event in watcher.take(EVENTS, LOOK) {
+            if kinds.is_empty() || kinds.contains(&event.kind) || event.kind == EventKind::Lost {
+                let params = serde_json::to_string(&*event)?;
+                lines.push(format!(r#"{{"jsonrpc":"2.0","method":"event","params":{params}}}"#));
+            }
+        }
+        if !lines.is_empty() {
+            write(stream, lines.join("\n"), limits)?;
+        } else if is_gone(stream)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the other end is closed, not only for writing.
+fn is_gone(stream: &UnixStream) -> io::Result<bool> {
+    let mut poll = [PollFd::new(stream, PollFlags::empty())];
+    rustix::event::poll(&mut poll, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+/// User and process at the other end: `root, process 123 (dray)`.
+fn peer(stream: &UnixStream) -> String {
+    let Ok(peer) = socket_peercred(stream) else { return "unknown".into() };
+    let (uid, pid) = (peer.uid, peer.pid.as_raw_nonzero());
+    let user = User::from_uid(Uid::from_raw(uid.as_raw())).ok().flatten();
+    let user = user.map_or_else(|| format!("user {}", uid.as_raw()), |user| user.name);
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name: String = name.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("{user}, process {pid}{}", if name.is_empty() { String::new() } else { format!(" ({name})") })
+}
+
 /// The control loop's reply, as JSON.
-fn ask(request: Request, calls: &Sender<Call>) -> Result<String, RpcError> {
+fn ask(request: Request, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
     let failed = |why: &str| RpcError::new(REFUSED, why.into());
     let (reply, replies) = bounded(1);
-    calls.send_timeout(Call { request, reply }, ANSWER).map_err(|_| failed("drayd is busy or shutting down"))?;
+    calls
+        .send_timeout(Call { request, by: by.clone(), reply }, ANSWER)
+        .map_err(|_| failed("drayd is busy or shutting down"))?;
     let reply = replies.recv_timeout(ANSWER).map_err(|_| failed("drayd did not answer in time"))??;
     reply().map_err(|error| failed(&error.to_string()))
 }
@@ -268,7 +340,7 @@ mod tests {
             let socket = Socket::bind(&dir.path().join("run/dray.sock"), &Access::default()).unwrap();
             let calls = socket.serve_within(limits).unwrap();
             thread::spawn(move || {
-                for Call { request, reply } in calls {
+                for Call { request, reply, .. } in calls {
                     let method = request.method();
                     let _ = reply.send(Ok(Box::new(move || serde_json::to_string(&method))));
                 }

@@ -1,15 +1,18 @@
 //! The running switch: the configuration in force, and how it becomes another one.
 
+use crate::events::tell;
 use crate::log::{Limit, log};
 use crate::nic::Opened;
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
 use crossbeam_channel::Receiver;
+use dray_config::rpc::{Event, EventKind, VtepInfo};
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
-use dray_switch::Count;
+use dray_switch::{Count, Drop};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,8 @@ const PUBLISH: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_secs(1);
 /// What did not happen for so long begins again.
 const CALM: Duration = Duration::from_secs(60);
+/// Who wants the configuration that drayd starts with.
+const START: &str = "start";
 /// How often the FDB is searched for learned VTEPs that it still uses, and the kernel's addresses for the VTEP's own.
 const AGE_VTEPS: Duration = Duration::from_secs(10);
 
@@ -81,6 +86,10 @@ pub struct Switch {
     pub(crate) cleared: HashMap<String, PortCounts>,
     /// Frames of each port whose source was one too many, and when these last became more.
     limited: HashMap<String, (u64, Option<Instant>)>,
+    /// The same of dropped frames, for each reason that occurred.
+    dropped: HashMap<String, BTreeMap<&'static str, (u64, Instant)>>,
+    /// The other VTEPs, as those who watch know them.
+    vteps: BTreeMap<Ipv4Addr, VtepInfo>,
     /// Neighbours that change all the time must not fill the log.
     news: Limit,
 }
@@ -114,11 +123,13 @@ impl Switch {
             aged: now,
             cleared: HashMap::new(),
             limited: HashMap::new(),
+            dropped: HashMap::new(),
+            vteps: BTreeMap::new(),
             news: Limit::default(),
         };
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
         log(format!("workers: {} on CPU {}", cpus.len(), cpus.join(", ")));
-        match switch.apply(config) {
+        match switch.apply(config, START) {
             Ok(_) => Ok((switch, punts)),
             Err(why) => {
                 switch.shutdown();
@@ -127,12 +138,12 @@ impl Switch {
         }
     }
 
-    /// Makes `new` the running configuration. What is the same in both is not touched.
+    /// Makes `new` the running configuration, as `by` wants it. What is the same in both is not touched.
     ///
     /// # Errors
     /// Why it can't be: the old one runs on then. If a port had to be closed to try and can't be opened again, the log
     /// says so.
-    pub fn apply(&mut self, new: ValidConfig) -> Result<Vec<Action>, Refusal> {
+    pub fn apply(&mut self, new: ValidConfig, by: &str) -> Result<Vec<Action>, Refusal> {
         let actions = plan(&self.config, &new).map_err(|lines| lines.join("\n"))?;
         self.dataplane.has_room(&new)?;
         let removed: Vec<Port> = actions
@@ -176,7 +187,12 @@ impl Switch {
             if let Action::UpdatePort { new, .. } = action {
                 self.ports.update(new);
             }
-            log(format!("config: {action}"));
+            if by == START {
+                log(format!("config: {action}"));
+            } else {
+                log(format!("config: {action} (by {by})"));
+                tell(change(action, by));
+            }
         }
         self.warn();
         self.tick_overlay(Instant::now());
@@ -269,6 +285,7 @@ impl Switch {
         }
         self.dataplane.apply(&config, &underlay);
         (self.published, self.is_stale) = (Instant::now(), false);
+        self.watch_vteps();
     }
 
     /// Takes up what happened to a memif or vhost-user port, if something did.
@@ -362,6 +379,7 @@ impl Switch {
             self.sample();
             self.balance(now);
             self.watch_macs(now);
+            self.watch_drops(now);
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
@@ -380,16 +398,20 @@ impl Switch {
             match (silence, self.silent.get(&cpu)) {
                 (Some(time), None) => {
                     self.silent.insert(cpu, now.checked_sub(time).unwrap_or(now));
-                    log(format!(
+                    let text = format!(
                         "workers: the one on CPU {cpu} has not run for {:.1} s: another process has its CPU, and its ports' \
                          packets wait",
                         time.as_secs_f64()
-                    ));
+                    );
+                    log(&text);
+                    tell(Event { kind: EventKind::Worker, text, state: Some("silent".into()), ..Event::default() });
                 }
                 (None, Some(&since)) => {
                     self.silent.remove(&cpu);
                     let seconds = now.duration_since(since).as_secs_f64();
-                    log(format!("workers: the one on CPU {cpu} runs again, after {seconds:.1} s"));
+                    let text = format!("workers: the one on CPU {cpu} runs again, after {seconds:.1} s");
+                    log(&text);
+                    tell(Event { kind: EventKind::Worker, text, state: Some("running".into()), ..Event::default() });
                 }
                 _ => {}
             }
@@ -403,7 +425,9 @@ impl Switch {
                 self.dataplane.inject(&vxlan.port, frame);
             }
         }
-        overlay.take_notices().iter().for_each(|line| self.news.log(now, line));
+        for line in overlay.take_notices() {
+            self.news.log(now, line);
+        }
         self.news.flush(now, || "vxlan".into());
         self.is_stale |= overlay.take_change();
         self.publish_if_due(now);
@@ -419,14 +443,79 @@ impl Switch {
             if count > *before {
                 if last.is_none_or(|last| now.duration_since(last) >= CALM) {
                     let (name, max) = (&port.name, port.max_macs);
-                    log(format!(
+                    let text = format!(
                         "port {name}: more MACs than its max-macs of {max} are there: the others are not learned"
-                    ));
+                    );
+                    log(&text);
+                    tell(Event { kind: EventKind::Fdb, text, port: Some(name.clone()), ..Event::default() });
                 }
                 *last = Some(now);
             }
             *before = count;
         }
+    }
+
+    /// Tells of ports whose packets begin to be dropped for a reason.
+    fn watch_drops(&mut self, now: Instant) {
+        let Switch { config, dataplane, dropped, .. } = self;
+        dropped.retain(|name, _| config.port(name).is_some());
+        for port in &config.ports {
+            let counts = dataplane.port_counts(&port.name).unwrap_or_default();
+            for &reason in Drop::ALL {
+                let count = counts.drops[reason.index()];
+                if count == 0 {
+                    continue;
+                }
+                let of_port = dropped.entry(port.name.clone()).or_default();
+                let before = of_port.get(reason.name()).copied();
+                if before.is_some_and(|(before, _)| before == count) {
+                    continue;
+                }
+                of_port.insert(reason.name(), (count, now));
+                if before.is_none_or(|(_, last)| now.duration_since(last) >= CALM) {
+                    let more = count.saturating_sub(before.map_or(0, |(before, _)| before));
+                    tell(Event {
+                        kind: EventKind::Drop,
+                        text: format!(
+                            "port {}: {}: {more} packets: {}",
+                            port.name,
+                            reason.name(),
+                            reason.description().trim()
+                        ),
+                        port: Some(port.name.clone()),
+                        drop: Some(reason.name().into()),
+                        count: Some(more),
+                        ..Event::default()
+                    });
+                }
+            }
+        }
+    }
+
+    /// Tells of VTEPs that have come, gone or changed.
+    fn watch_vteps(&mut self) {
+        let new = self.overlay.as_ref().map(Overlay::vteps).unwrap_or_default();
+        let new: BTreeMap<Ipv4Addr, VtepInfo> = new.into_iter().map(|vtep| (vtep.address, vtep)).collect();
+        let event = |address: Ipv4Addr, state: &str, more: String| Event {
+            kind: EventKind::Vtep,
+            text: format!("vtep {address}: {state}{more}"),
+            vtep: Some(address),
+            state: Some(state.into()),
+            ..Event::default()
+        };
+        for (&address, vtep) in &new {
+            if self.vteps.get(&address) != Some(vtep) {
+                let hop = vtep.next_hop.filter(|hop| *hop != address).map(|hop| format!(", next hop {hop}"));
+                let mac = vtep.mac.map(|mac| format!(", mac {mac}"));
+                let origin = if vtep.learned { ", learned" } else { "" };
+                let more = format!("{}{}{origin}", hop.unwrap_or_default(), mac.unwrap_or_default());
+                tell(event(address, &vtep.state, more));
+            }
+        }
+        for &address in self.vteps.keys().filter(|address| !new.contains_key(*address)) {
+            tell(event(address, "gone", String::new()));
+        }
+        self.vteps = new;
     }
 
     fn sample(&mut self) {
@@ -461,6 +550,20 @@ impl Switch {
         }
         ports.shutdown();
     }
+}
+
+/// That the configuration has changed.
+fn change(action: &Action, by: &str) -> Event {
+    let (kind, port, bridge) = match action {
+        Action::AddPort(port) | Action::UpdatePort { new: port, .. } => (EventKind::Port, Some(&port.name), None),
+        Action::RemovePort { name } => (EventKind::Port, Some(name), None),
+        Action::AddBridge(bridge) => (EventKind::Bridge, None, Some(&bridge.name)),
+        Action::ChangeBridge(change) => (EventKind::Bridge, None, Some(&change.bridge.name)),
+        Action::RemoveBridge { name } => (EventKind::Bridge, None, Some(name)),
+        Action::SetVxlan(_) | Action::SetBalance(_) | Action::SetFdbAgeing(_) => (EventKind::Config, None, None),
+    };
+    let (port, bridge, by) = (port.cloned(), bridge.cloned(), Some(by.into()));
+    Event { kind, text: action.to_string(), by, port, bridge, ..Event::default() }
 }
 
 /// Whether `new` can't be opened while `old` is.
@@ -517,7 +620,7 @@ mod tests {
         let (mut switch, _punts) = Switch::start(config(&[("a", 0), ("b", 1)]), Path::new("/none")).unwrap();
         let (_a, _b) = (connect(0), connect(1));
         // Both have connected, nobody has taken notice, and now `b` becomes another one.
-        switch.apply(config(&[("a", 0), ("b", 2)])).unwrap();
+        switch.apply(config(&[("a", 0), ("b", 2)]), "test").unwrap();
         // One port's at a time.
         (0..2).for_each(|_| switch.take_news());
         assert!(switch.ports.link("a").unwrap().is_up());
@@ -551,7 +654,7 @@ mod tests {
         drop(front_end);
         connected(&switch, false);
         // It has come and gone, nobody has taken notice, and now the port becomes another one.
-        switch.apply(config(2)).unwrap();
+        switch.apply(config(2), "test").unwrap();
         switch.take_news();
         assert_eq!(switch.ports.link("v"), Some(&Link::Down("no front end has connected".into())));
         switch.shutdown();

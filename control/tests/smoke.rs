@@ -544,3 +544,155 @@ fn drayd_answers_for_the_handlers_of_dpdk() {
     let symbols = String::from_utf8(symbols.stdout).unwrap();
     assert!(symbols.lines().any(|line| line.ends_with(" T sigaction")), "{symbols}");
 }
+
+/// A connection that watches.
+struct Watch {
+    lines: std::io::Lines<BufReader<UnixStream>>,
+}
+
+impl Watch {
+    /// With the answer to its request.
+    fn begin(switch: &Switch, params: Value) -> (Watch, Value) {
+        let mut stream = UnixStream::connect(switch.path("dray.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "watch", "params": params});
+        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        let mut watch = Watch { lines: BufReader::new(stream).lines() };
+        let answer = watch.line();
+        (watch, answer["result"].clone())
+    }
+
+    fn line(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().expect("the connection is open").unwrap()).unwrap()
+    }
+
+    /// The next event.
+    fn event(&mut self) -> Value {
+        let line = self.line();
+        assert_eq!((line["method"].as_str(), line.get("id")), (Some("event"), None), "{line}");
+        line["params"].clone()
+    }
+}
+
+#[test]
+fn who_watches_is_told_what_happens_and_who_did_it() {
+    let switch = Switch::start(TWO_PORTS);
+    let (mut watch, began) = Watch::begin(&switch, json!({}));
+    assert_eq!(began["lost"], 0);
+    let mut next = began["next"].as_u64().unwrap();
+    let mut expect = |what: Value, text: &str| {
+        let event = watch.event();
+        assert_eq!(event["seq"], next, "{event}");
+        next += 1;
+        for (key, value) in what.as_object().unwrap() {
+            assert_eq!(event.get(key).unwrap_or(&Value::Null), value, "{key} of {event}");
+        }
+        assert!(event["text"].as_str().unwrap().contains(text), "{text} in {event}");
+        event
+    };
+    switch.dray("bridge add red");
+    let event = expect(json!({"kind": "bridge", "bridge": "red"}), "+ bridge red");
+    let by = event["by"].as_str().unwrap();
+    assert!(by.contains(", process ") && by.ends_with(" (dray)"), "{by}");
+    assert!(switch.log().contains(&format!("config: + bridge red (by {by})")), "{}", switch.log());
+    switch.dray("port down db");
+    expect(json!({"kind": "port", "port": "db"}), "admin up -> down");
+    switch.dray("config set fdb ageing 60");
+    expect(json!({"kind": "config", "port": null}), "ageing 60 s");
+
+    let socket = dray_config::SocketName::Path(switch.path("memif.sock"));
+    let connect = |id| dray_vhost::memif::Client::connect(&socket, id, &Default::default());
+    let client = connect(0).unwrap();
+    expect(json!({"kind": "link", "port": "web", "state": "up"}), "port web: up");
+    drop(client);
+    expect(json!({"kind": "link", "port": "web", "state": "down"}), "disconnect");
+    let client = connect(0).unwrap();
+    expect(json!({"kind": "link", "state": "up"}), "port web: up");
+    switch.dray("port down web");
+    expect(json!({"kind": "link", "port": "web", "state": "down"}), "closed");
+    expect(json!({"kind": "port", "port": "web"}), "admin up -> down");
+    drop(client);
+
+    switch.dray("config save");
+    expect(json!({"kind": "config"}), "saved to ");
+    switch.file("dray.toml", TWO_PORTS);
+    switch.signal("-HUP");
+    for kind in ["bridge", "port", "port", "config"] {
+        expect(json!({"kind": kind, "by": "SIGHUP"}), "");
+    }
+
+    // Somebody was away for a moment and goes on where it was; another only wants some of it.
+    let (mut again, answer) = Watch::begin(&switch, json!({"since": began["next"]}));
+    assert_eq!(
+        (&answer["next"], &answer["lost"], &answer["instance"]),
+        (&began["next"], &json!(0), &began["instance"])
+    );
+    assert_eq!(again.event()["bridge"], "red");
+    let (mut links, _) = Watch::begin(&switch, json!({"since": began["next"], "kinds": ["link"]}));
+    assert_eq!([(); 4].map(|()| links.event()["state"].clone()), ["up", "down", "up", "down"]);
+
+    // For people.
+    let mut dray = switch.command(&["watch", "--kind", "bridge"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(dray.stdout.take().unwrap()).lines();
+    // It may begin a little later than this.
+    let found = std::thread::scope(|scope| {
+        let reader = scope.spawn(move || lines.next().unwrap().unwrap());
+        for n in 0.. {
+            switch.dray(&format!("bridge add b{n}"));
+            sleep(Duration::from_millis(20));
+            if reader.is_finished() {
+                break;
+            }
+        }
+        reader.join().unwrap()
+    });
+    assert!(found.contains("Z  bridge   + bridge b"), "{found}");
+    dray.kill().unwrap();
+    dray.wait().unwrap();
+}
+
+/// One that does not read loses events and learns how many; others, and the switch, go on.
+#[test]
+fn a_slow_watcher_loses_events_and_slows_nobody() {
+    const COUNT: u64 = 20_000;
+    let switch = Switch::start(TWO_PORTS);
+    let ((mut slow, began), (mut fast, _)) = (Watch::begin(&switch, json!({})), Watch::begin(&switch, json!({})));
+    let first = began["next"].as_u64().unwrap();
+    let reader =
+        std::thread::spawn(move || (0..COUNT).map(|_| fast.event()["seq"].as_u64().unwrap()).collect::<Vec<_>>());
+    let mut stream = UnixStream::connect(switch.path("dray.sock")).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    for _ in 0..COUNT {
+        let load = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"fdb.load\",\"params\":{\"entries\":[]}}\n";
+        stream.write_all(load.as_bytes()).unwrap();
+        line.clear();
+        answers.read_line(&mut line).unwrap();
+    }
+    assert!(reader.join().unwrap().into_iter().eq(first..first + COUNT), "who reads gets each one");
+    let (mut next, mut lost) = (first, 0);
+    while next < first + COUNT {
+        let event = slow.event();
+        let seq = event["seq"].as_u64().unwrap();
+        let missed = if event["kind"] == "lost" { event["count"].as_u64().unwrap() } else { 0 };
+        assert_eq!(seq, next + missed.saturating_sub(1), "{event}");
+        lost += missed;
+        next = seq + 1;
+    }
+    assert!(lost > 0 && lost < COUNT, "{lost} lost");
+
+    // They are few, so that they don't take all connections; who goes makes room.
+    drop(slow);
+    let mut watching: Vec<Watch> = Vec::new();
+    let start = Instant::now();
+    while watching.len() < 16 {
+        let (watch, answer) = Watch::begin(&switch, json!({}));
+        if answer.is_object() {
+            watching.push(watch);
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "the first ones are gone, and still count");
+    }
+    let refused = switch.exchange(r#"{"jsonrpc":"2.0","id":1,"method":"watch","params":{}}"#);
+    assert!(refused.contains("too many are watching"), "{refused}");
+    switch.dray("status");
+}
