@@ -30,8 +30,17 @@ pub(super) struct Asked {
 pub(super) fn control(place: &Place, socket: &Path, end: &AtomicBool) -> Asked {
     place.take_place(Urgency::First);
     let mut most = Asked::default();
-    let requests =
-        [Request::Status {}, Request::Port(PortRequest::Show { name: None, connect: false, secrets: false })];
+    let requests = [
+        Request::Status {},
+        Request::Port(PortRequest::Show {
+            name: None,
+            bridge: None,
+            up: false,
+            down: false,
+            connect: false,
+            secrets: false,
+        }),
+    ];
     for request in requests.iter().cycle() {
         if end.load(Ordering::Relaxed) {
             break;
