@@ -67,20 +67,52 @@ impl Fuse {
         Some(Fuse { mount, hangs, waiting, end, server: Some(server) })
     }
 
-    /// Sends the file with `send` to a drayd that is stopped meanwhile, and waits until somebody hangs in closing it. This process has
-    /// closed its own by then.
+    /// Sends the file with `send` to a drayd that is stopped meanwhile, and waits until somebody hangs in closing it, and nobody else is
+    /// still closing something. This process has closed its own by then.
     fn pass<T>(&self, drayd: &mut Drayd, send: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-        let before = self.waiting.load(SeqCst);
+        let (before, closing_before) = (self.waiting.load(SeqCst), closing(drayd));
         self.hangs.store(false, SeqCst);
         let file = File::open(self.mount.join("f")).unwrap();
-        drayd.process().signal(libc::SIGSTOP);
+        freeze(drayd);
         let sent = send(file.as_fd());
         drop(file);
         self.hangs.store(true, SeqCst);
         drayd.process().signal(libc::SIGCONT);
         wait_for("somebody to hang", || (self.waiting.load(SeqCst) > before).then_some(()));
+        wait_for("one to be left", || (closing(drayd) == closing_before + 1).then_some(()));
         sent
     }
+}
+
+/// A line of a process or thread in /proc, behind its name: the state, the parent...
+fn stat(of: &str) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Stops it, all of its threads.
+fn freeze(drayd: &mut Drayd) {
+    drayd.process().signal(libc::SIGSTOP);
+    let pid = drayd.pid();
+    let is_stopped = |task: std::fs::DirEntry| {
+        let task = task.file_name();
+        stat(&format!("{pid}/task/{}", task.to_str().unwrap())).is_none_or(|stat| stat[0] == "T")
+    };
+    wait_for("all threads to stop", || {
+        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_stopped).then_some(())
+    });
+}
+
+/// How many processes close something for it.
+fn closing(drayd: &Drayd) -> usize {
+    let names = std::fs::read_dir("/proc").unwrap().flatten();
+    let parents: Vec<(u32, u32)> = names
+        .filter_map(|name| name.file_name().into_string().ok())
+        .filter_map(|pid| Some((pid.parse().ok()?, stat(&pid)?.get(1)?.parse().ok()?)))
+        .collect();
+    let children = |of: u32| parents.iter().filter(move |(_, parent)| *parent == of).map(|(pid, _)| *pid);
+    // One waits for what is to be closed next.
+    children(drayd.pid()).flat_map(children).count().saturating_sub(1)
 }
 
 impl Drop for Fuse {
@@ -298,7 +330,7 @@ fn sockets_that_linger_hold_nobody_up() {
     let mut ends = Vec::new();
     // Drayd is stopped while they are sent: the last to close one is not this process.
     let mut stopped = |drayd: &mut Drayd, send: Send<'_>| {
-        drayd.process().signal(libc::SIGSTOP);
+        freeze(drayd);
         let (sockets, others): (Vec<_>, Vec<_>) = (0..24).map(|_| lingering()).unzip();
         ends.extend(others);
         let peers = send(&sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>());
