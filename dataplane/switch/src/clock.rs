@@ -9,7 +9,7 @@ use crate::mem::ticks;
 /// One burst in so many is timed. It is prime, so that of queues that are polled in turn all get theirs.
 const PERIOD: u32 = 31;
 
-pub use crate::pipeline::Stage;
+pub use crate::stages::Stage;
 
 /// What a stage took, in the bursts that were timed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What stages count of a port's frames beside its drops: declared where it is counted, as those are.
 
 use crate::names::numbered;
-use crate::pipeline::COUNTS;
+use crate::stages::COUNTS;
 
 numbered! {
     /// What a stage counts of the frames that a port receives.

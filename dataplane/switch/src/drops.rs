@@ -3,7 +3,7 @@
 
 use crate::burst::Burst;
 use crate::names::numbered;
-use crate::pipeline::REASONS;
+use crate::stages::REASONS;
 
 numbered! {
     /// Why a frame was dropped. Its name is the counter's, `stage.reason`.

@@ -1,5 +1,7 @@
-//! The stages, a file each: what it does, its drop reasons and counters, its state, who wants it, `run`, its tests. [`crate::pipeline`]
-//! lists them in order.
+//! The stages, in order, a file each: what it does, its drop reasons and counters, its state, who wants it, `run`, its tests.
+
+#[macro_use]
+mod list;
 
 pub(crate) mod decap;
 pub(crate) mod encap;
@@ -11,14 +13,41 @@ pub(crate) mod send;
 pub(crate) mod vlan;
 
 use crate::burst::{BURST, Burst};
+use crate::clock::StageClock;
 use crate::drops::{Drop, Dropped};
 use crate::fdb::View;
 use crate::names::Named;
 use crate::pipeline::Tally;
-use crate::port::Output;
+use crate::port::{self, Output};
 use crate::tables::{PortTable, Tables};
 use learn::Seen;
 use send::TxLists;
+
+stages! {
+first:
+    /// takes frames from the receive queue
+    Receive = "receive";
+stages:
+    /// underlay port only: checks the outer headers, finds the bridge by VNI and the VTEP by address, moves the start of the frame behind
+    /// them; ARP and ICMP for the VTEP go to the control thread
+    Decap in decap;
+    /// all other ports: finds the bridge by port and VLAN, takes the tag out, makes the FDB keys of both addresses and asks the cache for
+    /// their buckets
+    Parse in parse;
+    /// notes where the source address is
+    Learn in learn;
+    /// finds where the destination is; puts a tag in if it is behind a trunk
+    Forward in forward;
+    /// writes the tunnel's outer headers into the headroom
+    Encap in encap;
+    /// gives what isn't known to all members; whoever needs other headers gets a head of its own, never a body
+    Flood in flood;
+    /// calls each port once with all its frames
+    Send in send;
+last:
+    /// gives the sender its slots back
+    Release = "release";
+}
 
 /// A stage of the pipeline. Its value is what a worker keeps for it from burst to burst.
 pub(crate) trait Process: Default {
@@ -176,5 +205,33 @@ impl Verdict {
     #[inline(always)]
     fn reason(self) -> Option<Drop> {
         Drop::ALL.get(usize::from(self.0)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::Port;
+
+    /// docs/architecture.md has the stages of this list, in this order.
+    #[test]
+    fn the_documents_table_is_the_list() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/architecture.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut table = String::from("   | stage | file | what it does |\n   |---|---|---|\n");
+        for stage in &Stage::ALL[1..Stage::COUNT - 1] {
+            let (name, does) = (stage.name(), stage.description());
+            table += &format!("   | {name} | `stages/{name}.rs` | {does} |\n");
+        }
+        assert!(page.contains(&table), "docs/architecture.md is to have:\n{table}");
+    }
+
+    #[test]
+    fn a_port_wants_what_its_frames_need() {
+        let wants = |port: PortTable, stage: Stage| Port::from(port).wanted & 1 << stage as u32 != 0;
+        for (port, decap) in [(PortTable::Underlay, true), (PortTable::Access(1), false), (PortTable::Unused, false)] {
+            assert_eq!((wants(port.clone(), Stage::Decap), wants(port.clone(), Stage::Parse)), (decap, !decap));
+            assert!(wants(port, Stage::Forward));
+        }
     }
 }
