@@ -338,8 +338,10 @@ impl<'a> View<'a> {
 pub enum Learned {
     /// Nothing: the entry was fresh, or is not to be changed.
     Known,
-    /// A new entry, or an old one with a new place or time.
+    /// A new entry, or an old one with a new time, or a new VLAN or VTEP of the same port.
     Updated,
+    /// An entry that pointed to another port.
+    Moved,
     /// Nothing: another worker wrote at the same time. The next frame is to try again.
     Again,
     /// No: the table holds as many as it may.
@@ -423,7 +425,7 @@ impl Fdb {
             // After the exchange: whoever reads this finds the new place.
             from.epoch.fetch_add(1, Release);
         }
-        Learned::Updated
+        if changes_hands { Learned::Moved } else { Learned::Updated }
     }
 
     #[cold]
@@ -654,7 +656,7 @@ mod tests {
         assert_eq!(find(&fdb, a), Some(Egress::port(3, 0)));
         assert_eq!(find(&fdb, key(2, mac(1))), None, "another bridge's MAC is another MAC");
         assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(3, 0), 11), Learned::Updated);
-        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(4, 7), 11), Learned::Updated);
+        assert_eq!(fdb.view().learn(a, fdb.view().home(a), Egress::port(4, 7), 11), Learned::Moved);
         assert_eq!(find(&fdb, a), Some(Egress::port(4, 7)));
         assert!(fdb.set_static(b, Egress::tunnel(9)));
         assert_eq!(fdb.view().learn(b, fdb.view().home(b), Egress::port(1, 0), 12), Learned::Known);
@@ -784,16 +786,16 @@ mod tests {
             || [Egress::port(3, 0), Egress::port(4, 0), Egress::tunnel(0)].map(|place| fdb.view().epoch(place));
         let learn = |egress, now| fdb.view().learn(key(1, mac(1)), fdb.view().home(key(1, mac(1))), egress, now);
         let mut expected = epochs();
-        for (egress, now, left) in [
-            (Egress::port(3, 0), 1, None),
-            (Egress::port(3, 0), 2, None),
-            (Egress::port(3, 7), 2, Some(0)),
-            (Egress::port(4, 0), 2, Some(0)),
-            (Egress::tunnel(5), 2, Some(1)),
-            (Egress::tunnel(6), 3, Some(2)),
-            (Egress::port(3, 0), 3, Some(2)),
+        for (egress, now, left, learned) in [
+            (Egress::port(3, 0), 1, None, Learned::Updated),
+            (Egress::port(3, 0), 2, None, Learned::Updated),
+            (Egress::port(3, 7), 2, Some(0), Learned::Updated),
+            (Egress::port(4, 0), 2, Some(0), Learned::Moved),
+            (Egress::tunnel(5), 2, Some(1), Learned::Moved),
+            (Egress::tunnel(6), 3, Some(2), Learned::Updated),
+            (Egress::port(3, 0), 3, Some(2), Learned::Moved),
         ] {
-            assert_eq!(learn(egress, now), Learned::Updated);
+            assert_eq!(learn(egress, now), learned, "{egress:?}");
             left.inspect(|&port: &usize| expected[port] += 1);
             assert_eq!(epochs(), expected, "{egress:?}");
         }
@@ -816,8 +818,8 @@ mod tests {
         assert_eq!((learn(115, many), learn(11, few), fdb.used()), (Learned::Full, Learned::Limited, 100));
         // A move counts at the new place, and is refused if that is full.
         assert_eq!((learn(30, few), find(&fdb, key(1, mac(30)))), (Learned::Limited, Some(many)));
-        assert_eq!((learn(0, Egress::port(1, 7)), learn(0, many)), (Learned::Updated, Learned::Updated));
-        assert_eq!((learn(30, few), learned()), (Learned::Updated, [10, 85, 5]));
+        assert_eq!((learn(0, Egress::port(1, 7)), learn(0, many)), (Learned::Updated, Learned::Moved));
+        assert_eq!((learn(30, few), learned()), (Learned::Moved, [10, 85, 5]));
         // What is configured is nobody's share.
         assert!(fdb.set_static(key(1, mac(30)), few));
         assert_eq!(learned(), [9, 85, 5]);
