@@ -5,7 +5,7 @@ use crate::burst::Burst;
 use crate::clock::StageClock;
 use crate::counts::Counts;
 use crate::port::Output;
-use crate::stages::{Pass, Selection, Stages, learn::Seen, send::TxLists};
+use crate::stages::{Pass, Stages, learn::Seen, send::TxLists};
 use crate::tables::{Port, PortTable};
 
 pub use crate::stages::Context;
@@ -47,9 +47,7 @@ impl Pipeline {
             Some(port) => (&port.bridges, port.wanted),
             None => (&PortTable::Unused, Stages::wanted(&PortTable::Unused)),
         };
-        let (live, none) = (Selection::all(burst.len()), Selection::NONE);
-        let tally = Tally::default();
-        let mut pass = Pass { burst, cx: &cx, bridges, out, seen, lists, live, unseen: none, tunnels: none, tally };
+        let mut pass = Pass::new(burst, &cx, bridges, out, (seen, lists));
         stages.run(wanted, &mut pass, clock);
         pass.tally
     }

@@ -56,13 +56,13 @@ impl Output for Sink {
     }
 }
 
-struct Switch {
-    tables: Tables,
-    fdb: Fdb,
-    now: u16,
+pub(crate) struct Switch {
+    pub(crate) tables: Tables,
+    pub(crate) fdb: Fdb,
+    pub(crate) now: u16,
     pipeline: Pipeline,
-    drops: Vec<(Drop, u32)>,
-    tally: Tally,
+    pub(crate) drops: Vec<(Drop, u32)>,
+    pub(crate) tally: Tally,
     sink: Sink,
 }
 
@@ -80,7 +80,7 @@ impl Switch {
     }
 
     /// Runs one burst received on `port`; returns what was sent.
-    fn run(&mut self, port: u16, frames: Vec<Vec<u8>>) -> Vec<(u16, Vec<u8>)> {
+    pub(crate) fn run(&mut self, port: u16, frames: Vec<Vec<u8>>) -> Vec<(u16, Vec<u8>)> {
         self.run_undone(port, frames.into_iter().map(|f| (f, None)).collect())
     }
 
@@ -110,13 +110,13 @@ impl Switch {
     }
 }
 
-const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
-const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+pub(crate) const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+pub(crate) const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 const C: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
-const ALL: [u8; 6] = [0xff; 6];
+pub(crate) const ALL: [u8; 6] = [0xff; 6];
 
 /// An untagged frame of `len` bytes whose payload tells bytes apart.
-fn frame(dst: [u8; 6], src: [u8; 6], len: usize) -> Vec<u8> {
+pub(crate) fn frame(dst: [u8; 6], src: [u8; 6], len: usize) -> Vec<u8> {
     let mut f = [&dst[..], &src, &[0x88, 0xb5]].concat();
     f.extend((14..len).map(|i| i as u8));
     f
@@ -133,7 +133,7 @@ fn bridge(flood: &[Egress]) -> BridgeTable {
 }
 
 /// Ports 0, 1 and 2 untagged in bridge 1.
-fn three_ports() -> Switch {
+pub(crate) fn three_ports() -> Switch {
     Switch::new(Tables {
         ports: vec![PortTable::Access(1).into(); 3],
         bridges: vec![BridgeTable::default(), bridge(&[Egress::port(0, 0), Egress::port(1, 0), Egress::port(2, 0)])],

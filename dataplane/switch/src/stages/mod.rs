@@ -91,6 +91,32 @@ pub(crate) struct Pass<'a, O> {
     pub tally: Tally,
 }
 
+impl<'a, O> Pass<'a, O> {
+    /// At the beginning of its way.
+    #[inline(always)]
+    pub(crate) fn new(
+        burst: &'a mut Burst,
+        cx: &'a Context<'a>,
+        bridges: &'a PortTable,
+        out: &'a mut O,
+        (seen, lists): (&'a mut Seen, &'a mut TxLists),
+    ) -> Self {
+        let live = Selection::all(burst.len());
+        Pass {
+            burst,
+            cx,
+            bridges,
+            out,
+            seen,
+            lists,
+            live,
+            unseen: Selection::NONE,
+            tunnels: Selection::NONE,
+            tally: Tally::default(),
+        }
+    }
+}
+
 /// What every stage may look at while it runs one burst.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
