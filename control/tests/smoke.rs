@@ -433,6 +433,7 @@ fn metrics_are_served() {
     assert!(answer.contains("\n# TYPE dray_port_received_packets counter\n"));
     assert!(answer.contains("\ndray_port_received_packets_total{port=\"web\"} 0\n"));
     assert!(answer.contains("\ndray_port_up{port=\"db\"} 0\n") && answer.contains("\ndray_fdb_size 65536\n"));
+    assert!(answer.contains("\ndray_port_mac_moves_packets_total{port=\"web\"} 0\n"));
     assert!(answer.ends_with("\n# EOF\n"));
     assert!(get("/").starts_with("HTTP/1.1 404 "));
     // A client that says nothing holds up the next one for two seconds at most.

@@ -156,6 +156,10 @@ fn a_host_that_has_moved_is_found_by_the_next_frame() {
         expect(&mut here, &[announcement()]);
         std::mem::swap(&mut here, &mut there);
     }
+    // To c first, and back and forth.
+    let moves = |port: &str| drayd.port(port).counters["mac_moves"];
+    wait_for("the moves", || (["a", "b", "c"].map(moves) == [3, 0, 4]).then_some(()));
+    assert!(drayd.dray("port show c").lines().any(|line| line.split_whitespace().eq(["mac", "moves", "4"])));
     drayd.finish();
 }
 

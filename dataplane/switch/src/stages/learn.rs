@@ -37,7 +37,7 @@ impl Process for Learn {
             _ => Egress::port(pass.cx.port, 0),
         };
         let marker = Marker::new(pass.cx, from);
-        run(pass.burst, pass.unseen, pass.cx, marker, pass.seen, &mut pass.tally.counts);
+        pass.moved = run(pass.burst, pass.unseen, pass.cx, marker, pass.seen, &mut pass.tally.counts);
         pass.unseen.len()
     }
 }
@@ -99,8 +99,16 @@ impl Marker {
     }
 }
 
-/// Learns the sources of `unseen` frames.
-fn run(burst: &Burst, unseen: Selection, cx: &Context, marker: Marker, seen: &mut Seen, counts: &mut Counts) {
+/// Learns the sources of `unseen` frames. Those of them that were behind another port.
+fn run(
+    burst: &Burst,
+    unseen: Selection,
+    cx: &Context,
+    marker: Marker,
+    seen: &mut Seen,
+    counts: &mut Counts,
+) -> Selection {
+    let mut moved = Selection::NONE;
     for i in unseen.iter() {
         let (key, ingress) = (burst.meta.src[i], burst.meta.ingress[i]);
         match cx.fdb.learn(key, cx.fdb.home(key), ingress, cx.now) {
@@ -108,7 +116,11 @@ fn run(burst: &Burst, unseen: Selection, cx: &Context, marker: Marker, seen: &mu
             Learned::Limited => counts[Count::OverMaxMacs.index()] += 1,
             Learned::Again => {}
             _ if ingress == Egress::NOWHERE => {}
-            _ => seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress),
+            learned => {
+                moved.add_if(learned == Learned::Moved, i);
+                seen.0[Seen::place(key) as usize % SLOTS] = marker.mark(key, ingress);
+            }
         }
     }
+    moved
 }

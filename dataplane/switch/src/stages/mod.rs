@@ -8,6 +8,7 @@ pub(crate) mod encap;
 pub(crate) mod flood;
 pub(crate) mod forward;
 pub(crate) mod learn;
+pub(crate) mod moves;
 pub(crate) mod parse;
 pub(crate) mod send;
 pub(crate) mod vlan;
@@ -36,6 +37,8 @@ stages:
     Parse in parse;
     /// notes where the source address is
     Learn in learn;
+    /// counts the addresses that came from another port
+    Moves in moves;
     /// finds where the destination is; puts a tag in if it is behind a trunk
     Forward in forward;
     /// writes the tunnel's outer headers into the headroom
@@ -85,6 +88,8 @@ pub(crate) struct Pass<'a, O> {
     pub live: Selection,
     /// Of these, from parse on, those whose source is to be learned.
     pub unseen: Selection,
+    /// Of these, from learn on, those that were behind another port.
+    pub moved: Selection,
     /// From forward on: frames for tunnels, which their metadata name.
     pub tunnels: Selection,
     /// What became of it so far.
@@ -111,6 +116,7 @@ impl<'a, O> Pass<'a, O> {
             lists,
             live,
             unseen: Selection::NONE,
+            moved: Selection::NONE,
             tunnels: Selection::NONE,
             tally: Tally::default(),
         }
