@@ -2,7 +2,7 @@
 
 use crate::error::suggest;
 use crate::render::{render, text};
-use crate::rpc::{BridgeRequest, ConfigRequest, FdbRequest, PortAdd, PortRequest, Request, VtepRequest};
+use crate::rpc::{BridgeRequest, ConfigRequest, FdbRequest, LogRequest, PortAdd, PortRequest, Request, VtepRequest};
 use crate::schema::{self, Section, Value};
 use crate::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for};
 use std::fmt::Write;
@@ -69,12 +69,16 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
             let change = Change { section: &schema::BRIDGE, kind: None, key, values };
             return read(&change.apply(&render(config), "bridge", Some(name))?).map(Some);
         }
+        Request::Log(LogRequest::Level { level }) => {
+            let set = ConfigRequest::Set { table: "log".into(), key: "level".into(), values: vec![level.clone()] };
+            return edit(config, &Request::Config(set));
+        }
         Request::Config(ConfigRequest::Set { table, key, values }) => {
             let header = format!("[{table}]");
             let Some(section) = schema::SECTIONS.iter().find(|section| section.header == header) else {
                 return Err(match table.as_str() {
                     "port" | "bridge" => format!("there are several [[{table}]]: dray {table} set changes one of them"),
-                    _ => format!("no table to be changed so is called {table:?}: fdb, balance or vxlan"),
+                    _ => format!("no table to be changed so is called {table:?}: fdb, balance, log or vxlan"),
                 });
             };
             let change = Change { section, kind: None, key, values };
@@ -406,6 +410,7 @@ mod tests {
         assert_eq!(members, ["~ bridge blue: +db:5"]);
         assert_eq!(lines("fdb", "ageing", &["60"]), ["~ fdb: ageing 60 s"]);
         assert_eq!(lines("balance", "interval", &["0"]), ["~ balance: interval 0 s"]);
+        assert_eq!(lines("log", "level", &["warn,port=debug"]), ["~ log: level warn,port=debug"]);
         assert!(lines("vxlan", "learn-vteps", &["true"])[0].starts_with("~ vxlan: "));
     }
 
@@ -434,7 +439,10 @@ mod tests {
         assert!(error("port web", "kind", &["eth"]).contains("does not change"));
         assert!(error("bridge blue", "name", &["red"]).contains("does not change"));
         assert!(error("port", "mtu", &["68"]).contains("dray port set"));
-        assert!(error("fbd", "ageing", &["60"]).ends_with("fdb, balance or vxlan"));
+        for wrong in ["loud", "", "info,", "port=", "=info", "a b=info", "info;port=debug"] {
+            assert!(error("log", "level", &[wrong]).contains("is no level: off, error"), "{wrong}");
+        }
+        assert!(error("fbd", "ageing", &["60"]).ends_with("fdb, balance, log or vxlan"));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Action {
     SetBalance(u16),
     /// Change [`crate::Fdb::ageing`], seconds.
     SetFdbAgeing(u16),
+    /// Change [`crate::Log::level`].
+    SetLogLevel(String),
 }
 
 /// How a bridge changes.
@@ -142,6 +144,9 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     if old.fdb.ageing != new.fdb.ageing {
         actions.push(Action::SetFdbAgeing(new.fdb.ageing));
     }
+    if old.log != new.log {
+        actions.push(Action::SetLogLevel(new.log.level.clone()));
+    }
     Ok(actions)
 }
 
@@ -233,6 +238,7 @@ impl fmt::Display for Action {
                 if parts.is_empty() { Ok(()) } else { write!(f, ": {}", parts.join(", ")) }
             }
             Action::SetBalance(interval) => write!(f, "~ balance: interval {interval} s"),
+            Action::SetLogLevel(level) => write!(f, "~ log: level {level}"),
             Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
         }
     }

@@ -4,8 +4,8 @@ use crate::error::{Errors, Report, quote, suggest};
 use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
-    Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Mac, Member, Memif, Neighbour, Port, PortKind,
-    Role, SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
+    Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Log, Mac, Member, Memif, Neighbour, Port,
+    PortKind, Role, SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
 };
 use nix::unistd::{Group, User};
 use std::collections::HashSet;
@@ -89,11 +89,12 @@ type Placed<T> = (T, Option<Span>);
 
 impl Reader {
     fn file(&mut self, root: &DeTable<'_>, cpus: &[usize]) -> (ValidConfig, Places) {
-        const TABLES: [(&str, bool); 7] = [
+        const TABLES: [(&str, bool); 8] = [
             ("control", false),
             ("worker", true),
             ("balance", false),
             ("fdb", false),
+            ("log", false),
             ("port", true),
             ("bridge", true),
             ("vxlan", false),
@@ -104,7 +105,7 @@ impl Reader {
                 self.report.add(&key.span(), || {
                     let known = TABLES.iter().map(|(table, _)| *table);
                     let otherwise =
-                        ": there are [control], [[worker]], [balance], [fdb], [[port]], [[bridge]] and [vxlan]";
+                        ": there are [control], [[worker]], [balance], [fdb], [log], [[port]], [[bridge]] and [vxlan]";
                     format!("unknown table {}{}", quote(name), suggest(name, known, otherwise))
                 });
             }
@@ -160,6 +161,11 @@ impl Reader {
             fdb.ageing = self.integer(&t, "ageing", fdb.ageing.into()).0 as u16;
         }
 
+        let mut log = Log::default();
+        if let Some(t) = self.table(root, "log", &schema::LOG) {
+            log.level = self.string(&t, "level", log_level).0.unwrap_or(log.level);
+        }
+
         let mut ports = Vec::new();
         let mut without_mac = Vec::new();
         for t in self.tables(root, "port", &schema::PORT, schema::MAX_PORTS) {
@@ -185,7 +191,7 @@ impl Reader {
             places.vxlan = place;
         }
 
-        let mut config = ValidConfig { control, workers, balance, ports, bridges, vxlan, fdb };
+        let mut config = ValidConfig { control, workers, balance, log, ports, bridges, vxlan, fdb };
         for i in without_mac {
             config.ports[i].mac = config.default_mac(&config.ports[i].name);
         }
@@ -734,6 +740,21 @@ fn description(s: &str) -> Result<String, String> {
     } else {
         Ok(s.into())
     }
+}
+
+/// Which lines are logged: `level` and `target=level`, with commas between them.
+fn log_level(s: &str) -> Result<String, String> {
+    for part in s.split(',') {
+        let (target, level) = part.split_once('=').unwrap_or(("all", part));
+        let is_target = !target.is_empty() && target.bytes().all(|c| c.is_ascii_alphanumeric());
+        if !is_target || !["off", "error", "warn", "info", "debug", "trace"].contains(&level) {
+            return Err(format!(
+                "{} is no level: off, error, warn, info, debug, trace, or one of them for a target, like \"port=debug\"",
+                quote(part)
+            ));
+        }
+    }
+    Ok(s.into())
 }
 
 fn role(s: &str) -> Result<Role, String> {

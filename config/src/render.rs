@@ -1,6 +1,6 @@
 //! The configuration back to a file.
 
-use crate::{Access, Balance, Control, Fdb, Member, Neighbour, PortKind, Role, StaticTo, ValidConfig};
+use crate::{Access, Balance, Control, Fdb, Log, Member, Neighbour, PortKind, Role, StaticTo, ValidConfig};
 use std::fmt::{Display, Write};
 
 /// The configuration as a file, defaults left out: [`crate::parse`] reads the same from it. The workers are always
@@ -32,6 +32,10 @@ pub fn render(config: &ValidConfig) -> String {
         out.table("[fdb]");
         out.unless("size", config.fdb.size, default.size);
         out.unless("ageing", config.fdb.ageing, default.ageing);
+    }
+    if config.log != Log::default() {
+        out.table("[log]");
+        out.key("level", text(&config.log.level));
     }
     for port in &config.ports {
         out.table("[[port]]");
@@ -325,9 +329,10 @@ mod tests {
                 let access = Access { mode: access.mode & 0o770, ..access };
                 let control = Control { metrics, access, ..Control::default() };
                 let fdb = Fdb { size, ageing };
+                let log = Log { level: if size % 2 == 0 { "info" } else { "warn,port=debug" }.into() };
                 let balance = Balance { interval: ageing % 3601 };
                 let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];
-                let mut config = ValidConfig { control, workers, balance, ports, bridges, vxlan, fdb };
+                let mut config = ValidConfig { control, workers, balance, log, ports, bridges, vxlan, fdb };
                 for i in 0..config.ports.len() {
                     if config.ports[i].mac == Mac::default() {
                         config.ports[i].mac = config.default_mac(&config.ports[i].name);

@@ -59,6 +59,9 @@ pub enum Request {
     /// Show what was dropped, and why
     #[command(subcommand)]
     Drop(DropRequest),
+    /// Show and change what drayd logs
+    #[command(subcommand)]
+    Log(LogRequest),
     /// Print what happens, as it happens
     Watch {
         /// Only events of this kind; may be given several times
@@ -381,6 +384,19 @@ pub enum DropRequest {
     Show {},
 }
 
+/// `log`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LogRequest {
+    /// Show the level of the lines that are logged
+    Show {},
+    /// Change it
+    Level {
+        /// error, warn, info, debug, trace or off; or several TARGET=LEVEL with commas between them
+        level: String,
+    },
+}
+
 /// `config`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -404,7 +420,7 @@ pub enum ConfigRequest {
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: ConfigFile,
     },
-    /// Change a key of [fdb], [balance] or [vxlan]
+    /// Change a key of [fdb], [balance], [log] or [vxlan]
     Set {
         /// The table, without brackets
         table: String,
@@ -1119,6 +1135,14 @@ pub struct DropInfo {
     pub count: u64,
 }
 
+/// Reply to `log.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogInfo {
+    /// The key `level` of `[log]`.
+    pub level: String,
+}
+
 /// Reply to `config.show`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1252,6 +1276,8 @@ mod tests {
             "vtep del 10.0.0.1 --bridge b".into(),
             "worker show".into(),
             "drop show".into(),
+            "log show".into(),
+            "log level warn,port=debug".into(),
             "watch --kind link --kind vtep --since 7".into(),
             "config show".into(),
             format!("config diff {}", file.display()),

@@ -189,6 +189,20 @@ pub static FDB: Section = Section {
     ],
 };
 
+/// `[log]`
+pub static LOG: Section = Section {
+    header: "[log]",
+    meaning: "What `drayd` writes to standard error, a line an event; `dray log level` changes it.",
+    keys: &[key(
+        "level",
+        Value::String("a level, or several `target=level` with commas between them"),
+        "\"info\"",
+        "The least important lines that are written: those of the level `error`, `warn`, `info`, `debug` or `trace`, or `off`. A \
+         target is what a line begins with, such as `port`, `config`, `vxlan` or `control`; `\"warn,config=info\"` has one level \
+         for it and another for the rest.",
+    )],
+};
+
 /// `[[port]]`
 pub static PORT: Section = Section {
     header: "[[port]]",
@@ -401,7 +415,7 @@ pub static NEIGHBOUR: Section = Section {
 
 /// All tables, in the order of the reference.
 pub static SECTIONS: &[&Section] =
-    &[&CONTROL, &WORKER, &BALANCE, &FDB, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN, &NEIGHBOUR];
+    &[&CONTROL, &WORKER, &BALANCE, &FDB, &LOG, &PORT, &BRIDGE, &MEMBER, &STATIC, &VXLAN, &NEIGHBOUR];
 
 impl Section {
     /// The keys that fit `kind`; all if it is not known.

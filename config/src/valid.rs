@@ -21,6 +21,8 @@ pub struct ValidConfig {
     pub workers: Vec<Worker>,
     /// How receive queues are spread over them.
     pub balance: Balance,
+    /// What is logged.
+    pub log: Log,
     /// Ports in the order of the file.
     pub ports: Vec<Port>,
     /// Bridges in the order of the file.
@@ -83,6 +85,13 @@ pub struct Worker {
 pub struct Balance {
     /// Seconds between two looks at the workers' loads; default 5. 0: never.
     pub interval: u16,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level or several `target=level`; default `info`.
+    pub level: String,
 }
 
 /// `[fdb]`
@@ -432,6 +441,12 @@ impl Default for Access {
 impl Default for Balance {
     fn default() -> Self {
         Balance { interval: 5 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".into() }
     }
 }
 

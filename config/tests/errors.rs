@@ -180,7 +180,7 @@ port = "e"
     assert_eq!(
         errors(text),
         [
-            r#"1:1: unknown table "speed": there are [control], [[worker]], [balance], [fdb], [[port]], [[bridge]] and [vxlan]"#,
+            r#"1:1: unknown table "speed": there are [control], [[worker]], [balance], [fdb], [log], [[port]], [[bridge]] and [vxlan]"#,
             r#"2:2: unknown table "vxlna"; did you mean "vxlan"?"#,
         ]
     );

@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
-    Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, PortInfo, PortRequest, Request,
-    RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
+    Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, LogInfo, LogRequest, PortInfo,
+    PortRequest, Request, RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
 };
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Deserialize;
@@ -292,6 +292,7 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
         Request::Fdb(FdbRequest::Flush { .. }) => {
             format!("{} entries forgotten\n", thousands(result::<FdbFlushed>(line)?.entries))
         }
+        Request::Log(LogRequest::Show {}) => result::<LogInfo>(line)?.level + "\n",
         Request::Vtep(VtepRequest::Show {}) => vteps(&result::<Vec<_>>(line)?),
         Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
         Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
@@ -301,7 +302,12 @@ fn people(request: &Request, line: &str) -> Result<String, Failure> {
         Request::Config(ConfigRequest::Save { .. }) => {
             format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())
         }
-        Request::Port(_) | Request::Bridge(_) | Request::Fdb(_) | Request::Vtep(_) | Request::Config(_) => {
+        Request::Port(_)
+        | Request::Bridge(_)
+        | Request::Fdb(_)
+        | Request::Vtep(_)
+        | Request::Log(_)
+        | Request::Config(_) => {
             result::<ConfigChange>(line)?.changes.iter().map(|change| format!("{change}\n")).collect()
         }
     })

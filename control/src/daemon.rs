@@ -1,7 +1,7 @@
 //! drayd: its command line and its control loop.
 
 use crate::descriptors;
-use crate::log::log;
+use crate::log::{self, ITSELF};
 use crate::metrics;
 use crate::server::{Call, Socket};
 use crate::switch::Switch;
@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{fs, io};
+use tracing::{info, warn};
 
 /// Frames for the VTEP itself that are looked at before others get their turn.
 const PUNTS: usize = 256;
@@ -103,6 +104,7 @@ fn leave_to_workers(config: &ValidConfig) -> io::Result<()> {
 
 /// From start to end.
 fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
+    log::start(&config.log.level);
     // Before there is any other thread or process. `read` has asked which CPUs there are.
     leave_to_workers(&config).map_err(|error| format!("error: the CPUs of this process: {error}"))?;
     // First of all, while there is little to make a copy of and one thread.
@@ -114,10 +116,12 @@ fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
         Some(address) => metrics::serve(address).map_err(|error| format!("error: metrics on {address}: {error}"))?,
         None => never(),
     };
-    log(format!("drayd {} starts: {}: {}", env!("CARGO_PKG_VERSION"), file.display(), summary(&config)));
+    let version = env!("CARGO_PKG_VERSION");
+    info!(target: ITSELF, "drayd {version} starts: {}: {}", file.display(), summary(&config));
     if !guard::sees_holes() {
-        log(
-            "memory: userfaultfd is not allowed: holes in peers' memory are filled on drayd's account, without a limit",
+        warn!(
+            target: "memory",
+            "userfaultfd is not allowed: holes in peers' memory are filled on drayd's account, without a limit",
         );
     }
     // `config save` writes there, whatever the working directory is then.
@@ -125,17 +129,17 @@ fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
     let (mut switch, punts) =
         Switch::start(config, &absolute).map_err(|why| why.in_file(&file.display().to_string(), text))?;
     let calls = socket.serve().map_err(|error| format!("error: control socket: {error}"))?;
-    log(format!("ready: control socket {}", switch.config.control.socket.display()));
+    info!(target: ITSELF, "ready: control socket {}", switch.config.control.socket.display());
     systemd::ready(&switch.summary());
     let signal = control_loop(&mut switch, &calls, &punts, &asks, &signals);
 
     systemd::stopping();
-    log(format!("{signal}: shutting down"));
+    info!(target: ITSELF, "{signal}: shutting down");
     let start = Instant::now();
     switch.shutdown();
     // Last: until then another drayd is refused.
     drop(socket);
-    log(format!("ended after {} ms", start.elapsed().as_millis()));
+    info!(target: ITSELF, "ended after {} ms", start.elapsed().as_millis());
     Ok(())
 }
 

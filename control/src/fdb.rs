@@ -1,12 +1,12 @@
 //! Static FDB entries in batches: as many as a file has, without the price of a new configuration for each.
 
 use crate::events::tell;
-use crate::log::log;
 use crate::switch::Switch;
 use dray_config::rpc::{Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
 use dray_config::{Mac, StaticMac, StaticTo, Statics};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use tracing::info;
 
 /// An entry's name in the answer.
 fn line(at: usize, entry: &FdbStatic) -> usize {
@@ -29,7 +29,7 @@ impl Switch {
         refused.sort_by_key(|refused: &FdbRefused| refused.line);
         let done = entries.len() - refused.len();
         let text = format!("{done} entries {}, {} refused", if delete { "deleted" } else { "added" }, refused.len());
-        log(format!("fdb: {text} (by {by})"));
+        info!(target: "fdb", "{text} (by {by})");
         tell(Event { kind: EventKind::Fdb, text, by: Some(by.into()), count: Some(done as u64), ..Event::default() });
         Ok(FdbLoaded { done: done as u64, refused })
     }

@@ -1,7 +1,6 @@
 //! NICs and DPDK's virtual devices. They are opened on a thread of their own, as that can take seconds, and tried again: a
 //! device that is missing or refuses costs its own port only.
 
-use crate::log::log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use dray_config::{Eth, Port};
 use dray_dataplane::DeviceLosses;
@@ -9,6 +8,7 @@ use dray_dpdk::{EthOptions, EthPort, eal, guard_registers};
 use dray_vhost::mem::guard::Mapping;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// After a refusal the device is tried again after this time. A device that is not there costs nothing: it is tried when
 /// it appears.
@@ -182,12 +182,12 @@ impl Opener {
         // Ends when the thread does. What was opened too late is closed again.
         while opened.recv_deadline(deadline).is_ok() {}
         if Instant::now() >= deadline {
-            log("dpdk: a device that is being opened does not answer: it is left to the process's end");
+            warn!(target: "dpdk", "a device that is being opened does not answer: it is left to the process's end");
             return;
         }
         let _ = thread.join();
         if let Err(error) = eal::cleanup() {
-            log(format!("dpdk: {error}"));
+            warn!(target: "dpdk", "{error}");
         }
     }
 }
@@ -212,7 +212,7 @@ fn work(todo: &Receiver<Job>, done: &Sender<Opened>) {
 /// What DPDK prints while no device is being opened; else it belongs to what is said of that.
 fn listen() {
     if eal::is_up() {
-        eal::take_log().lines().for_each(|line| log(format!("dpdk: {}", line.trim())));
+        eal::take_log().lines().for_each(|line| info!(target: "dpdk", "{}", line.trim()));
     }
 }
 
@@ -221,8 +221,8 @@ fn start_eal() -> Result<(), String> {
     let eal = eal::init().map_err(|error| error.to_string())?;
     if !was_up {
         let memory = if eal.hugepages { "hugepages" } else { "no hugepages: ordinary memory" };
-        log(format!("dpdk: started, {}, {memory}", eal.version));
-        eal.log.lines().for_each(|line| log(format!("dpdk: {}", line.trim())));
+        info!(target: "dpdk", "started, {}, {memory}", eal.version);
+        eal.log.lines().for_each(|line| info!(target: "dpdk", "{}", line.trim()));
     }
     Ok(())
 }

@@ -216,7 +216,7 @@ impl Overlay {
         *count = count.saturating_add(1);
         if *count == MAX_PINGS + 1 {
             notice(&mut self.notices, || {
-                format!("vxlan: more than {MAX_PINGS} pings in a second: the others are not answered")
+                format!("more than {MAX_PINGS} pings in a second: the others are not answered")
             });
         }
         *count <= MAX_PINGS
@@ -240,7 +240,7 @@ impl Overlay {
         if from == self.vxlan.local {
             if self.rival != Some(mac) {
                 self.rival = Some(mac);
-                notice(&mut self.notices, || format!("vxlan: {mac} claims our address {from} too"));
+                notice(&mut self.notices, || format!("{mac} claims our address {from} too"));
             }
             // Whoever heard that should know better (RFC 5227, section 2.4).
             if self.defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND) {
@@ -255,7 +255,7 @@ impl Overlay {
             let old = neighbour.known.replace((mac, now)).map(|(mac, _)| mac);
             if old != Some(mac) {
                 self.changed = true;
-                notice(&mut self.notices, || format!("vxlan: next hop {from} is at {mac}"));
+                notice(&mut self.notices, || format!("next hop {from} is at {mac}"));
             }
         }
         let asks_us = operation == ArpOperation::Request && target == self.vxlan.local;
@@ -314,7 +314,7 @@ impl Overlay {
                 Some((mac, _)) => {
                     neighbour.known = None;
                     self.changed = true;
-                    notice(&mut self.notices, || format!("vxlan: next hop {ip} at {mac} does not answer"));
+                    notice(&mut self.notices, || format!("next hop {ip} at {mac} does not answer"));
                     BROADCAST
                 }
                 None => BROADCAST,
@@ -468,7 +468,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]), after(0)), None);
         }
-        assert_eq!(overlay.take_notices(), ["vxlan: 02:00:00:00:00:09 claims our address 10.9.0.1 too"]);
+        assert_eq!(overlay.take_notices(), ["02:00:00:00:00:09 claims our address 10.9.0.1 too"]);
         let defence = arp(ALL, 1, OURS.0, [10, 9, 0, 1], [0; 6], [10, 9, 0, 1]);
         assert_eq!(overlay.tick(after(0)), std::slice::from_ref(&defence));
         // Two that claim one address must not drive each other on.
@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(answered(&mut overlay, 0), 1000);
         assert!(overlay.frame(&arp(ALL, 1, THEIRS, [10, 9, 0, 77], [0; 6], [10, 9, 0, 1]), after(0)).is_some());
         assert_eq!(answered(&mut overlay, 1), 1000);
-        let said = "vxlan: more than 1000 pings in a second: the others are not answered";
+        let said = "more than 1000 pings in a second: the others are not answered";
         assert_eq!(overlay.take_notices(), [said, said]);
     }
 

@@ -14,6 +14,7 @@ use dray_vhost::memif::{self, Supervisor};
 use dray_vhost::{Event, LinkInfo, vhost_user};
 use std::collections::BTreeMap;
 use std::time::Instant;
+use tracing::info;
 
 /// Bytes of a frame beyond its MTU: Ethernet header and one VLAN tag.
 const OVERHEAD: u32 = 18;
@@ -114,14 +115,17 @@ impl Open {
 impl Open {
     /// Says what the link is now.
     fn tell(&mut self, name: &str, link: &Link, now: Instant) {
-        let text = link_line(name, link);
-        self.news.log(now, &text);
-        tell(link_event(name, link.is_up(), text));
+        let text = link_text(link);
+        if self.news.admits(now) {
+            info!(target: "port", port = %name, "{text}");
+        }
+        tell(link_event(name, link.is_up(), &text));
     }
 }
 
 /// That a port's link has changed.
-fn link_event(name: &str, up: bool, text: String) -> Told {
+fn link_event(name: &str, up: bool, text: &str) -> Told {
+    let text = format!("port {name}: {text}");
     let state = Some(if up { "up" } else { "down" }.to_owned());
     Told { kind: EventKind::Link, text, port: Some(name.into()), state, ..Told::default() }
 }
@@ -202,8 +206,10 @@ impl Ports {
                 let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
                 // Each of its queues is emptied when the NIC likes.
                 dataplane.link_up(&name, rx, tx, eth.info().tx_queues == 1);
-                for line in open_lines(&name, eth) {
-                    open.news.log(now, line);
+                for line in open_lines(eth) {
+                    if open.news.admits(now) {
+                        info!(target: "port", port = %name, "{line}");
+                    }
                 }
                 eth_link(eth.watch())
             }
@@ -220,7 +226,7 @@ impl Ports {
         }
         dataplane.link_down(name);
         if open.link.is_up() {
-            tell(link_event(name, false, format!("port {name}: down: it is closed")));
+            tell(link_event(name, false, "down: it is closed"));
         }
         match open.device {
             Device::Closed => {}
@@ -255,9 +261,10 @@ impl Ports {
         let Some(name) = port_of(&event).map(str::to_owned) else {
             if let Event::Refused { socket, reason, peer, .. } = event {
                 let reason = refusal(&reason, peer);
-                let text = format!("socket {socket}: {peers}: {reason}");
-                if self.news.log(now, &text) {
-                    tell(refused_event(None, text, times));
+                let text = format!("{socket}: {peers}: {reason}");
+                if self.news.admits(now) {
+                    info!(target: "socket", "{text}");
+                    tell(refused_event(None, format!("socket {text}"), times));
                 }
                 let refused = Refused::note(self.strangers.get(&socket), times, secrets, reason);
                 self.strangers.insert(socket, refused);
@@ -282,8 +289,9 @@ impl Ports {
             }
             Event::Refused { reason, peer, .. } => {
                 let shown = refusal(&reason, peer);
-                let text = format!("port {name}: {peers}: {shown}");
-                if open.news.log(now, &text) {
+                if open.news.admits(now) {
+                    info!(target: "port", port = %name, "{peers}: {shown}");
+                    let text = format!("port {name}: {peers}: {shown}");
                     tell(refused_event(Some(name), text, times));
                 }
                 open.refused = Some(Refused::note(open.refused.as_ref(), times, secrets, shown));
@@ -303,9 +311,13 @@ impl Ports {
     pub fn poll(&mut self, all: bool, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
-        self.news.flush(now, || "sockets".into());
+        if let Some(more) = self.news.flush(now) {
+            info!(target: "socket", "{more}");
+        }
         for (name, open) in &mut self.open {
-            open.news.flush(now, || format!("port {name}"));
+            if let Some(more) = open.news.flush(now) {
+                info!(target: "port", port = %name, "{more}");
+            }
             if let Device::Eth(nic) = &mut open.device
                 && let Some(eth) = nic.open_mut().filter(|eth| all || eth.is_cheap())
             {
@@ -319,10 +331,9 @@ impl Ports {
                     }
                     None => {
                         let link = eth_link(eth.watch());
-                        if eth.info().mtu != mtu {
-                            let line =
-                                format!("port {name}: the interface's MTU has changed: {} fit now", eth.info().mtu);
-                            open.news.log(now, line);
+                        let fit = eth.info().mtu;
+                        if fit != mtu && open.news.admits(now) {
+                            info!(target: "port", port = %name, "the interface's MTU has changed: {fit} fit now");
                         }
                         link
                     }
@@ -413,10 +424,10 @@ fn refusal(reason: &str, peer: Option<String>) -> String {
 }
 
 /// What a device turned out to be, for the log.
-fn open_lines(name: &str, eth: &EthPort) -> Vec<String> {
+fn open_lines(eth: &EthPort) -> Vec<String> {
     let info = eth.info();
     let open = format!(
-        "port {name}: open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
+        "open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
         info.driver,
         Mac(info.mac),
         info.mtu,
@@ -426,20 +437,21 @@ fn open_lines(name: &str, eth: &EthPort) -> Vec<String> {
         info.tx_ring,
         if info.rss { ", RSS" } else { "" }
     );
-    info.notes.iter().map(|note| format!("port {name}: {note}")).chain([open]).collect()
+    info.notes.iter().cloned().chain([open]).collect()
 }
 
 fn eth_link(link: EthLink) -> Link {
     if link.up { Link::Up(None) } else { Link::Down("the device has no link".into()) }
 }
 
-fn link_line(name: &str, link: &Link) -> String {
+/// What a link is, in words.
+fn link_text(link: &Link) -> String {
     let sealed = |sealed: bool| if sealed { "" } else { ", memory not sealed" };
     match link {
         Link::Up(Some(LinkInfo::Memif(info))) => {
             let rings = |n: u16| if n == 1 { "1 ring".to_owned() } else { format!("{n} rings") };
             format!(
-                "port {name}: up, peer {:?}, {} in, {} out, ring size {}{}",
+                "up, peer {:?}, {} in, {} out, ring size {}{}",
                 info.peer,
                 rings(info.rx_rings),
                 rings(info.tx_rings),
@@ -449,7 +461,7 @@ fn link_line(name: &str, link: &Link) -> String {
         }
         Link::Up(Some(LinkInfo::VhostUser(info))) => {
             format!(
-                "port {name}: up, {} receive and {} transmit rings, {}, size {}{}",
+                "up, {} receive and {} transmit rings, {}, size {}{}",
                 info.rx_rings,
                 info.tx_rings,
                 if info.packed { "packed" } else { "split" },
@@ -457,7 +469,7 @@ fn link_line(name: &str, link: &Link) -> String {
                 sealed(info.sealed)
             )
         }
-        Link::Up(None) => format!("port {name}: up"),
-        Link::Down(reason) => format!("port {name}: down: {reason}"),
+        Link::Up(None) => "up".into(),
+        Link::Down(reason) => format!("down: {reason}"),
     }
 }

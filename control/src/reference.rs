@@ -30,7 +30,7 @@ const WATCH: [&str; 3] = [
 ];
 
 /// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 31] = [
+const EXAMPLES: [&str; 33] = [
     "status",
     "port show web",
     "port add web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
@@ -55,6 +55,8 @@ const EXAMPLES: [&str; 31] = [
     "vtep del 10.9.0.4 --bridge blue",
     "worker show",
     "drop show",
+    "log show",
+    "log level warn,port=debug",
     "watch --kind link --kind vtep",
     "config show",
     "config diff dray.toml",
@@ -503,6 +505,7 @@ mod tests {
         plain::<SilentWorker>("SilentWorker");
         plain::<QueueInfo>("QueueInfo");
         plain::<DropInfo>("DropInfo");
+        plain::<LogInfo>("LogInfo");
         plain::<ConfigText>("ConfigText");
         plain::<ConfigChange>("ConfigChange");
         plain::<ConfigSaved>("ConfigSaved");
@@ -545,7 +548,7 @@ mod tests {
         let member = |vlan| Member { port: "web".into(), vlan };
         has_the_documented_keys("Member", member(Some(1)), member(None));
         // All that the page has were checked.
-        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 21);
+        assert_eq!(types().iter().filter(|of| is_reached(&types(), of)).count(), 22);
     }
 
     #[test]

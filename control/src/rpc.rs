@@ -2,15 +2,15 @@
 
 use crate::connect;
 use crate::events::tell;
-use crate::log::log;
 use crate::ports::Link;
 use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
-    DropRequest, Event, FdbEntry, FdbFlushed, FdbRequest, PortBridge, PortInfo, PortRequest, QueueInfo, REFUSED,
-    Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo, WorkerRequest,
+    DropRequest, Event, FdbEntry, FdbFlushed, FdbRequest, LogInfo, LogRequest, PortBridge, PortInfo, PortRequest,
+    QueueInfo, REFUSED, Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo,
+    WorkerRequest,
 };
 use dray_config::{Access, Action, Mtus, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
@@ -20,6 +20,7 @@ use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
 /// A reply that is yet to be written as JSON: its size is the connection's business, not the control loop's.
@@ -44,6 +45,7 @@ fn refused(why: impl Into<String>) -> RpcError {
 impl Switch {
     /// Does what `request` says, and notes that `by` wants it.
     pub fn handle(&mut self, request: Request, by: &str) -> Reply {
+        debug!(target: "control", "{} (by {by})", request.method());
         if matches!(
             request,
             Request::Status {} | Request::Port(PortRequest::Show { .. }) | Request::Drop(DropRequest::Show {})
@@ -93,13 +95,14 @@ impl Switch {
                 self.known_bridge(bridge.as_deref())?;
                 self.known_port(port.as_deref())?;
                 let entries = self.dataplane.fdb_flush(bridge.as_deref(), port.as_deref()) as u64;
-                log(format!("fdb: {entries} entries flushed (by {by})"));
+                info!(target: "fdb", "{entries} entries flushed (by {by})");
                 done(FdbFlushed { entries })
             }
             Request::Fdb(FdbRequest::Load { entries, delete }) => done(self.fdb_load(&entries.entries, delete, by)?),
             Request::Vtep(VtepRequest::Show {}) => {
                 done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
             }
+            Request::Log(LogRequest::Show {}) => done(LogInfo { level: self.config.log.level.clone() }),
             Request::Worker(WorkerRequest::Show { total }) => done(self.worker_infos(total)),
             Request::Drop(DropRequest::Show {}) => done(self.drop_infos()),
             Request::Config(ConfigRequest::Show { secrets: true }) => done(ConfigText { text: render(&self.config) }),
@@ -125,7 +128,7 @@ impl Switch {
                 let file = self.file.clone();
                 save(&file, &render(&self.config)).map_err(|why| refused(format!("{}: {why}", file.display())))?;
                 let text = format!("saved to {}", file.display());
-                log(format!("config: {text} (by {by})"));
+                info!(target: "config", "{text} (by {by})");
                 tell(Event { text, by: Some(by.into()), ..Event::default() });
                 done(ConfigSaved { file })
             }
@@ -133,6 +136,7 @@ impl Switch {
             | Request::Bridge(_)
             | Request::Fdb(_)
             | Request::Vtep(_)
+            | Request::Log(_)
             | Request::Config(ConfigRequest::Set { .. }) => self.edit(&request, by),
             // The connection sees to it.
             Request::Watch { .. } => Err(refused("the control loop does not watch")),
@@ -151,8 +155,8 @@ impl Switch {
             .map_err(|why| (BAD_FILE, why))
             .and_then(|(config, text)| self.apply(config, by).map_err(|why| (REFUSED, why.in_file(&name, &text))));
         match &result {
-            Ok(actions) => log(format!("config: {name} read again, {} changes", actions.len())),
-            Err((_, why)) => log(format!("config: {name} not applied:\n{why}")),
+            Ok(actions) => info!(target: "config", "{name} read again, {} changes", actions.len()),
+            Err((_, why)) => warn!(target: "config", "{name} not applied:\n{why}"),
         }
         systemd::ready(&self.summary());
         result

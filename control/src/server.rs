@@ -4,7 +4,6 @@
 //! replies. Sizes, times and the number of connections are bounded, so that a client can only hurt itself.
 
 use crate::events;
-use crate::log::log;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_config::rpc::{EventKind, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
@@ -25,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Connections at a time; more are told so and closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -118,7 +118,7 @@ impl Directory {
                 if let Some(group) =
                     access.group.as_ref().filter(|group| group.id != meta.gid() && meta.mode() & 1 == 0)
                 {
-                    log(format!("control socket: group {} can't enter {}: chgrp it", group.name, dir.display()));
+                    warn!(target: "control", "group {} can't enter the socket's {}: chgrp it", group.name, dir.display());
                 }
                 Ok(None)
             }
@@ -157,7 +157,7 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
         });
         if let Err(error) = thread {
             connections.fetch_sub(1, Ordering::Relaxed);
-            log(format!("control: no thread for a client: {error}"));
+            warn!(target: "control", "no thread for a client: {error}");
         }
     }
 }

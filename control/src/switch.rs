@@ -1,7 +1,7 @@
 //! The running switch: the configuration in force, and how it becomes another one.
 
 use crate::events::tell;
-use crate::log::{Limit, log};
+use crate::log::{self, Limit};
 use crate::nic::Opened;
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports};
@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
 
 /// Between two publishings that neighbours or learned VTEPs cause.
 const PUBLISH: Duration = Duration::from_millis(50);
@@ -128,7 +129,7 @@ impl Switch {
             news: Limit::default(),
         };
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
-        log(format!("workers: {} on CPU {}", cpus.len(), cpus.join(", ")));
+        info!(target: "workers", "{} on CPU {}", cpus.len(), cpus.join(", "));
         match switch.apply(config, START) {
             Ok(_) => Ok((switch, punts)),
             Err(why) => {
@@ -187,10 +188,13 @@ impl Switch {
             if let Action::UpdatePort { new, .. } = action {
                 self.ports.update(new);
             }
+            if let Action::SetLogLevel(level) = action {
+                log::set_level(level);
+            }
             if by == START {
-                log(format!("config: {action}"));
+                info!(target: "config", "{action}");
             } else {
-                log(format!("config: {action} (by {by})"));
+                info!(target: "config", "{action} (by {by})");
                 tell(change(action, by));
             }
         }
@@ -232,7 +236,7 @@ impl Switch {
         let config = self.config.clone();
         for port in closed {
             if let Err(why) = self.open(&config, port) {
-                log(format!("config: rolling back: {why}"));
+                error!(target: "config", "rolling back: {why}");
             }
         }
     }
@@ -399,18 +403,18 @@ impl Switch {
                 (Some(time), None) => {
                     self.silent.insert(cpu, now.checked_sub(time).unwrap_or(now));
                     let text = format!(
-                        "workers: the one on CPU {cpu} has not run for {:.1} s: another process has its CPU, and its ports' \
+                        "the one on CPU {cpu} has not run for {:.1} s: another process has its CPU, and its ports' \
                          packets wait",
                         time.as_secs_f64()
                     );
-                    log(&text);
+                    warn!(target: "workers", "{text}");
                     tell(Event { kind: EventKind::Worker, text, state: Some("silent".into()), ..Event::default() });
                 }
                 (None, Some(&since)) => {
                     self.silent.remove(&cpu);
                     let seconds = now.duration_since(since).as_secs_f64();
-                    let text = format!("workers: the one on CPU {cpu} runs again, after {seconds:.1} s");
-                    log(&text);
+                    let text = format!("the one on CPU {cpu} runs again, after {seconds:.1} s");
+                    info!(target: "workers", "{text}");
                     tell(Event { kind: EventKind::Worker, text, state: Some("running".into()), ..Event::default() });
                 }
                 _ => {}
@@ -426,9 +430,13 @@ impl Switch {
             }
         }
         for line in overlay.take_notices() {
-            self.news.log(now, line);
+            if self.news.admits(now) {
+                info!(target: "vxlan", "{line}");
+            }
         }
-        self.news.flush(now, || "vxlan".into());
+        if let Some(more) = self.news.flush(now) {
+            info!(target: "vxlan", "{more}");
+        }
         self.is_stale |= overlay.take_change();
         self.publish_if_due(now);
     }
@@ -443,10 +451,9 @@ impl Switch {
             if count > *before {
                 if last.is_none_or(|last| now.duration_since(last) >= CALM) {
                     let (name, max) = (&port.name, port.max_macs);
-                    let text = format!(
-                        "port {name}: more MACs than its max-macs of {max} are there: the others are not learned"
-                    );
-                    log(&text);
+                    let text = format!("more MACs than its max-macs of {max} are there: the others are not learned");
+                    warn!(target: "port", port = %name, "{text}");
+                    let text = format!("port {name}: {text}");
                     tell(Event { kind: EventKind::Fdb, text, port: Some(name.clone()), ..Event::default() });
                 }
                 *last = Some(now);
@@ -534,10 +541,11 @@ impl Switch {
         let period: Vec<WorkerStats> = stats.iter().zip(&self.balanced.1).map(|(new, old)| new.since(old)).collect();
         if let Some(Moved { port, index, from, to }) = self.dataplane.balance(&period) {
             let busy: Vec<String> = period.iter().map(|w| format!("CPU {} {:.0} %", w.cpu, w.busy() * 100.0)).collect();
-            log(format!(
-                "workers: busy were {}: queue {index} of port {port} goes from CPU {from} to CPU {to}",
+            info!(
+                target: "workers",
+                "busy were {}: queue {index} of port {port} goes from CPU {from} to CPU {to}",
                 busy.join(", ")
-            ));
+            );
         }
         self.balanced = (now, self.dataplane.worker_stats());
     }
@@ -546,7 +554,7 @@ impl Switch {
     pub fn shutdown(self) {
         let Switch { mut dataplane, ports, .. } = self;
         for cpu in dataplane.stop() {
-            log(format!("workers: the one on CPU {cpu} does not run, and is not waited for"));
+            warn!(target: "workers", "the one on CPU {cpu} does not run, and is not waited for");
         }
         ports.shutdown();
     }
@@ -560,7 +568,9 @@ fn change(action: &Action, by: &str) -> Event {
         Action::AddBridge(bridge) => (EventKind::Bridge, None, Some(&bridge.name)),
         Action::ChangeBridge(change) => (EventKind::Bridge, None, Some(&change.bridge.name)),
         Action::RemoveBridge { name } => (EventKind::Bridge, None, Some(name)),
-        Action::SetVxlan(_) | Action::SetBalance(_) | Action::SetFdbAgeing(_) => (EventKind::Config, None, None),
+        Action::SetVxlan(_) | Action::SetBalance(_) | Action::SetFdbAgeing(_) | Action::SetLogLevel(_) => {
+            (EventKind::Config, None, None)
+        }
     };
     let (port, bridge, by) = (port.cloned(), bridge.cloned(), Some(by.into()));
     Event { kind, text: action.to_string(), by, port, bridge, ..Event::default() }

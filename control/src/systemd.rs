@@ -1,6 +1,5 @@
 //! What a service manager is told and asks for: the protocol of sd_notify(3), a datagram to the socket that it names.
 
-use crate::log::log;
 use crate::switch::Switch;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
@@ -8,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
 
 static MANAGER: LazyLock<Option<UnixDatagram>> = LazyLock::new(|| {
     let name = env::var("NOTIFY_SOCKET").ok()?;
@@ -22,7 +22,7 @@ static MANAGER: LazyLock<Option<UnixDatagram>> = LazyLock::new(|| {
         socket.set_nonblocking(true)?;
         Ok::<_, std::io::Error>(socket)
     };
-    connect().inspect_err(|error| log(format!("NOTIFY_SOCKET {name}: {error}"))).ok()
+    connect().inspect_err(|error| warn!(target: "systemd", "NOTIFY_SOCKET {name}: {error}")).ok()
 });
 
 fn tell(state: &str) {
@@ -81,7 +81,7 @@ impl Watchdog {
         match self.check(workers.iter().map(|worker| (worker.cpu, worker.loops)), now) {
             None => {
                 if let Some(cpu) = self.stalled.take() {
-                    log(format!("watchdog: the worker on CPU {cpu} goes on"));
+                    info!(target: "watchdog", "the worker on CPU {cpu} goes on");
                 }
                 self.told = now;
                 tell(&format!("WATCHDOG=1\nSTATUS={}", switch.summary()));
@@ -90,7 +90,7 @@ impl Watchdog {
                 if self.stalled != Some(cpu) {
                     self.stalled = Some(cpu);
                     let why = format!("the worker on CPU {cpu} has stood still for {:?}", self.period / 2);
-                    log(format!("watchdog: {why}: the service manager will restart drayd unless it goes on"));
+                    error!(target: "watchdog", "{why}: the service manager will restart drayd unless it goes on");
                     tell(&format!("STATUS={why}"));
                 }
             }

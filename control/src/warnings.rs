@@ -1,10 +1,11 @@
 //! What is not as it should be though frames pass: for the log and `port show`.
 
 use crate::descriptors;
-use crate::log::log;
+use crate::log::ITSELF;
 use crate::switch::Switch;
 use dray_config::{Mtus, Port};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use tracing::warn;
 
 impl Switch {
     /// The MTUs of the running configuration. A device may carry less than its port was asked for.
@@ -32,7 +33,7 @@ impl Switch {
         warnings.extend(self.rival().map(|why| format!("vxlan: {why}")));
         warnings.extend(descriptors::warning(&self.config));
         for warning in warnings.iter().filter(|warning| !self.warned.contains(*warning)) {
-            log(format!("warning: {warning}"));
+            warn!(target: ITSELF, "{warning}");
         }
         self.warned = warnings.into_iter().collect();
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -28,7 +28,13 @@ impl Switch {
         let mut switch = Switch { dir: tempfile::tempdir().unwrap(), drayd: None };
         let file = switch.file("dray.toml", config);
         let log = fs::File::create(switch.path("log")).unwrap();
-        switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(file).stderr(log).spawn().unwrap());
+        let mut drayd = Command::new(DRAYD);
+        // As systemd does for whom it writes into the journal.
+        if config.contains("journal") {
+            let meta = log.metadata().unwrap();
+            drayd.env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()));
+        }
+        switch.drayd = Some(drayd.arg("--config").arg(file).stderr(log).spawn().unwrap());
         let start = Instant::now();
         while !switch.command(&["status"]).output().unwrap().status.success() {
             assert!(start.elapsed() < Duration::from_secs(20), "{}", switch.log());
@@ -696,4 +702,47 @@ fn a_slow_watcher_loses_events_and_slows_nobody() {
     let refused = switch.exchange(r#"{"jsonrpc":"2.0","id":1,"method":"watch","params":{}}"#);
     assert!(refused.contains("too many are watching"), "{refused}");
     switch.dray("status");
+}
+
+#[test]
+fn what_is_logged_is_chosen_while_it_runs() {
+    let mut switch = Switch::start(TWO_PORTS);
+    // Lines begin with the time and their target.
+    let log = switch.log();
+    let line =
+        log.lines().find(|line| line.ends_with("Z config: + bridge blue: web, db")).unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(line.find(' '), Some("2026-11-27T18:06:01.123Z".len()), "{line}");
+    assert_eq!(switch.dray("log show"), "info\n");
+    assert!(!log.contains("debug: "), "{log}");
+
+    assert_eq!(switch.dray("log level warn,control=debug"), "~ log: level warn,control=debug\n");
+    let since = |mark: usize| switch.log()[mark..].to_owned();
+    let mark = switch.log().len();
+    switch.dray("bridge add red");
+    let said = since(mark);
+    assert!(said.contains("Z debug: control: bridge.add (by "), "{said}");
+    assert!(!said.contains("config: + bridge red"), "{said}");
+    switch.dray("log level config=info");
+    let mark = switch.log().len();
+    switch.dray("bridge del red");
+    assert!(since(mark).contains("Z config: - bridge red (by ") && !since(mark).contains("control"), "{}", since(mark));
+    assert!(switch.refused("log level loud", 1).contains("\"loud\" is no level: off, error, warn"));
+    // It is a key of the configuration as others are.
+    switch.dray("config save saved.toml");
+    assert!(fs::read_to_string(switch.path("saved.toml")).unwrap().contains("[log]\nlevel = \"config=info\"\n"));
+    assert_eq!(switch.dray("config set log level"), "~ log: level info\n");
+    assert_eq!(switch.terminate(), Some(0));
+    assert!(switch.log().contains("Z SIGTERM: shutting down\n"), "{}", switch.log());
+}
+
+#[test]
+fn the_journal_gets_levels_and_no_second_time() {
+    let switch = Switch::start(&format!("# journal\n{TWO_PORTS}\n[log]\nlevel = \"debug\"\n"));
+    switch.dray("bridge add red");
+    let log = switch.log();
+    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
+    for line in ["<6>config: + port web: memif server ", "<6>config: + bridge red (by ", "<7>control: bridge.add (by "]
+    {
+        assert!(log.contains(&format!("\n{line}")), "{line} in {log}");
+    }
 }
