@@ -1101,6 +1101,8 @@ pub struct QueueInfo {
     pub packets: u64,
     /// Share of the worker's time that they took in the last second, 0..=1; with `total`, of all its time.
     pub share: f64,
+    /// Ticks of the CPU's time-stamp counter that they took since the link came up, on whichever worker.
+    pub ticks: u64,
 }
 
 /// What a stage of a worker takes, found in a sample of the bursts (one of 31).

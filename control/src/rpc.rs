@@ -523,6 +523,7 @@ fn loads(queues: &[QueueStats], period: &WorkerStats) -> Vec<QueueInfo> {
         queue: queue.index,
         packets: queue.packets,
         share: (ticks(queue) as f64 / period.total_ticks.max(1) as f64).min(1.0),
+        ticks: queue.ticks,
     };
     queues.iter().map(info).collect()
 }

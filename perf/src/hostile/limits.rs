@@ -22,7 +22,10 @@ pub struct Figures {
     /// Million frames a second of an honest port that sends as many as it can, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mpps: Option<f64>,
-    /// The same as a share of what it was just before the attack.
+    /// The same just before the attack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone_mpps: Option<f64>,
+    /// Share of the worker's time that it got for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// Milliseconds until the control socket answered `status` or `port show`.
@@ -92,7 +95,7 @@ pub struct Limits {
 impl Limits {
     /// What an attack may do to others on a machine that does nothing else.
     ///
-    /// The share is half of the worker, less what two equal measurements of it differ by.
+    /// The share is half of the worker, less what two measurements of it differ by.
     pub const FULL: Limits = Limits {
         lost: 0.0,
         again: 0,

@@ -121,7 +121,7 @@ enum Outcome {
     /// It was measured.
     Measured {
         /// What was measured.
-        figures: Figures,
+        figures: Box<Figures>,
         /// The limits that it broke.
         broken: Vec<String>,
     },
@@ -183,7 +183,7 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
     let place = Place::new(&daemon, args.cpu, args.switch_cpu);
     let victim = Victim::connect(&place)?;
     let sleeper = Sleeper::connect(&place)?;
-    let control = daemon.control();
+    let socket = daemon.control();
     let (memory, files) = probes::usage(place.pid);
     let duration = Duration::from_secs_f64(args.seconds.unwrap_or(if args.quick { 0.5 } else { 3.0 }));
     let (told, slowest, end) = (Told::default(), AtomicU64::new(0), AtomicBool::new(false));
@@ -201,10 +201,11 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
         let stop = Stop(place, &told, &end);
         let victim = scope.spawn(|| victim.run(place, &told));
         scope.spawn(|| sleeper.run(place, &slowest));
-        let control = scope.spawn(|| probes::control(place, &control, &end));
+        let control = scope.spawn(|| probes::control(place, &socket, &end));
         let guest = scope.spawn(|| probes::run_guest(place, &end));
-        // The share is of what the same daemon did a moment ago: this machine may be slower in another minute.
-        let alone = case.saturate.then(|| told.saturate(duration / 2));
+        // Of the same daemon: this machine may be slower in another minute.
+        let look = || probes::time_of(&socket, "a");
+        let alone = case.saturate.then(|| told.saturate(duration / 2, look).0);
         let attack = scope.spawn(|| {
             place.take_place(Urgency::Attack);
             (case.attack)(place)
@@ -224,7 +225,7 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
         let seconds = begin.elapsed().as_secs_f64();
         let tries = place.tries() - tries;
         let interrupts = probes::interrupts(args.switch_cpu).saturating_sub(interrupts) as f64 / seconds;
-        let mpps = case.saturate.then(|| told.saturate(duration / 2));
+        let saturated = case.saturate.then(|| told.saturate(duration / 2, look));
         daemon.alive()?;
         let deleted = daemon.delete(case.port);
         std::thread::sleep(Duration::from_millis(100));
@@ -253,8 +254,9 @@ fn measure(drayd: &Path, args: &HostileArgs, case: &Case) -> Result<Figures, Str
             p99_us: seen.p99_us,
             longest_us: seen.longest_us,
             unmeasured: seen.unmeasured,
-            mpps,
-            share: mpps.zip(alone).map(|(now, alone)| now / alone),
+            mpps: saturated.as_ref().map(|(mpps, _)| *mpps),
+            alone_mpps: alone,
+            share: saturated.map(|(_, looks)| probes::share(looks)).transpose()?,
             control_ms: ms(control.slowest),
             connect_ms: ms(connect),
             refused,
@@ -278,7 +280,7 @@ fn judge(drayd: &Path, args: &HostileArgs, case: &Case) -> Row {
     let outcome = match (case.lacks)().map_err(|why| Outcome::Skipped { why }) {
         Err(skipped) => skipped,
         Ok(()) => match measure(drayd, args, case) {
-            Ok(figures) => Outcome::Measured { broken: limits.broken(&figures), figures },
+            Ok(figures) => Outcome::Measured { broken: limits.broken(&figures), figures: Box::new(figures) },
             Err(why) => Outcome::Failed { why },
         },
     };
@@ -293,9 +295,10 @@ fn document(rows: &[Row]) -> Document {
     section.paragraph(
         "Frames lost of the honest ports, and milliseconds: of 99 % of their frames, of the control socket's slowest answer, an honest \
          client's slowest connection, a sleeping peer's slowest waking, of deleting the attacked port and of ending the daemon. The \
-         share is that of an honest port that sends all it can, in percent of what it sent just before the attack.",
+         share is that of the worker's time, in percent, which an honest port gets that sends all it can; frames are what comes of that, in \
+         percent of what came just before the attack: their caches are the attack's, too.",
     );
-    let names = ["attack", "lost", "p99", "share", "control", "connect", "wake", "delete", "end", "verdict"];
+    let names = ["attack", "lost", "p99", "share", "frames", "control", "connect", "wake", "delete", "end", "verdict"];
     let columns =
         names.map(|name| if matches!(name, "attack" | "verdict") { Column::left(name) } else { Column::right(name) });
     let mut table = Table::new("Attacks", columns);
@@ -303,7 +306,8 @@ fn document(rows: &[Row]) -> Document {
         let mut cells = vec![row.attack.to_owned()];
         if let Outcome::Measured { figures: f, .. } = &row.outcome {
             cells.extend([f.lost.to_string(), amount(f.p99_us / 1e3)]);
-            cells.push(f.share.map_or("".into(), |share| format!("{:.1}", 100.0 * share)));
+            let percent = |share: Option<f64>| share.map_or("".into(), |share| format!("{:.1}", 100.0 * share));
+            cells.extend([percent(f.share), percent(f.mpps.zip(f.alone_mpps).map(|(now, alone)| now / alone))]);
             cells.extend([f.control_ms, f.connect_ms, f.wake_ms, f.delete_ms, f.end_ms].map(amount));
         }
         cells.resize(names.len() - 1, String::new());

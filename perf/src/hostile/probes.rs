@@ -3,7 +3,8 @@
 use super::place::{GUEST, Place, Urgency};
 use crate::control::Control;
 use dray_config::SocketName;
-use dray_config::rpc::{PortRequest, Request};
+use dray_config::rpc::{PortRequest, Request, WorkerInfo, WorkerRequest};
+use dray_switch::mem::ticks;
 use dray_vhost::memif::{Client, ClientOptions};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -54,6 +55,26 @@ pub(super) fn control(place: &Place, socket: &Path, end: &AtomicBool) -> Asked {
         std::thread::sleep(POLL.saturating_sub(begin.elapsed()));
     }
     most
+}
+
+/// The time now, in ticks, and what the worker has spent of it on the frames of `port`.
+///
+/// # Errors
+/// If the control socket does not tell.
+pub(super) fn time_of(socket: &Path, port: &str) -> Result<(u64, u64), String> {
+    let request = Request::Worker(WorkerRequest::Show { total: true });
+    let workers: Vec<WorkerInfo> = Control::connect(socket)?.call(&request)?;
+    let queues = workers.iter().flat_map(|worker| &worker.loads).filter(|queue| queue.port == port);
+    Ok((ticks(), queues.map(|queue| queue.ticks).sum()))
+}
+
+/// Share of the time between two looks that was spent.
+///
+/// # Errors
+/// Those of the looks.
+pub(super) fn share([first, last]: [Result<(u64, u64), String>; 2]) -> Result<f64, String> {
+    let ((begin, before), (end, after)) = (first?, last?);
+    Ok(after.saturating_sub(before) as f64 / end.saturating_sub(begin).max(1) as f64)
 }
 
 /// Bytes of private memory of a process, and its open descriptors.

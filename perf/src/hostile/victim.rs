@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of every frame.
 const FRAME: usize = 60;
+/// Bytes of those that are sent as often as can be: so many that a full ring lasts for longer than this thread sleeps.
+const LONG: usize = 1514;
 /// Stands in every frame of ours.
 const MARK: [u8; 6] = *b"honest";
 /// Region 1 of the first link has the frame that is sent as often as can be.
@@ -62,19 +64,26 @@ impl Told {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    /// Has the victim send all that it can for so long: million frames a second that come.
-    pub fn saturate(&self, duration: Duration) -> f64 {
+    /// Has the victim send all that it can for so long: million frames a second that come, and what `look` saw at the beginning and at the
+    /// end.
+    pub fn saturate<T>(&self, duration: Duration, look: impl Fn() -> T) -> (f64, [T; 2]) {
         let now = || (self.saturated.0.load(Ordering::Relaxed), self.saturated.1.load(Ordering::Relaxed));
-        let (begin, before) = now();
+        let before = now();
+        let patience = Instant::now() + PATIENCE + duration;
+        let wait = |time: u64| {
+            while now().0 < time && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
         self.set(Mode::Saturated);
         // What is under way is taken first.
-        let patience = Instant::now() + PATIENCE + duration;
-        while now().0 - begin < duration.as_micros() as u64 && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait(before.0 + 1);
+        let first = look();
+        wait(before.0 + duration.as_micros() as u64);
+        let last = look();
         self.set(Mode::Paced);
-        let (end, after) = now();
-        (after - before) as f64 / (end - begin).max(1) as f64
+        let after = now();
+        ((after.1 - before.1) as f64 / (after.0 - before.0).max(1) as f64, [first, last])
     }
 }
 
@@ -169,7 +178,9 @@ impl Victim {
     /// Why not.
     pub fn connect(place: &Place) -> Result<Victim, String> {
         let (mut frames, file) = Region::create("honest", 4096)?;
-        frames.write(0, &frame(1, 0, Kind::Appears, 0));
+        let mut long = frame(1, 0, Kind::Appears, 0).to_vec();
+        long.resize(LONG, 0);
+        frames.write(0, &long);
         let frames_file = Arc::new(file);
         let options = ClientOptions { ring_size: RING, name: "honest".into(), ..ClientOptions::default() };
         let socket = place.memif_name();
@@ -313,7 +324,7 @@ impl Victim {
     /// Sends as many as the worker takes, for a turn. Frames that came.
     fn saturate(&mut self) -> u64 {
         let free = self.a.tx[0].free();
-        self.a.tx[0].fill(REGION, (0..free).map(|_| (0, FRAME as u32)));
+        self.a.tx[0].fill(REGION, (0..free).map(|_| (0, LONG as u32)));
         let (count, _) = self.b.rx[0].take(u16::MAX, 1, u64::MAX / 2, |_, _| {});
         count.into()
     }
