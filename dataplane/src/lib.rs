@@ -327,7 +327,7 @@ impl Dataplane {
         let gone: Vec<u16> =
             self.names.ports.iter().filter(|(name, _)| !kept.contains(name.as_str())).map(|(_, n)| n).collect();
         gone.iter().for_each(|&number| self.detach(number));
-        let Compiled { tables, places, statics } = publish::compile(config, underlay, &mut self.names);
+        let Compiled { tables, places, statics } = publish::compile(config, underlay, &mut self.names, &self.tables);
         for port in &config.ports {
             let Some(number) = self.names.ports.get(&port.name) else { continue };
             let is_underlay = config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name);

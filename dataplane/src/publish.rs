@@ -73,12 +73,14 @@ impl Places {
     }
 }
 
-/// Builds the tables, giving numbers to names that have none yet.
-pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Names) -> Compiled {
+/// Builds the tables that are to take the place of `before`, giving numbers to names that have none yet.
+pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Names, before: &Tables) -> Compiled {
     let mut ports = vec![PortTable::Unused; names.ports.end()];
+    let mut configured = HashMap::new();
     for port in &config.ports {
         let number = names.ports.number(&port.name) as usize;
         ports.resize(ports.len().max(number + 1), PortTable::Unused);
+        configured.insert(number, port);
     }
     let mut bridges = vec![BridgeTable::default(); names.bridges.end()];
     let mut places = Places::default();
@@ -133,7 +135,11 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         overlay.vteps = IntMap::new(vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))));
         overlay
     });
-    let ports = ports.into_iter().map(Port::from).collect();
+    let ports = ports.into_iter().enumerate().map(|(number, bridges)| match configured.get(&number) {
+        Some(config) => Port::new(bridges, config, before.ports.get(number)),
+        None => bridges.into(),
+    });
+    let ports = ports.collect();
     Compiled { tables: Tables { ports, bridges, overlay }, places, statics }
 }
 

@@ -23,32 +23,36 @@ pub struct Tally {
     pub counts: Counts,
 }
 
-impl From<PortTable> for Port {
-    fn from(bridges: PortTable) -> Port {
-        Port { wanted: Stages::wanted(&bridges), bridges }
-    }
-}
-
 /// The stages' working memory; one a worker.
-#[derive(Default)]
 pub struct Pipeline {
     /// How long the stages take. The burst begins and ends with whoever receives it.
     pub clock: StageClock,
     seen: Seen,
     lists: TxLists,
     stages: Stages,
+    /// What a port is of which the tables don't know.
+    unused: Port,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline {
+            clock: StageClock::default(),
+            seen: Seen::default(),
+            lists: TxLists::default(),
+            stages: Stages::default(),
+            unused: PortTable::Unused.into(),
+        }
+    }
 }
 
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
-        let Pipeline { clock, seen, lists, stages } = self;
-        let (bridges, wanted) = match cx.tables.ports.get(cx.port as usize) {
-            Some(port) => (&port.bridges, port.wanted),
-            None => (&PortTable::Unused, Stages::wanted(&PortTable::Unused)),
-        };
-        let mut pass = Pass::new(burst, &cx, bridges, out, (seen, lists));
-        stages.run(wanted, &mut pass, clock);
+        let Pipeline { clock, seen, lists, stages, unused } = self;
+        let port = cx.tables.ports.get(cx.port as usize).unwrap_or(unused);
+        let mut pass = Pass::new(burst, &cx, port, out, (seen, lists));
+        stages.run(port.wanted, &mut pass, clock);
         pass.tally
     }
 }

@@ -2,6 +2,7 @@
 //! immutable whole, never changed afterwards.
 
 use crate::fdb::Egress;
+use crate::stages::{StageTables, Stages};
 use crate::wire;
 use dray_config::Mac;
 use std::hash::{BuildHasher, RandomState};
@@ -22,16 +23,33 @@ pub struct Tables {
     pub overlay: Option<Overlay>,
 }
 
-/// A port, as the stages know it. Made [from](From) what its frames belong to.
+/// A port, as the stages know it.
 #[derive(Clone)]
 pub struct Port {
     /// What its frames belong to.
     pub bridges: PortTable,
+    /// What stages do with them.
+    pub(crate) stages: StageTables,
     /// A bit for each stage that has to do with them.
     pub(crate) wanted: u32,
 }
 
+impl From<PortTable> for Port {
+    /// A port for which no stage is configured.
+    fn from(bridges: PortTable) -> Port {
+        let port = Port { bridges, stages: StageTables::default(), wanted: 0 };
+        Port { wanted: Stages::wanted(&port), ..port }
+    }
+}
+
 impl Port {
+    /// As `config` says. What its stages have counted goes on from `before`, which it was until now.
+    pub fn new(bridges: PortTable, config: &dray_config::Port, before: Option<&Port>) -> Port {
+        let stages = StageTables::new(config, before.map(|before| &before.stages));
+        let port = Port { bridges, stages, wanted: 0 };
+        Port { wanted: Stages::wanted(&port), ..port }
+    }
+
     /// Whether it is the overlay's underlay port.
     pub fn is_underlay(&self) -> bool {
         matches!(self.bridges, PortTable::Underlay)

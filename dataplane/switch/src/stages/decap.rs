@@ -10,7 +10,7 @@ use crate::mem;
 use crate::names::{Named, declare};
 use crate::offload::{self, Gso};
 use crate::port::{Output, Punt};
-use crate::tables::{OUTER, Overlay, PortTable};
+use crate::tables::{OUTER, Overlay, Port};
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
 use dray_config::Mac;
 use std::net::Ipv4Addr;
@@ -44,8 +44,8 @@ pub(crate) struct Decap;
 impl Process for Decap {
     const REASONS: &[Named] = REASONS;
 
-    fn wanted(port: &PortTable) -> bool {
-        matches!(port, PortTable::Underlay)
+    fn wanted(port: &Port) -> bool {
+        port.is_underlay()
     }
 
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {

@@ -32,7 +32,7 @@ impl Process for Learn {
         if pass.unseen.bits() == 0 {
             return 0;
         }
-        let from = match pass.bridges {
+        let from = match pass.port.bridges {
             PortTable::Underlay => Egress::tunnel(0),
             _ => Egress::port(pass.cx.port, 0),
         };

@@ -5,7 +5,7 @@
 macro_rules! stages {
     (
         first: $(#[doc = $first_doc:literal])+ $first:ident = $first_name:literal;
-        stages: $($(#[doc = $doc:literal])+ $stage:ident in $module:ident;)*
+        stages: $($(#[doc = $doc:literal])+ $stage:ident in $module:ident $(by $table:ty)?;)*
         last: $(#[doc = $last_doc:literal])+ $last:ident = $last_name:literal;
     ) => {
         /// What a worker does with a burst, in order: what ports do first and last, and the stages of the pipeline between.
@@ -50,6 +50,21 @@ macro_rules! stages {
         /// The counters of all, in order.
         pub(crate) const COUNTS: &[&[Named]] = &[$(<$module::$stage as Process>::COUNTS,)*];
 
+        /// What the stages that can be configured go by, of one port.
+        #[derive(Clone, Default)]
+        pub(crate) struct StageTables {
+            $($(pub $module: $table,)?)*
+        }
+
+        impl StageTables {
+            /// As `config` says. What they have counted goes on from `before`, those that the port had until now.
+            pub(crate) fn new(config: &dray_config::Port, before: Option<&StageTables>) -> StageTables {
+                StageTables {
+                    $($($module: <$table>::new(config, before.map(|before| &before.$module)),)?)*
+                }
+            }
+        }
+
         /// What a worker keeps for each stage.
         #[derive(Default)]
         pub(crate) struct Stages {
@@ -58,7 +73,7 @@ macro_rules! stages {
 
         impl Stages {
             /// A bit for each stage that a port wants.
-            pub(crate) fn wanted(port: &PortTable) -> u32 {
+            pub(crate) fn wanted(port: &Port) -> u32 {
                 const { assert!(Stage::COUNT <= u32::BITS as usize) };
                 0 $(| u32::from(<$module::$stage as Process>::wanted(port)) << Stage::$stage as u32)*
             }

@@ -20,7 +20,7 @@ use crate::fdb::View;
 use crate::names::Named;
 use crate::pipeline::Tally;
 use crate::port::{self, Output};
-use crate::tables::{PortTable, Tables};
+use crate::tables::{Port, Tables};
 use learn::Seen;
 use send::TxLists;
 
@@ -62,7 +62,7 @@ pub(crate) trait Process: Default {
 
     /// Whether it has to do with frames that `port` receives. Asked when the tables are made: for a burst of any other port it costs a
     /// test of a bit.
-    fn wanted(_port: &PortTable) -> bool {
+    fn wanted(_port: &Port) -> bool {
         true
     }
 
@@ -76,8 +76,8 @@ pub(crate) struct Pass<'a, O> {
     pub burst: &'a mut Burst,
     /// What it is looked up in.
     pub cx: &'a Context<'a>,
-    /// What its port's frames belong to.
-    pub bridges: &'a PortTable,
+    /// The port that received it.
+    pub port: &'a Port,
     /// Where its frames leave.
     pub out: &'a mut O,
     /// What this worker has learned this second.
@@ -102,7 +102,7 @@ impl<'a, O> Pass<'a, O> {
     pub(crate) fn new(
         burst: &'a mut Burst,
         cx: &'a Context<'a>,
-        bridges: &'a PortTable,
+        port: &'a Port,
         out: &'a mut O,
         (seen, lists): (&'a mut Seen, &'a mut TxLists),
     ) -> Self {
@@ -110,7 +110,7 @@ impl<'a, O> Pass<'a, O> {
         Pass {
             burst,
             cx,
-            bridges,
+            port,
             out,
             seen,
             lists,
@@ -243,7 +243,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::Port;
+    use crate::tables::PortTable;
 
     /// docs/architecture.md has the stages of this list, in this order.
     #[test]

@@ -5,7 +5,7 @@ use super::{Pass, Process};
 use crate::Count;
 use crate::names::{Named, declare};
 use crate::port::Output;
-use crate::tables::PortTable;
+use crate::tables::{Port, PortTable};
 
 declare! { COUNTS of Count;
     /// Frames whose source was last heard at another port: the address has moved here.
@@ -18,8 +18,8 @@ pub(crate) struct Moves;
 impl Process for Moves {
     const COUNTS: &[Named] = COUNTS;
 
-    fn wanted(port: &PortTable) -> bool {
-        !matches!(port, PortTable::Unused)
+    fn wanted(port: &Port) -> bool {
+        !matches!(port.bridges, PortTable::Unused)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::fdb::Egress;
 use crate::names::{Named, declare};
 use crate::port::Output;
 use crate::stages::learn::{Marker, Seen};
-use crate::tables::{NO_BRIDGE, PortTable};
+use crate::tables::{NO_BRIDGE, Port, PortTable};
 use crate::wire::{self, ETH, be16};
 
 declare! { REASONS of Drop;
@@ -30,13 +30,13 @@ pub(crate) struct Parse;
 impl Process for Parse {
     const REASONS: &[Named] = REASONS;
 
-    fn wanted(port: &PortTable) -> bool {
-        !matches!(port, PortTable::Underlay)
+    fn wanted(port: &Port) -> bool {
+        !port.is_underlay()
     }
 
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
         let (burst, live, cx) = (&mut *pass.burst, &mut pass.live, pass.cx);
-        match pass.bridges {
+        match &pass.port.bridges {
             &PortTable::Access(bridge) => access(burst, live, cx, bridge),
             PortTable::Trunk(bridges) => run(burst, live, cx, |vlan| bridges[vlan as usize % bridges.len()]),
             PortTable::Unused | PortTable::Underlay => std::mem::take(live).drop(burst, Drop::VlanNoBridge),
