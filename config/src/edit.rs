@@ -249,6 +249,9 @@ fn port_table(port: &PortAdd) -> String {
         ("mac", quoted(&port.mac)),
         ("mtu", number(port.mtu)),
         ("max-macs", number(port.max_macs)),
+        ("max-broadcast", number(port.max_broadcast)),
+        ("max-multicast", number(port.max_multicast)),
+        ("max-unknown-unicast", number(port.max_unknown_unicast)),
         ("device", quoted(&port.device)),
     ];
     let mut table = String::from("\n[[port]]\n");

@@ -4,6 +4,7 @@ use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidCo
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
+use std::num::NonZeroU32;
 
 /// One step. `Display` is one line beginning with `+`, `-` or `~`.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,7 +220,10 @@ impl fmt::Display for Action {
                     difference("max-macs", &old.max_macs, &new.max_macs),
                     difference("description", &shown(&old.description), &shown(&new.description)),
                 ];
-                let changes: Vec<String> = changes.into_iter().flatten().collect();
+                let limit = |most: Option<NonZeroU32>| most.map_or_else(|| "none".into(), |most| most.to_string());
+                let limits = old.storm.limits().into_iter().zip(new.storm.limits());
+                let limits = limits.map(|((key, old), (_, new))| difference(key, &limit(old), &limit(new)));
+                let changes: Vec<String> = changes.into_iter().chain(limits).flatten().collect();
                 write!(f, "~ port {}: {}", new.name, changes.join(", "))
             }
             Action::SetVxlan(None) => write!(f, "- vxlan"),

@@ -5,11 +5,12 @@ use crate::schema::{self, Key, REQUIRED, Section, Value};
 use crate::validate::{BridgePlaces, Places, PortPlaces, StaticPlaces, VxlanPlaces, validate};
 use crate::{
     Access, Account, Balance, Bridge, Control, Eth, Fdb, HIDDEN_SECRET, Log, Mac, Member, Memif, Neighbour, Port,
-    PortKind, Role, SocketName, StaticMac, StaticTo, ValidConfig, VhostUser, Vxlan, Worker,
+    PortKind, Role, SocketName, StaticMac, StaticTo, StormLimits, ValidConfig, VhostUser, Vxlan, Worker,
 };
 use nix::unistd::{Group, User};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -314,6 +315,12 @@ impl Reader {
         let mtu = self.integer(&t, "mtu", kind.default_mtu().into()).0 as u16;
         // Zero stands for the default until the whole configuration is there.
         let max_macs = self.integer(&t, "max-macs", 0).0 as u32;
+        let mut limit = |key| NonZeroU32::new(self.integer(&t, key, 0).0 as u32);
+        let storm = StormLimits {
+            broadcast: limit("max-broadcast"),
+            multicast: limit("max-multicast"),
+            unknown_unicast: limit("max-unknown-unicast"),
+        };
         let port = Port {
             name,
             description,
@@ -322,6 +329,7 @@ impl Reader {
             mac: mac.unwrap_or_default(),
             mtu,
             max_macs,
+            storm,
         };
         (port, mac.is_some(), place)
     }

@@ -71,6 +71,11 @@ pub fn render(config: &ValidConfig) -> String {
         out.unless("mac", text(port.mac), text(config.default_mac(&port.name)));
         out.unless("mtu", port.mtu, port.kind.default_mtu());
         out.unless("max-macs", port.max_macs, config.default_max_macs(port));
+        for (key, limit) in port.storm.limits() {
+            if let Some(most) = limit {
+                out.key(key, most);
+            }
+        }
     }
     for bridge in &config.bridges {
         out.table("[[bridge]]");
@@ -177,11 +182,14 @@ fn list(items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Account, Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, VhostUser, Vxlan, Worker, parse_for};
+    use crate::{
+        Account, Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, StormLimits, VhostUser, Vxlan, Worker, parse_for,
+    };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
+    use std::num::NonZeroU32;
 
     #[test]
     fn renders_the_example_without_its_defaults() {
@@ -260,9 +268,12 @@ mod tests {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
         let max_macs = option::of(1u32..=1 << 26);
-        let people = (option::of(description()), any::<bool>());
+        let storm = [0u32.., 0u32.., 0u32..]
+            .prop_map(|most| most.map(NonZeroU32::new))
+            .prop_map(|[broadcast, multicast, unknown_unicast]| StormLimits { broadcast, multicast, unknown_unicast });
+        let people = (option::of(description()), any::<bool>(), storm);
         (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198), max_macs, people).prop_map(
-            move |(kind, mac, mtu, max_macs, (description, admin_up))| Port {
+            move |(kind, mac, mtu, max_macs, (description, admin_up, storm))| Port {
                 name: format!("p{i}"),
                 description,
                 admin_up,
@@ -271,6 +282,7 @@ mod tests {
                 // All zeros stands for the default until the whole configuration is there.
                 mac: mac.unwrap_or_default(),
                 max_macs: max_macs.unwrap_or(0),
+                storm,
             },
         )
     }

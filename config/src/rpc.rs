@@ -203,6 +203,18 @@ pub struct PortAdd {
     /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
     #[arg(long)]
     pub max_macs: Option<u64>,
+    /// How many broadcasts it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_broadcast: Option<u64>,
+    /// How many multicasts it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_multicast: Option<u64>,
+    /// How many unicasts to unknown addresses it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unknown_unicast: Option<u64>,
     /// eth: a PCI address or a DPDK vdev
     #[arg(long)]
     pub device: Option<String>,

@@ -88,6 +88,7 @@ const PEERS: Value = Value::Array("IPv4 addresses, at most 4096");
 const ROLE: Value = Value::String("`\"server\"`, `\"client\"`");
 const QUEUES: Value = Value::Integer(1, 16);
 const VLAN: Value = Value::Integer(1, 4094);
+const PACKETS_A_SECOND: Value = Value::Integer(1, u32::MAX as u64);
 
 const fn key(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
     Key { name, value, default, kinds: &[], meaning }
@@ -311,6 +312,20 @@ pub static PORT: Section = Section {
             "How many MAC addresses are learned behind it, so that no port fills the FDB for all. What it has stays its own; one more, \
              or one that moves there, is not learned: it is flooded, counted and logged. Static entries don't count. On the underlay \
              port: how many behind all VTEPs together.",
+        ),
+        key(
+            "max-broadcast",
+            PACKETS_A_SECOND,
+            "no limit",
+            "How many broadcasts the port may send into its bridges in a second (storm control). What is more is dropped and counted \
+             as `storm.broadcast`; on the underlay port that goes for all VTEPs together.",
+        ),
+        key("max-multicast", PACKETS_A_SECOND, "no limit", "The same of multicasts: `storm.multicast`."),
+        key(
+            "max-unknown-unicast",
+            PACKETS_A_SECOND,
+            "no limit",
+            "The same of unicasts to addresses that the FDB does not have: `storm.unknown_unicast`.",
         ),
     ],
 };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -123,6 +124,30 @@ pub struct Port {
     /// How many MACs are learned behind it; behind all VTEPs if the underlay uses this port.
     /// Default: [`ValidConfig::default_max_macs`].
     pub max_macs: u32,
+    /// Storm control.
+    pub storm: StormLimits,
+}
+
+/// How many frames for all members of a bridge a port may send into it in a second; none: any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StormLimits {
+    /// Broadcasts.
+    pub broadcast: Option<NonZeroU32>,
+    /// Multicasts.
+    pub multicast: Option<NonZeroU32>,
+    /// Unicasts to addresses that the FDB does not have.
+    pub unknown_unicast: Option<NonZeroU32>,
+}
+
+impl StormLimits {
+    /// Each with its key.
+    pub fn limits(&self) -> [(&'static str, Option<NonZeroU32>); 3] {
+        [
+            ("max-broadcast", self.broadcast),
+            ("max-multicast", self.multicast),
+            ("max-unknown-unicast", self.unknown_unicast),
+        ]
+    }
 }
 
 /// What a port is attached to.

@@ -229,7 +229,7 @@ colour = "red"
         errors(text),
         [
             r#"5:1: unknown key "mut" in [[port]] "a"; did you mean "mtu"?"#,
-            r#"6:1: unknown key "colour" in [[port]] "a": known are name, description, admin, kind, socket, socket-mode, socket-owner, socket-group, id, role, secret, ring-size, buffer-size, queues, mac, mtu, max-macs"#,
+            r#"6:1: unknown key "colour" in [[port]] "a": known are name, description, admin, kind, socket, socket-mode, socket-owner, socket-group, id, role, secret, ring-size, buffer-size, queues, mac, mtu, max-macs, max-broadcast, max-multicast, max-unknown-unicast"#,
         ]
     );
 }

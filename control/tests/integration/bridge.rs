@@ -31,6 +31,34 @@ fn two_testpmd_clients_loop_through_a_bridge() {
     drayd.finish();
 }
 
+/// Of 30 broadcasts 5 pass, or up to 10, if a second ends between them; unicasts and what others send always do. Without the key all pass.
+#[test]
+fn a_storm_of_broadcasts_is_cut_off_where_it_comes_in() {
+    let Some(test) = Test::begin() else { return };
+    let ports = memif_ports(&["a", "b"]).replacen("[[port]]", "[[port]]\nmax-broadcast = 5", 1);
+    let drayd = Drayd::start(&test, &(ports + &bridge("blue", &["a", "b"])));
+    let (mut a, mut b) = (test.memif(0), test.memif(1));
+    for port in ["a", "b"] {
+        drayd.wait_link(port, "up");
+    }
+    let storm = |source| -> Vec<_> { (0..30).map(|number| numbered(source, [0xff; 6], number)).collect() };
+    send(&mut b, &storm(mac(2)));
+    expect(&mut a, &storm(mac(2)));
+    send(&mut a, &storm(mac(1)));
+    send(&mut a, &[numbered(mac(1), mac(2), 99)]);
+    let dropped = || drayd.drops("a", "storm.broadcast");
+    wait_for("all to be sent or dropped", || (drayd.port("b").tx_packets + dropped() == 31).then_some(()));
+    assert!((20..=25).contains(&dropped()), "{:?}", drayd.port("a"));
+    let mut passed = receive(&mut b);
+    assert_eq!(passed.pop(), Some(numbered(mac(1), mac(2), 99)));
+    assert!(passed.len() as u64 == 30 - dropped() && passed.iter().all(|frame| storm(mac(1)).contains(frame)));
+
+    assert_eq!(drayd.dray("port set a max-broadcast"), "~ port a: max-broadcast 5 -> none\n");
+    send(&mut a, &storm(mac(1)));
+    expect(&mut b, &storm(mac(1)));
+    drayd.finish();
+}
+
 #[test]
 fn testpmd_may_be_the_server() {
     let Some(test) = Test::begin() else { return };

@@ -112,7 +112,7 @@ impl Switch {
 
 pub(crate) const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 pub(crate) const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
-const C: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
+pub(crate) const C: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
 pub(crate) const ALL: [u8; 6] = [0xff; 6];
 
 /// An untagged frame of `len` bytes whose payload tells bytes apart.

@@ -11,6 +11,7 @@ pub(crate) mod learn;
 pub(crate) mod moves;
 pub(crate) mod parse;
 pub(crate) mod send;
+pub(crate) mod storm;
 pub(crate) mod vlan;
 
 use crate::burst::{BURST, Burst};
@@ -43,6 +44,8 @@ stages:
     Forward in forward;
     /// writes the tunnel's outer headers into the headroom
     Encap in encap;
+    /// drops what is for all members beyond what the port may send of it in a second
+    Storm in storm by storm::Limits;
     /// gives what isn't known to all members; whoever needs other headers gets a head of its own, never a body
     Flood in flood;
     /// calls each port once with all its frames
@@ -172,6 +175,18 @@ impl Selection {
     #[inline(always)]
     pub(crate) fn add_if(&mut self, yes: bool, i: u16) {
         self.0 |= u64::from(yes) << i;
+    }
+
+    /// All but the first `n`.
+    #[inline(always)]
+    pub(crate) fn after(self, n: u32) -> Selection {
+        Selection((0..n).fold(self.0, |left, _| left & left.wrapping_sub(1)))
+    }
+
+    /// Those that are not among `others`.
+    #[inline(always)]
+    pub(crate) fn without(self, others: Selection) -> Selection {
+        Selection(self.0 & !others.0)
     }
 
     /// Those that are also among `others`.
