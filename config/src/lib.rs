@@ -4,6 +4,7 @@
 mod edit;
 mod error;
 mod locate;
+mod merge;
 mod mtu;
 mod plan;
 mod read;
@@ -18,6 +19,7 @@ mod validate;
 pub use edit::edit;
 pub use error::{Error, Errors, Place};
 pub use locate::error_at_port;
+pub use merge::merge;
 pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
 pub use read::{allowed_cpus, parse, parse_for};

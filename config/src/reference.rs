@@ -22,7 +22,7 @@ pub fn reference() -> String {
 
 `dray config diff FILE` shows what a changed file would change, and `dray config apply FILE` changes it while packets
 flow: what is the same in both files is not touched. `dray config show` prints the running configuration, and
-`dray config save` writes it to a file.
+`dray config save` writes it into this file, or another one, whose comments and order stay.
 
 ## A complete example
 

@@ -180,7 +180,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         Account, Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, StormLimits, VhostUser, Vxlan, Worker, parse_for,

@@ -422,15 +422,15 @@ pub enum ConfigRequest {
     },
     /// Show what applying a file would change
     Diff {
-        /// The file; "-" reads standard input
+        /// The file; "-" reads standard input [default: the one drayd was started with]
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
-        file: ConfigFile,
+        file: Option<ConfigFile>,
     },
     /// Make the running configuration that of a file, touching only what differs
     Apply {
-        /// The file; "-" reads standard input
+        /// The file; "-" reads standard input [default: the one drayd was started with]
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
-        file: ConfigFile,
+        file: Option<ConfigFile>,
     },
     /// Change a key of [fdb], [balance], [log] or [vxlan]
     Set {
@@ -445,7 +445,7 @@ pub enum ConfigRequest {
     },
     /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
     Reload {},
-    /// Write the running configuration to a file; what was there before becomes FILE~
+    /// Write the running configuration to a file, whose comments and order stay; what it was before becomes FILE~
     Save {
         /// The file, which dray writes itself [default: the one drayd was started with, which drayd writes]
         #[arg(value_hint = ValueHint::FilePath)]

@@ -141,6 +141,9 @@ pub fn render(switch: &Switch) -> String {
     let up = |name: &&str| switch.ports.link(name).is_some_and(|link| link.is_up());
     let links: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(up(name))))).collect();
     family("dray_port_up", "gauge", "Whether the link is up.", &links);
+    let admin = |name: &&str| switch.config.port(name).is_some_and(|port| port.admin_up);
+    let states: Vec<_> = names.iter().map(|name| (port(name), f64::from(u8::from(admin(name))))).collect();
+    family("dray_port_admin_up", "gauge", "Whether the port is administratively up.", &states);
     let gauge = |count: &dyn Fn(&&str) -> f64| names.iter().map(|name| (port(name), count(name))).collect::<Vec<_>>();
     let learned = gauge(&|name| switch.dataplane.fdb_learned(name) as f64);
     family(

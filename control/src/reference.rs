@@ -287,8 +287,8 @@ fn example(line: &str) -> (&str, Request) {
             let entries = FdbBatch::parse("blue 02:00:00:00:00:01 trunk:10\nblue 02:00:00:00:00:02 10.9.0.2\n");
             Request::Fdb(FdbRequest::Load { entries, delete: false })
         }
-        "config diff dray.toml" => Request::Config(ConfigRequest::Diff { file }),
-        "config apply dray.toml" => Request::Config(ConfigRequest::Apply { file }),
+        "config diff dray.toml" => Request::Config(ConfigRequest::Diff { file: Some(file) }),
+        "config apply dray.toml" => Request::Config(ConfigRequest::Apply { file: Some(file) }),
         _ => {
             let root = Request::augment_subcommands(Command::new("dray").no_binary_name(true));
             let matches = root.try_get_matches_from(line.split(' '));

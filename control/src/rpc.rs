@@ -110,16 +110,19 @@ impl Switch {
                 done(ConfigText { text: render(&self.config.clone().without_secrets()) })
             }
             Request::Config(ConfigRequest::Diff { file }) => {
-                let new = read(&file)?;
+                let new = match file {
+                    Some(file) => read(&file)?,
+                    None => crate::daemon::read(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
+                };
                 let actions = plan(&self.config, &new).map_err(|lines| refused(lines.join("\n")))?;
                 done(change(&actions))
             }
-            Request::Config(ConfigRequest::Apply { file }) => {
+            Request::Config(ConfigRequest::Apply { file: Some(file) }) => {
                 let new = read(&file)?;
                 let actions = self.apply(new, by).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
                 done(change(&actions))
             }
-            Request::Config(ConfigRequest::Reload {}) => {
+            Request::Config(ConfigRequest::Apply { file: None } | ConfigRequest::Reload {}) => {
                 let actions = self.reload(by).map_err(|(code, why)| RpcError::new(code, why))?;
                 done(change(&actions))
             }

@@ -1,5 +1,6 @@
 //! Writing a configuration file.
 
+use dray_config::merge;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Result, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The most that a file's mode admits: it may have secrets.
 const MODE: u32 = 0o640;
 
-/// Replaces `file` by `text` in one step: after a crash there is either the old or the new one. The old one stays as
-/// `FILE~`. The new one has the old one's owner, group and mode, but is never for everybody.
+/// Writes `text`, a rendered configuration, into `file` in one step: after a crash there is either the old or the new one. The old
+/// one's comments and order stay, and the old one itself as `FILE~`. The new one has the old one's owner, group and mode, but is never for everybody.
 ///
 /// # Errors
 /// The system's reason; `file` is as it was then.
@@ -27,10 +28,20 @@ pub fn save(file: &Path, text: &str) -> Result<()> {
         Ok(file.with_file_name(name))
     };
     let temporary = beside(&format!(".{}.tmp", std::process::id()))?;
+    let clear = || match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    // Of a process that was killed while it saved, and had this one's number.
+    clear()?;
+    let merged = fs::read_to_string(&file).map(|old| merge(&old, text));
+    let text = merged.as_deref().unwrap_or(text);
     let write = || {
         if old.is_some() {
             fs::hard_link(&file, &temporary)?;
             fs::rename(&temporary, beside("~")?)?;
+            // It is still there if FILE~ is the same file already, after a crash between this and the end (rename(2)).
+            clear()?;
         }
         let mode = old.as_ref().map_or(MODE, |old| old.mode() & MODE);
         let mut to = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
@@ -74,6 +85,27 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(save(dir, "x").is_err());
         assert_eq!(fs::read_dir(dir).unwrap().count(), 3);
+    }
+
+    /// What a killed process has left is in nobody's way; and comments stay.
+    #[test]
+    fn saving_goes_on_after_a_crash_and_keeps_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, "# short\n[fdb]\nageing = 60 # seconds\n").unwrap();
+        fs::write(dir.path().join(format!("a.toml.{}.tmp", std::process::id())), "half of it").unwrap();
+        let mut config = dray_config::parse("a.toml", &fs::read_to_string(&file).unwrap()).unwrap();
+        config.fdb.ageing = 70;
+        save(&file, &dray_config::render(&config)).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "# short\n[fdb]\nageing = 70 # seconds\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        // Killed between the two renames: both names are one file.
+        fs::remove_file(dir.path().join("a.toml~")).unwrap();
+        fs::hard_link(&file, dir.path().join("a.toml~")).unwrap();
+        save(&file, "[fdb]\nageing = 80\n").unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("ageing = 80"));
+        assert!(fs::read_to_string(dir.path().join("a.toml~")).unwrap().contains("ageing = 70"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::events;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dray_config::rpc::{EventKind, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use dray_config::rpc::{EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
 use nix::unistd::{Uid, User};
@@ -179,6 +179,11 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
         let (id, request) = Request::decode(&line);
         drop(line);
         if let Ok(Request::Watch { kinds, since }) = &request {
+            if kinds.contains(&EventKind::Other) {
+                let error = RpcError::new(INVALID_PARAMS, "watch: kinds has one that there is not".into());
+                write(&mut stream, Response::new(id, Err(error)).encode(), limits)?;
+                continue;
+            }
             match events::watch(*since) {
                 Some((watching, watcher)) => {
                     let answer = serde_json::to_value(watching).map_err(io::Error::from)?;

@@ -201,7 +201,7 @@ fn it_is_configured_asked_and_ended() {
     let modes = || ["dray.toml", "dray.toml~"].map(&mode);
     assert_eq!(switch.dray("config save"), format!("saved to {}\n", switch.path("dray.toml").display()));
     assert_eq!(fs::read_to_string(switch.path("dray.toml~")).unwrap(), started);
-    assert_eq!(fs::read_to_string(switch.path("dray.toml")).unwrap(), saved);
+    assert_eq!(switch.dray("config diff"), "");
     assert_eq!((modes()[0], mode("saved.toml")), (0o640, 0o640));
     let path = r#"{"jsonrpc":"2.0","id":1,"method":"config.save","params":{"file":"/tmp/dray-planted"}}"#;
     assert!(switch.exchange(path).contains("-32602") && !Path::new("/tmp/dray-planted").exists());
@@ -745,4 +745,121 @@ fn the_journal_gets_levels_and_no_second_time() {
     {
         assert!(log.contains(&format!("\n{line}")), "{line} in {log}");
     }
+}
+
+#[test]
+fn saving_keeps_the_comments_of_the_file() {
+    let switch =
+        Switch::start(&TWO_PORTS.replace("id = 1\n", "id = 1     # Bob's\n").replace("[fdb]", "# Small.\n[fdb]"));
+    let before = fs::read_to_string(switch.path("dray.toml")).unwrap();
+    // Without a change nothing changes.
+    switch.dray("config save");
+    assert_eq!(fs::read_to_string(switch.path("dray.toml")).unwrap(), before);
+    switch.dray("port set db mtu 1500");
+    switch.dray("port add c --kind memif --socket @c --role client --bridge blue");
+    assert_eq!(switch.dray("config diff"), "- port c\n~ port db: mtu 1500 -> 9198\n~ bridge blue: -c\n");
+    // Another file's, too.
+    switch.file("other.toml", &before);
+    for name in ["dray.toml", "other.toml"] {
+        switch.dray(if name == "dray.toml" { "config save" } else { "config save other.toml" });
+        let after = fs::read_to_string(switch.path(name)).unwrap();
+        assert!(after.contains("id = 1     # Bob's\nmtu = 1500\n") && after.contains("# Small.\n[fdb]\n"), "{after}");
+        assert!(
+            after.contains("[[port]]\nname = \"c\"\n") && after.contains("ports = [\"web\", \"db\", \"c\"]\n"),
+            "{after}"
+        );
+        assert_eq!(fs::read_to_string(switch.path(&format!("{name}~"))).unwrap(), before);
+    }
+    assert_eq!(switch.dray("config diff"), "");
+    // Applied without naming it.
+    fs::write(switch.path("dray.toml"), &before).unwrap();
+    assert_eq!(switch.dray("config apply"), "- port c\n~ port db: mtu 1500 -> 9198\n~ bridge blue: -c\n");
+    fs::write(switch.path("dray.toml"), "[[prot]]\n").unwrap();
+    for command in ["config diff", "config apply"] {
+        assert!(switch.refused(command, 2).contains("dray.toml:1:3: unknown table \"prot\""), "{command}");
+    }
+}
+
+/// Whenever it is killed, the file is the old one or the new one, and the next one saves.
+#[test]
+fn a_kill_while_it_saves_leaves_a_whole_file() {
+    let mut switch = Switch::start(TWO_PORTS);
+    let whole = |switch: &Switch| {
+        let text = fs::read_to_string(switch.path("dray.toml")).unwrap();
+        dray_config::parse("dray.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        text
+    };
+    for round in 0..10u64 {
+        let socket = switch.path("dray.sock");
+        let saver = std::thread::spawn(move || {
+            for n in 1..=1_000 {
+                let Ok(mut stream) = UnixStream::connect(&socket) else { return };
+                let set = json!({"table": "fdb", "key": "ageing", "values": [n.to_string()]});
+                for (method, params) in [("config.set", set), ("config.save", json!({}))] {
+                    let line = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+                    let mut answer = String::new();
+                    let sent = stream.write_all(format!("{line}\n").as_bytes());
+                    if sent.is_err() || BufReader::new(&stream).read_line(&mut answer).unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+            }
+        });
+        sleep(Duration::from_millis(20 + 7 * round));
+        let mut drayd = switch.drayd.take().unwrap();
+        drayd.kill().unwrap();
+        drayd.wait().unwrap();
+        saver.join().unwrap();
+        let text = whole(&switch);
+        assert!(text.contains("name = \"db\"\nkind = \"memif\"\n"), "{text}");
+        let log = fs::File::create(switch.path("log")).unwrap();
+        let file = switch.path("dray.toml");
+        switch.drayd = Some(Command::new(DRAYD).arg("--config").arg(file).stderr(log).spawn().unwrap());
+        let start = Instant::now();
+        while !switch.command(&["status"]).output().unwrap().status.success() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{}", switch.log());
+            sleep(Duration::from_millis(5));
+        }
+    }
+    switch.dray("config save");
+    whole(&switch);
+}
+
+#[test]
+fn drops_that_begin_and_vteps_are_told() {
+    let overlay = "[[port]]\nname = \"under\"\nkind = \"memif\"\nsocket = \"DIR/memif.sock\"\nid = 2\n\
+                   [vxlan]\nport = \"under\"\nlocal = \"10.9.0.1/24\"\n";
+    let switch = Switch::start(&format!("{TWO_PORTS}{overlay}"));
+    let kinds = ["drop", "vtep"];
+    let (mut watch, _) = Watch::begin(&switch, json!({"kinds": kinds}));
+    switch.dray("vtep add 10.9.0.3");
+    let event = watch.event();
+    assert_eq!((&event["vtep"], &event["state"]), (&json!("10.9.0.3"), &json!("resolving")), "{event}");
+    let neighbours = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"config.set\",\"params\":{\"table\":\"vxlan\",\
+                      \"key\":\"neighbours\",\"values\":[\"{ address = '10.9.0.3', mac = '02:00:00:00:00:09' }\"]}}";
+    assert!(switch.exchange(neighbours).contains("result"));
+    let event = watch.event();
+    assert_eq!((&event["state"], &event["kind"]), (&json!("static"), &json!("vtep")), "{event}");
+    assert!(event["text"].as_str().unwrap().ends_with("mac 02:00:00:00:00:09"), "{event}");
+    switch.dray("vtep del 10.9.0.3");
+    assert_eq!(watch.event()["state"], "gone");
+
+    let socket = dray_config::SocketName::Path(switch.path("memif.sock"));
+    let mut client = dray_vhost::memif::Client::connect(&socket, 0, &Default::default()).unwrap();
+    // A VLAN that no bridge has.
+    let mut frame = vec![2u8; 60];
+    frame[..16].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0x00, 0x00, 99]);
+    assert!((0..3).all(|_| client.tx[0].send(&frame)));
+    let event = watch.event();
+    let drop = event["drop"].as_str().unwrap();
+    assert_eq!((&event["port"], &event["kind"]), (&json!("web"), &json!("drop")), "{event}");
+    assert!((1..=3).contains(&event["count"].as_u64().unwrap()), "{event}");
+    assert_eq!(switch.json("port show web")[0]["drops"][drop], 3, "{event}");
+    // More of the same is no news; another reason is.
+    assert!((0..3).all(|_| client.tx[0].send(&frame)));
+    assert!(client.tx[0].send(&[2; 9]));
+    let event = watch.event();
+    assert!(event["drop"].as_str().is_some_and(|other| other != drop), "{event}");
+    let request = r#"{"jsonrpc":"2.0","id":1,"method":"watch","params":{"kinds":["nonsense"]}}"#;
+    assert!(switch.exchange(request).contains("-32602"));
 }
