@@ -353,22 +353,22 @@ pub enum FdbRequest {
 pub enum VtepRequest {
     /// Show the other VTEPs
     Show {},
-    /// Add VTEPs to the head-end replication list of [vxlan], or of a bridge
+    /// Add VTEPs to the head-end replication list of the table vxlan, or of a bridge
     Add {
         /// A VTEP's address
         #[arg(value_name = "IP", required = true)]
         vteps: Vec<Ipv4Addr>,
-        /// The bridge; if it has no list of its own, it gets one with those of [vxlan]
+        /// The bridge; if it has no list of its own, it gets one with those of the table vxlan
         #[arg(long)]
         #[serde(default)]
         bridge: Option<String>,
     },
-    /// Take VTEPs out of the head-end replication list of [vxlan], or of a bridge
+    /// Take VTEPs out of the head-end replication list of the table vxlan, or of a bridge
     Del {
         /// A VTEP's address
         #[arg(value_name = "IP", required = true)]
         vteps: Vec<Ipv4Addr>,
-        /// The bridge; if it has no list of its own, it gets one with the others of [vxlan]
+        /// The bridge; if it has no list of its own, it gets one with the others of the table vxlan
         #[arg(long)]
         #[serde(default)]
         bridge: Option<String>,
@@ -432,7 +432,7 @@ pub enum ConfigRequest {
         #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
         file: Option<ConfigFile>,
     },
-    /// Change a key of [fdb], [balance], [log] or [vxlan]
+    /// Change a key of the tables fdb, balance, log or vxlan
     Set {
         /// The table, without brackets
         table: String,

@@ -1,4 +1,4 @@
-//! The way of a burst through [the stages](crate::stages), in one place. Each takes the frames that are still under way and hands on what
+//! The way of a burst through the stages, in one place. Each takes the frames that are still under way and hands on what
 //! remains.
 
 use crate::burst::Burst;
