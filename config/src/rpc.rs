@@ -943,7 +943,7 @@ pub struct PortInfo {
     /// Packets received here whose source address was not learned, or was left at another port, because as many as may be (`max_macs`)
     /// are learned here already. They were forwarded all the same.
     pub over_max_macs: u64,
-    /// What else the switch counts of packets received here, by name.
+    /// What else is counted of packets received here: those of the [counters](#counters) that have no field of their own.
     pub counters: BTreeMap<String, u64>,
     /// MAC addresses learned behind it now; for the underlay behind all VTEPs.
     pub macs: u64,
@@ -1121,7 +1121,7 @@ pub struct QueueInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StageInfo {
-    /// `receive`, `decap`, `parse`, `learn`, `forward`, `encap`, `flood`, `send` or `release`.
+    /// Its name: one of the [stages](#stages).
     pub stage: String,
     /// Ticks of the CPU's time-stamp counter for each packet that the stage had to do with.
     pub ticks_per_packet: f64,
@@ -1139,7 +1139,7 @@ pub struct StageInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DropInfo {
-    /// The counter's name, `stage.reason`.
+    /// The counter's name, `stage.reason`: one of the [drop reasons](#drop-reasons).
     pub name: String,
     /// What happened, for people.
     pub description: String,

@@ -4,6 +4,8 @@ use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
 use dray_config::CONTROL_SOCKET;
 use dray_config::rpc::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
+use dray_switch::clock::Stage;
+use dray_switch::{Count, Drop};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -123,6 +125,7 @@ pub fn reference() -> String {
         let _ = write!(page, "\nReply: {}.\n", replies.join("; "));
     }
     json(&mut page, &types);
+    names(&mut page);
     socket(&mut page);
     page
 }
@@ -150,6 +153,37 @@ not know. What is marked optional is left out when there is nothing to tell.
                 json_type(types, field.rust_type),
                 cell(&field.doc)
             );
+        }
+    }
+}
+
+/// The names in replies that are no fields, as the stages declare them.
+fn names(page: &mut String) {
+    let stages = Stage::ALL.iter().map(|stage| (stage.name(), stage.description()));
+    let counters = Count::ALL.iter().map(|count| (count.name(), count.description()));
+    let drops = Drop::ALL.iter().map(|drop| (drop.name(), drop.description()));
+    type Names = Vec<(&'static str, &'static str)>;
+    let lists: [(&str, &str, Names); 3] = [
+        (
+            "Stages",
+            "What a worker does with a burst, in order, as `dray worker show` and the metrics name it.",
+            stages.collect(),
+        ),
+        (
+            "Counters",
+            "What stages count of the packets that a port receives, in the metrics as `dray_port_NAME_packets`.",
+            counters.collect(),
+        ),
+        (
+            "Drop reasons",
+            "Those that begin with `tx.` count for the port that packets were to leave through, all others for the one they came from.",
+            drops.collect(),
+        ),
+    ];
+    for (heading, text, names) in lists {
+        let _ = write!(page, "\n## {heading}\n\n{text}\n\n| Name | Meaning |\n|---|---|\n");
+        for (name, meaning) in names {
+            let _ = writeln!(page, "| `{name}` | {} |", cell(meaning));
         }
     }
 }
