@@ -3,11 +3,14 @@
 use crate::table::{Table, duration, thousands};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
 use dray_config::rpc::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
     Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, LogInfo, LogRequest, PortInfo,
     PortRequest, Request, RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
 };
+use dray_config::schema::{self, Section};
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -58,12 +61,20 @@ pub fn command() -> clap::Command {
 /// Runs dray. The status is 0 when it is done, 1 if the switch refused or can't be reached, 2 for wrong use or a wrong
 /// file.
 pub fn run() -> ExitCode {
+    // The shell asks what may come next; else this does nothing.
+    CompleteEnv::with_factory(|| with_candidates(command(), "")).complete();
     let args = Args::parse();
     let request = match args.command {
         Command::Request(request) => request,
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "dray", &mut script);
+            let (mut script, shells) = (Vec::new(), Shells::builtins());
+            let completer = shells.completer(&shell.to_string());
+            let written = completer
+                .map(|completer| completer.write_registration("COMPLETE", "dray", "dray", "dray", &mut script));
+            if !matches!(written, Some(Ok(()))) {
+                eprintln!("error: there is no completion for {shell}");
+                return ExitCode::FAILURE;
+            }
             return print(&String::from_utf8_lossy(&script));
         }
     };
@@ -102,6 +113,53 @@ fn print(text: &str) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// How long the shell waits for names when it completes a line.
+const COMPLETION: Duration = Duration::from_secs(1);
+
+/// The command with the values that its arguments may have: names are asked of the switch.
+fn with_candidates(command: clap::Command, group: &str) -> clap::Command {
+    let name = command.get_name().to_owned();
+    let (ports, bridges) = (|| names("port.show"), || names("bridge.show"));
+    let fixed = |of: &'static [&'static str]| {
+        ArgValueCandidates::new(move || of.iter().map(CompletionCandidate::new).collect::<Vec<_>>())
+    };
+    let keys = |section: &'static Section| {
+        ArgValueCandidates::new(move || {
+            section.keys.iter().map(|key| CompletionCandidate::new(key.name)).collect::<Vec<_>>()
+        })
+    };
+    let command = command.mut_args(|arg| match (group, arg.get_id().as_str()) {
+        ("port", "kind") => arg.add(fixed(&["memif", "vhost-user", "eth"])),
+        ("port", "key") => arg.add(keys(&schema::PORT)),
+        ("bridge", "key") => arg.add(keys(&schema::BRIDGE)),
+        ("config", "table") => arg.add(fixed(&["balance", "fdb", "log", "vxlan"])),
+        ("port", "name") if name != "add" => arg.add(ArgValueCandidates::new(ports)),
+        ("bridge", "name") if name != "add" => arg.add(ArgValueCandidates::new(bridges)),
+        (_, "port" | "ports") => arg.add(ArgValueCandidates::new(ports)),
+        (_, "bridge" | "bridges") => arg.add(ArgValueCandidates::new(bridges)),
+        _ => arg,
+    });
+    command.mut_subcommands(|sub| with_candidates(sub, &name))
+}
+
+/// The names that `method` answers with; none, if the switch can't be asked.
+fn names(method: &str) -> Vec<CompletionCandidate> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let socket = std::env::var_os("DRAY_SOCKET").map_or_else(|| PathBuf::from(CONTROL_SOCKET), PathBuf::from);
+    let ask = || {
+        let (_, request) =
+            Request::decode(json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string().as_bytes());
+        let mut connection = Connection::open(&socket)?;
+        let limit = connection.stream.get_ref().set_read_timeout(Some(COMPLETION));
+        limit.map_err(|error| error.to_string())?;
+        result::<Vec<Named>>(&connection.call(&request?)?)
+    };
+    ask().unwrap_or_default().into_iter().map(|named| CompletionCandidate::new(named.name)).collect()
 }
 
 struct Failure {

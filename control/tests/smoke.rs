@@ -450,13 +450,39 @@ fn metrics_are_served() {
     drop(switch);
 }
 
+/// What the shell offers behind `words`, of which the last is not complete.
+fn completed(socket: &Path, words: &[&str]) -> Vec<String> {
+    let mut dray = Command::new(DRAY);
+    dray.env("COMPLETE", "fish").env("DRAY_SOCKET", socket).args(["--", "dray"]).args(words);
+    let output = dray.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
+}
+
 #[test]
-fn completions_are_printed() {
-    for shell in ["bash", "zsh", "fish"] {
+fn lines_are_completed_with_the_names_that_there_are() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = Command::new(DRAY).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("worker"));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("COMPLETE"), "{shell}");
     }
+    let mut switch = Switch::start(TWO_PORTS);
+    let socket = switch.path("dray.sock");
+    let offered = |words: &[&str]| completed(&socket, words);
+    assert_eq!(offered(&["port", "show", "w"]), ["web"]);
+    for words in [&["port", "down", ""][..], &["fdb", "show", "--port", ""], &["bridge", "join", "blue", ""]] {
+        let offered = offered(words);
+        assert!(["web", "db"].iter().all(|name| offered.iter().any(|other| other == name)), "{words:?}: {offered:?}");
+    }
+    assert_eq!(offered(&["bridge", "del", "b"]), ["blue"]);
+    assert_eq!(offered(&["port", "add", "x", "--kind", "v"]), ["vhost-user"]);
+    assert_eq!(offered(&["port", "set", "web", "mt"]), ["mtu"]);
+    assert_eq!(offered(&["config", "set", "f"]), ["fdb"]);
+    assert!(offered(&["wor"]).contains(&"worker".to_owned()));
+    // Without a switch there are no names, and no noise.
+    assert_eq!(switch.terminate(), Some(0));
+    assert!(!completed(&socket, &["port", "show", "w"]).contains(&"web".to_owned()));
 }
 
 const TAGGED: &str = r#"
