@@ -175,7 +175,7 @@ fn vhost_user_ports_come_and_go() {
     assert!(!socket.exists());
     wait_for("why it is down", || drayd.port("vm").reason.filter(|reason| reason.contains("vm.sock")));
     let changed = drayd.apply(&test, &vm("mtu = 1500\n"));
-    assert!(changed.starts_with("~ port vm: ") && changed.contains(", mtu 1500"), "{changed}");
+    assert!(changed.starts_with("~ port vm: ") && changed.contains("mtu 9198 -> 1500"), "{changed}");
     assert_eq!(drayd.port("vm").mtu, 1500);
     // Its name and its socket become another kind's, and back.
     drayd.apply(&test, &vm("").replace("vhost-user", "memif"));
