@@ -757,7 +757,7 @@ pub enum EventKind {
     Bridge,
     /// Another VTEP came, went, or has another state
     Vtep,
-    /// Static entries came or went, or a port has more MAC addresses than it may
+    /// Static entries came or went, MAC addresses moved to another port, or a port has more of them than it may
     Fdb,
     /// Packets of a port are dropped for a reason that did not occur in the minute before
     Drop,

@@ -85,8 +85,8 @@ pub struct Switch {
     aged: Instant,
     /// What ports had counted when their counters were last cleared.
     pub(crate) cleared: HashMap<String, PortCounts>,
-    /// Frames of each port whose source was one too many, and when these last became more.
-    limited: HashMap<String, (u64, Option<Instant>)>,
+    /// Frames of each port whose source was one too many, and those whose source has moved there; each with when they last became more.
+    stations: HashMap<String, [(u64, Option<Instant>); 2]>,
     /// The same of dropped frames, for each reason that occurred.
     dropped: HashMap<String, BTreeMap<&'static str, (u64, Instant)>>,
     /// The other VTEPs, as those who watch know them.
@@ -123,7 +123,7 @@ impl Switch {
             polled: now,
             aged: now,
             cleared: HashMap::new(),
-            limited: HashMap::new(),
+            stations: HashMap::new(),
             dropped: HashMap::new(),
             vteps: BTreeMap::new(),
             news: Limit::default(),
@@ -441,24 +441,39 @@ impl Switch {
         self.publish_if_due(now);
     }
 
-    /// Says which ports have as many MACs as they may, once each time that begins.
+    /// Tells which ports have as many MACs as they may, and to which MACs move from other ports, once each time that begins.
     fn watch_macs(&mut self, now: Instant) {
-        let Switch { config, dataplane, limited, .. } = self;
-        limited.retain(|name, _| config.port(name).is_some());
+        let Switch { config, dataplane, stations, .. } = self;
+        stations.retain(|name, _| config.port(name).is_some());
         for port in &config.ports {
-            let count = dataplane.port_counts(&port.name).unwrap_or_default().count(Count::OverMaxMacs);
-            let (before, last) = limited.entry(port.name.clone()).or_default();
-            if count > *before {
-                if last.is_none_or(|last| now.duration_since(last) >= CALM) {
-                    let (name, max) = (&port.name, port.max_macs);
-                    let text = format!("more MACs than its max-macs of {max} are there: the others are not learned");
-                    warn!(target: "port", port = %name, "{text}");
-                    let text = format!("port {name}: {text}");
-                    tell(Event { kind: EventKind::Fdb, text, port: Some(name.clone()), ..Event::default() });
+            let counts = dataplane.port_counts(&port.name).unwrap_or_default();
+            let seen = stations.entry(port.name.clone()).or_default();
+            for (count, (before, last)) in [Count::OverMaxMacs, Count::MacMoves].into_iter().zip(seen) {
+                let more = counts.count(count).saturating_sub(*before);
+                *before = counts.count(count);
+                if more == 0 {
+                    continue;
                 }
+                let begins = last.is_none_or(|last| now.duration_since(last) >= CALM);
                 *last = Some(now);
+                if !begins {
+                    continue;
+                }
+                let name = &port.name;
+                let text = if count == Count::MacMoves {
+                    format!("{more} MACs have moved here from other ports")
+                } else {
+                    let text = format!(
+                        "more MACs than its max-macs of {} are there: the others are not learned",
+                        port.max_macs
+                    );
+                    warn!(target: "port", port = %name, "{text}");
+                    text
+                };
+                let text = format!("port {name}: {text}");
+                let (port, count) = (Some(name.clone()), Some(more));
+                tell(Event { kind: EventKind::Fdb, text, port, count, ..Event::default() });
             }
-            *before = count;
         }
     }
 

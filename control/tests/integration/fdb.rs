@@ -160,6 +160,21 @@ fn a_host_that_has_moved_is_found_by_the_next_frame() {
     let moves = |port: &str| drayd.port(port).counters["mac_moves"];
     wait_for("the moves", || (["a", "b", "c"].map(moves) == [3, 0, 4]).then_some(()));
     assert!(drayd.dray("port show c").lines().any(|line| line.split_whitespace().eq(["mac", "moves", "4"])));
+    // Told once for each port, not for each move.
+    let mut socket = UnixStream::connect(test.path("dray.sock")).unwrap();
+    let request = r#"{"jsonrpc": "2.0", "id": 1, "method": "watch", "params": {"kinds": ["fdb"], "since": 1}}"#;
+    writeln!(socket, "{request}").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let told = BufReader::new(socket).lines().map(|line| line.unwrap()).filter(|line| line.contains("have moved here"));
+    let mut ports: Vec<String> = told
+        .take(2)
+        .map(|line| {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            event["params"]["port"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    ports.sort();
+    assert_eq!(ports, ["a", "c"]);
     drayd.finish();
 }
 
