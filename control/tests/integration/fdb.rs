@@ -260,7 +260,7 @@ fn a_flood_of_macs_is_one_ports_own() {
     assert_eq!(drayd.log().matches(line).count(), 1);
 
     let said = drayd.apply(&test, &config(150));
-    assert!(said.contains("max-macs 150"), "{said}");
+    assert!(said.contains("max-macs 100 -> 150"), "{said}");
     send(&mut a, &flood[1000..1100]);
     expect(&mut c, &flood[1000..1100]);
     assert_eq!((drayd.port("a").macs, drayd.port("a").over_max_macs), (150, 1951));
