@@ -85,10 +85,8 @@ pub struct Switch {
     aged: Instant,
     /// What ports had counted when their counters were last cleared.
     pub(crate) cleared: HashMap<String, PortCounts>,
-    /// Frames of each port whose source was one too many, and those whose source has moved there; each with when they last became more.
-    stations: HashMap<String, [(u64, Option<Instant>); 2]>,
-    /// The same of dropped frames, for each reason that occurred.
-    dropped: HashMap<String, BTreeMap<&'static str, (u64, Instant)>>,
+    /// What was counted of each port that is told when it begins, by the counter's name.
+    growing: HashMap<String, BTreeMap<&'static str, Growth>>,
     /// The other VTEPs, as those who watch know them.
     vteps: BTreeMap<Ipv4Addr, VtepInfo>,
     /// Neighbours that change all the time must not fill the log.
@@ -123,8 +121,7 @@ impl Switch {
             polled: now,
             aged: now,
             cleared: HashMap::new(),
-            stations: HashMap::new(),
-            dropped: HashMap::new(),
+            growing: HashMap::new(),
             vteps: BTreeMap::new(),
             news: Limit::default(),
         };
@@ -382,8 +379,7 @@ impl Switch {
             self.polled = now;
             self.sample();
             self.balance(now);
-            self.watch_macs(now);
-            self.watch_drops(now);
+            self.watch_counts(now);
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
@@ -441,74 +437,37 @@ impl Switch {
         self.publish_if_due(now);
     }
 
-    /// Tells which ports have as many MACs as they may, and to which MACs move from other ports, once each time that begins.
-    fn watch_macs(&mut self, now: Instant) {
-        let Switch { config, dataplane, stations, .. } = self;
-        stations.retain(|name, _| config.port(name).is_some());
+    /// Tells what begins at ports: MACs beyond max-macs, MACs that move there, packets that are dropped for a reason.
+    fn watch_counts(&mut self, now: Instant) {
+        let Switch { config, dataplane, growing, .. } = self;
+        growing.retain(|name, _| config.port(name).is_some());
         for port in &config.ports {
-            let counts = dataplane.port_counts(&port.name).unwrap_or_default();
-            let seen = stations.entry(port.name.clone()).or_default();
-            for (count, (before, last)) in [Count::OverMaxMacs, Count::MacMoves].into_iter().zip(seen) {
-                let more = counts.count(count).saturating_sub(*before);
-                *before = counts.count(count);
-                if more == 0 {
-                    continue;
-                }
-                let begins = last.is_none_or(|last| now.duration_since(last) >= CALM);
-                *last = Some(now);
-                if !begins {
-                    continue;
-                }
-                let name = &port.name;
-                let text = if count == Count::MacMoves {
-                    format!("{more} MACs have moved here from other ports")
-                } else {
-                    let text = format!(
-                        "more MACs than its max-macs of {} are there: the others are not learned",
-                        port.max_macs
-                    );
-                    warn!(target: "port", port = %name, "{text}");
-                    text
-                };
-                let text = format!("port {name}: {text}");
-                let (port, count) = (Some(name.clone()), Some(more));
-                tell(Event { kind: EventKind::Fdb, text, port, count, ..Event::default() });
-            }
-        }
-    }
-
-    /// Tells of ports whose packets begin to be dropped for a reason.
-    fn watch_drops(&mut self, now: Instant) {
-        let Switch { config, dataplane, dropped, .. } = self;
-        dropped.retain(|name, _| config.port(name).is_some());
-        for port in &config.ports {
-            let counts = dataplane.port_counts(&port.name).unwrap_or_default();
-            for &reason in Drop::ALL {
-                let count = counts.drops[reason.index()];
+            let name = &port.name;
+            let counts = dataplane.port_counts(name).unwrap_or_default();
+            let mut begins = |what: &'static str, count: u64| -> Option<u64> {
                 if count == 0 {
-                    continue;
+                    return None;
                 }
-                let of_port = dropped.entry(port.name.clone()).or_default();
-                let before = of_port.get(reason.name()).copied();
-                if before.is_some_and(|(before, _)| before == count) {
-                    continue;
-                }
-                of_port.insert(reason.name(), (count, now));
-                if before.is_none_or(|(_, last)| now.duration_since(last) >= CALM) {
-                    let more = count.saturating_sub(before.map_or(0, |(before, _)| before));
-                    tell(Event {
-                        kind: EventKind::Drop,
-                        text: format!(
-                            "port {}: {}: {more} packets: {}",
-                            port.name,
-                            reason.name(),
-                            reason.description().trim()
-                        ),
-                        port: Some(port.name.clone()),
-                        drop: Some(reason.name().into()),
-                        count: Some(more),
-                        ..Event::default()
-                    });
+                growing.entry(name.clone()).or_default().entry(what).or_default().begins(count, now)
+            };
+            let tell = |kind: EventKind, drop: Option<Drop>, more: u64, text: String| {
+                let drop = drop.map(|reason| reason.name().to_owned());
+                let text = format!("port {name}: {text}");
+                tell(Event { kind, text, port: Some(name.clone()), drop, count: Some(more), ..Event::default() });
+            };
+            if let Some(more) = begins(Count::OverMaxMacs.name(), counts.count(Count::OverMaxMacs)) {
+                let text =
+                    format!("more MACs than its max-macs of {} are there: the others are not learned", port.max_macs);
+                warn!(target: "port", port = %name, "{text}");
+                tell(EventKind::Fdb, None, more, text);
+            }
+            if let Some(more) = begins(Count::MacMoves.name(), counts.count(Count::MacMoves)) {
+                tell(EventKind::Fdb, None, more, format!("{more} MACs have moved here from other ports"));
+            }
+            for &reason in Drop::ALL {
+                if let Some(more) = begins(reason.name(), counts.drops[reason.index()]) {
+                    let text = format!("{}: {more} packets: {}", reason.name(), reason.description());
+                    tell(EventKind::Drop, Some(reason), more, text);
                 }
             }
         }
@@ -575,6 +534,28 @@ impl Switch {
     }
 }
 
+/// A counter, as it was when it was last looked at.
+#[derive(Default)]
+struct Growth {
+    count: u64,
+    /// When it had last become more.
+    last: Option<Instant>,
+}
+
+impl Growth {
+    /// By how much it has become more, if it had not for [`CALM`].
+    fn begins(&mut self, count: u64, now: Instant) -> Option<u64> {
+        // One that is less is another port's, of the same name.
+        let more = count.checked_sub(self.count).unwrap_or(count);
+        self.count = count;
+        if more == 0 {
+            return None;
+        }
+        let last = self.last.replace(now);
+        last.is_none_or(|last| now.duration_since(last) >= CALM).then_some(more)
+    }
+}
+
 /// That the configuration has changed.
 fn change(action: &Action, by: &str) -> Event {
     let (kind, port, bridge) = match action {
@@ -626,6 +607,18 @@ mod tests {
 
     /// What happens to a port while others are closed and opened is not forgotten, and not believed of a new port of
     /// that name.
+    #[test]
+    fn what_grows_is_told_when_that_begins() {
+        let (mut counter, start) = (Growth::default(), Instant::now());
+        let mut at = |seconds, count| counter.begins(count, start + Duration::from_secs(seconds));
+        assert_eq!([at(0, 0), at(1, 5), at(2, 7), at(50, 8)], [None, Some(5), None, None]);
+        // It was calm for long enough, or not.
+        let calm = CALM.as_secs();
+        assert_eq!([at(50 + calm, 9), at(49 + 2 * calm, 9), at(49 + 2 * calm, 10)], [Some(1), None, None]);
+        // Another port of the same name.
+        assert_eq!([at(49 + 3 * calm, 3), at(49 + 4 * calm, 3)], [Some(3), None]);
+    }
+
     #[test]
     fn events_outlive_an_apply() {
         let dir = tempfile::tempdir().unwrap();
