@@ -605,8 +605,6 @@ mod tests {
         config.ports.remove(0)
     }
 
-    /// What happens to a port while others are closed and opened is not forgotten, and not believed of a new port of
-    /// that name.
     #[test]
     fn what_grows_is_told_when_that_begins() {
         let (mut counter, start) = (Growth::default(), Instant::now());
@@ -619,6 +617,8 @@ mod tests {
         assert_eq!([at(49 + 3 * calm, 3), at(49 + 4 * calm, 3)], [Some(3), None]);
     }
 
+    /// What happens to a port while others are closed and opened is not forgotten, and not believed of a new port of
+    /// that name.
     #[test]
     fn events_outlive_an_apply() {
         let dir = tempfile::tempdir().unwrap();
