@@ -26,6 +26,7 @@ use std::io::{IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// How long an answer is waited for. It depends on nobody but the kernel.
 const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -65,6 +66,16 @@ impl Leaving {
     pub fn is_done(&self) -> bool {
         hung_up(self.0.as_fd())
     }
+}
+
+/// What peers of one port may have left that is not closed yet: with as much, nobody is taken for it.
+pub(crate) const STUCK_OF_PORT: usize = 4;
+/// Until that is looked at again. Mostly it is closed by then: a process does it, and has to begin.
+pub(crate) const STUCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Why nobody is taken for a port whose peers have left so much.
+pub(crate) fn stuck(many: usize) -> String {
+    format!("{many} earlier connections left what cannot be closed")
 }
 
 /// A copy of a connection that is closed after all others.
@@ -245,7 +256,7 @@ fn serve(requests: &OwnedFd) {
         // SAFETY: this process has one thread.
         match unsafe { libc::fork() } {
             // Out of processes or memory, for now.
-            -1 => std::thread::sleep(std::time::Duration::from_millis(10)),
+            -1 => std::thread::sleep(Duration::from_millis(10)),
             0 => {
                 drop(waiting);
                 attend(requests, waits);
@@ -368,7 +379,7 @@ mod tests {
     use crate::socket::{Listening, dial};
     use dray_config::{Access, SocketName};
     use std::net::{TcpListener, TcpStream};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn pass(to: &OwnedFd, fds: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];

@@ -9,7 +9,7 @@ use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
 use crate::peers::{Attempts, LIVED, Peer, greediest};
-use crate::quarantine::{self, Leaving};
+use crate::quarantine::{self, Leaving, STUCK_OF_PORT, STUCK_PAUSE};
 use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, show, text};
 use dray_config::{Memif, Role, SocketName};
 use dray_switch::Rx;
@@ -39,14 +39,10 @@ const RINGS: usize = 16;
 const REGIONS: usize = 256;
 /// Between a client's attempts to connect.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// What peers of one socket (and of one port) left that cannot be closed: with more, nobody is taken.
+/// As [`STUCK_OF_PORT`], of one socket.
 const STUCK: usize = 32;
-/// Until that is looked at again. Mostly it is closed by then: a process does it, and has to begin.
-const STUCK_PAUSE: Duration = Duration::from_millis(2);
 /// Out of descriptors: until somebody else is accepted.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
-/// As [`STUCK`], of one port.
-const STUCK_OF_PORT: usize = 4;
 /// Messages of one connection that are read before the others get their turn.
 const TURN: usize = 64;
 /// Between two attempts to end a thread that wakes peers.
@@ -775,7 +771,7 @@ impl Inner {
         }
         let stuck = self.stuck(|_, port| port == Some(&name));
         if stuck >= STUCK_OF_PORT {
-            return Err(format!("{stuck} earlier connections left what cannot be closed"));
+            return Err(quarantine::stuck(stuck));
         }
         let port = self.ports.get(&name).ok_or("the port is gone")?;
         if let Some(wanted) = &port.spec.memif.secret {

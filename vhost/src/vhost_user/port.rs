@@ -8,7 +8,7 @@ use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
 use crate::peers::{Breath, LIVED, Peer};
-use crate::quarantine::{self, Leaving};
+use crate::quarantine::{self, Leaving, STUCK_OF_PORT, STUCK_PAUSE};
 use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, ready, text};
 use dray_config::{Role, VhostUser};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,17 +47,13 @@ const DISTURBANCES: u32 = 4096;
 const DISTURBANCES_A_SECOND: u32 = 1000;
 /// How long a port's thread is waited for at the port's end. One that still hangs then, in what its peer has the kernel do, is left to it.
 const END: Duration = Duration::from_millis(100);
-/// What peers of one port left that cannot be closed: with more, nobody is taken.
-const STUCK: usize = 4;
-/// Until that is looked at again. Mostly it is closed by then: a process does it, and has to begin.
-const STUCK_PAUSE: Duration = Duration::from_millis(2);
 /// Why a link is down whose peer is there.
 const IDLE: &str = "the driver has not started the device";
 
 /// File descriptors that a port with so many queue pairs needs at most: its listening socket, its connection and another's, who will close
 /// that, and what wakes its thread; what is still to be closed of others; those that one message may have; and three for each ring.
 pub fn descriptors_of_port(queues: u16) -> u64 {
-    5 + STUCK as u64 + vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES as u64 + 6 * u64::from(queues)
+    5 + STUCK_OF_PORT as u64 + vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES as u64 + 6 * u64::from(queues)
 }
 
 /// A port to be kept.
@@ -294,7 +290,7 @@ impl Keeper {
             }
             if self.stuck() {
                 self.next = Instant::now() + STUCK_PAUSE;
-                self.down(&format!("{STUCK} earlier connections left what cannot be closed"));
+                self.down(&quarantine::stuck(STUCK_OF_PORT));
                 continue;
             }
             let Some(stream) = self.connect() else { continue };
@@ -305,7 +301,7 @@ impl Keeper {
     /// Waits for a time; for a peer, if that time has come and we are a server; or for the end.
     fn wait_until(&mut self, time: Instant) {
         while !self.end.load(Ordering::Acquire) {
-            self.leaving.retain(|leaving| !leaving.is_done());
+            self.forget_closed();
             let left = time.saturating_duration_since(Instant::now());
             let listening = self.listening();
             let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
@@ -338,7 +334,7 @@ impl Keeper {
             Some(listening) => match accept_with(&listening.fd, SocketFlags::CLOEXEC) {
                 Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return None,
                 Ok(fd) if !is_spare(&fd) => {
-                    quarantine::close(fd);
+                    self.close(fd);
                     Err(no_descriptors())
                 }
                 result => result.map_err(|e| format!("accept: {}", text(e))),
@@ -387,10 +383,15 @@ impl Keeper {
         }
     }
 
+    /// Forgets what is closed by now.
+    fn forget_closed(&mut self) {
+        self.leaving.retain(|leaving| !leaving.is_done());
+    }
+
     /// Whether its peers have left so much that is not closed yet that nobody else is taken.
     fn stuck(&mut self) -> bool {
-        self.leaving.retain(|leaving| !leaving.is_done());
-        self.leaving.len() >= STUCK
+        self.forget_closed();
+        self.leaving.len() >= STUCK_OF_PORT
     }
 
     /// Closes a connection without waiting. The peer notices at once.
@@ -534,7 +535,7 @@ impl Connection {
         if keeper.end.load(Ordering::Acquire) {
             return Err(End::Ours);
         }
-        keeper.leaving.retain(|leaving| !leaving.is_done());
+        keeper.forget_closed();
         self.refuse_others(keeper)?;
         self.read(keeper)?;
         self.check_fault()?;
@@ -554,7 +555,7 @@ impl Connection {
         let (events, pause) = if keeper.disturbs() { (PollFlags::empty(), PIECE) } else { (events, pause) };
         let pause = self.settled.map_or(pause, |at| pause.min(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&*keeper.wake, PollFlags::IN), PollFd::new(&*self.stream, events)];
-        let listening = keeper.listening().filter(|_| keeper.leaving.len() < STUCK);
+        let listening = keeper.listening().filter(|_| keeper.leaving.len() < STUCK_OF_PORT);
         fds.extend(listening.as_ref().map(|listening| PollFd::new(&listening.fd, PollFlags::IN)));
         let _ = poll(&mut fds, timeout(Some(pause)).as_ref());
         let _ = rustix::io::read(&keeper.wake, &mut [0u8; 8]);
