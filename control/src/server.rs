@@ -178,31 +178,33 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
         };
         let (id, request) = Request::decode(&line);
         drop(line);
-        if let Ok(Request::Watch { kinds, since }) = &request {
-            if kinds.contains(&EventKind::Other) {
-                let error = RpcError::new(INVALID_PARAMS, "watch: kinds has one that there is not".into());
-                write(&mut stream, Response::new(id, Err(error)).encode(), limits)?;
-                continue;
-            }
-            match events::watch(*since) {
-                Some((watching, watcher)) => {
-                    let answer = serde_json::to_value(watching).map_err(io::Error::from)?;
-                    write(&mut stream, Response::new(id, Ok(answer)).encode(), limits)?;
-                    return watch(&mut stream, watcher, kinds, limits);
+        let request = match request {
+            Ok(Request::Watch { kinds, since }) => match begin_watch(&kinds, since) {
+                Ok((result, watcher)) => {
+                    write(&mut stream, Response::new(id, Ok(result)).encode(), limits)?;
+                    return watch(&mut stream, watcher, &kinds, limits);
                 }
-                None => {
-                    let error = RpcError::new(REFUSED, "too many are watching already".into());
-                    write(&mut stream, Response::new(id, Err(error)).encode(), limits)?;
-                    continue;
-                }
-            }
-        }
+                Err(error) => Err(error),
+            },
+            request => request,
+        };
         let answer = match request.and_then(|request| ask(request, &by, calls)) {
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
             Err(error) => Response::new(id, Err(error)).encode(),
         };
         write(&mut stream, answer, limits)?;
     }
+}
+
+/// A place among those who watch, and the reply.
+fn begin_watch(kinds: &[EventKind], since: Option<u64>) -> Result<(Value, events::Watcher<'static>), RpcError> {
+    if kinds.contains(&EventKind::Other) {
+        return Err(RpcError::new(INVALID_PARAMS, "watch: kinds has one that there is not".into()));
+    }
+    let refused = |why: String| RpcError::new(REFUSED, why);
+    let (watching, watcher) = events::watch(since).ok_or_else(|| refused("too many are watching already".into()))?;
+    let result = serde_json::to_value(watching).map_err(|error| refused(error.to_string()))?;
+    Ok((result, watcher))
 }
 
 /// Events that are written at once.
