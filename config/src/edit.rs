@@ -59,7 +59,7 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
                 return Err(format!("the {key} of a port does not change: delete it and add another"));
             }
             let change = Change { section: &schema::PORT, kind: Some(port.kind.name()), key, values };
-            return read(&change.apply(&render(config), "port", Some(name))?).map(Some);
+            return change.make(config, "port", Some(name)).map(Some);
         }
         Request::Bridge(BridgeRequest::Set { name, key, values }) => {
             bridge_of(&mut new, name)?;
@@ -67,7 +67,7 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
                 return Err("the name of a bridge does not change: delete it and add another".into());
             }
             let change = Change { section: &schema::BRIDGE, kind: None, key, values };
-            return read(&change.apply(&render(config), "bridge", Some(name))?).map(Some);
+            return change.make(config, "bridge", Some(name)).map(Some);
         }
         Request::Log(LogRequest::Level { level }) => {
             let set = ConfigRequest::Set { table: "log".into(), key: "level".into(), values: vec![level.clone()] };
@@ -82,7 +82,7 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
                 });
             };
             let change = Change { section, kind: None, key, values };
-            return read(&change.apply(&render(config), table, None)?).map(Some);
+            return change.make(config, table, None).map(Some);
         }
         Request::Bridge(BridgeRequest::Join { name, ports }) => {
             bridge_of(&mut new, name)?.ports.extend_from_slice(ports);
@@ -141,6 +141,11 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
+    /// The configuration with the key changed, as [`Change::apply`] does.
+    fn make(&self, config: &ValidConfig, table: &str, name: Option<&str>) -> Result<ValidConfig, String> {
+        read(&self.apply(&render(config), table, name)?)
+    }
+
     /// The file with the key changed in `table`, of several in the one of this name.
     fn apply(&self, file: &str, table: &str, name: Option<&str>) -> Result<String, String> {
         let mut root: toml::Table = file.parse().map_err(|error| format!("{error}"))?;
