@@ -77,9 +77,7 @@ macro_rules! port_counters {
                 self.counts.iter_mut().zip(&other.counts).for_each(|(to, from)| *to += from);
                 self.drops.iter_mut().zip(&other.drops).for_each(|(to, from)| *to += from);
             }
-        }
 
-        impl PortCounts {
             /// What was counted since `before`, an earlier look at the same port.
             pub fn since(&self, before: &PortCounts) -> PortCounts {
                 let mut since = self.clone();

@@ -37,15 +37,17 @@ pub struct Port {
 impl From<PortTable> for Port {
     /// A port for which no stage is configured.
     fn from(bridges: PortTable) -> Port {
-        let port = Port { bridges, stages: StageTables::default(), wanted: 0 };
-        Port { wanted: Stages::wanted(&port), ..port }
+        Port::with(bridges, StageTables::default())
     }
 }
 
 impl Port {
     /// As `config` says. What its stages have counted goes on from `before`, which it was until now.
     pub fn new(bridges: PortTable, config: &dray_config::Port, before: Option<&Port>) -> Port {
-        let stages = StageTables::new(config, before.map(|before| &before.stages));
+        Port::with(bridges, StageTables::new(config, before.map(|before| &before.stages)))
+    }
+
+    fn with(bridges: PortTable, stages: StageTables) -> Port {
         let port = Port { bridges, stages, wanted: 0 };
         Port { wanted: Stages::wanted(&port), ..port }
     }

@@ -11,7 +11,6 @@ use crate::fdb::{Egress, Learned};
 use crate::mem;
 use crate::names::{Named, declare};
 use crate::port::Output;
-use crate::tables::PortTable;
 use crate::{Count, Counts};
 
 declare! { COUNTS of Count;
@@ -32,10 +31,7 @@ impl Process for Learn {
         if pass.unseen.bits() == 0 {
             return 0;
         }
-        let from = match pass.port.bridges {
-            PortTable::Underlay => Egress::tunnel(0),
-            _ => Egress::port(pass.cx.port, 0),
-        };
+        let from = if pass.port.is_underlay() { Egress::tunnel(0) } else { Egress::port(pass.cx.port, 0) };
         let marker = Marker::new(pass.cx, from);
         pass.moved = run(pass.burst, pass.unseen, pass.cx, marker, pass.seen, &mut pass.tally.counts);
         pass.unseen.len()
