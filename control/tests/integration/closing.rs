@@ -6,6 +6,7 @@ use dray_vhost::memif::proto::{MODE_ETHERNET, Message, SECRET_SIZE, VERSION};
 use dray_vhost::vhost_user::frontend::message::{self, Connection, Meeting, request};
 use dray_vhost::vhost_user::frontend::{Frontend, Options};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -53,12 +54,8 @@ impl Fuse {
             return None;
         };
         std::fs::create_dir(&mount).unwrap();
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-        let text = |text: &str| CString::new(text).unwrap();
-        let (name, target, data) = (text("fuse"), text(mount.to_str().unwrap()), text(&options));
-        // SAFETY: all are strings that end with zero, alive during the call.
-        let done = unsafe { libc::mount(name.as_ptr(), target.as_ptr(), name.as_ptr(), 0, data.as_ptr().cast()) };
-        assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+        let options = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd())).unwrap();
+        rustix::mount::mount("fuse", &mount, "fuse", MountFlags::empty(), options.as_c_str()).unwrap();
         let (hangs, waiting, end): (Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
         let server = thread::spawn({
             let (hangs, waiting, end) = (hangs.clone(), waiting.clone(), end.clone());
@@ -117,10 +114,8 @@ fn closing(drayd: &Drayd) -> usize {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        let target = CString::new(self.mount.to_str().unwrap()).unwrap();
         // Forced: all that waits is over.
-        // SAFETY: a string that ends with zero, alive during the call.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_FORCE | libc::MNT_DETACH) };
+        let _ = unmount(&self.mount, UnmountFlags::FORCE | UnmountFlags::DETACH);
         self.end.store(true, SeqCst);
         let _ = self.server.take().unwrap().join();
     }
