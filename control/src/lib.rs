@@ -2,15 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-mod connect;
 pub mod daemon;
 mod descriptors;
 mod events;
 mod fdb;
 mod log;
-mod mailbox;
 mod metrics;
-mod nic;
 mod overlay;
 mod ports;
 pub mod reference;

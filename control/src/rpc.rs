@@ -1,8 +1,7 @@
 //! Each request of the control socket, and its reply.
 
-use crate::connect;
 use crate::events::tell;
-use crate::ports::Link;
+use crate::ports::{Link, connect};
 use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;

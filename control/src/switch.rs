@@ -2,9 +2,8 @@
 
 use crate::events::tell;
 use crate::log::{self, Limit};
-use crate::nic::Opened;
 use crate::overlay::Overlay;
-use crate::ports::{Link, Ports};
+use crate::ports::{Link, Opened, Ports};
 use crossbeam_channel::Receiver;
 use dray_config::rpc::{Event, EventKind, VtepInfo};
 use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};

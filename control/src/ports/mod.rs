@@ -1,10 +1,14 @@
 //! The links of all ports: memif by its supervisor, each vhost-user port by its own thread, NICs by DPDK, which is
 //! started with the first of them.
 
+pub mod connect;
+mod eth;
+mod mailbox;
+
+pub use eth::Opened;
+
 use crate::events::tell;
 use crate::log::Limit;
-use crate::mailbox::{Mailbox, News};
-use crate::nic::{Nic, Opened, Opener};
 use crossbeam_channel::Receiver;
 use dray_config::rpc::{Event as Told, EventKind};
 use dray_config::{Mac, Port, PortKind, Role};
@@ -12,6 +16,8 @@ use dray_dataplane::Dataplane;
 use dray_dpdk::{EthPort, Link as EthLink};
 use dray_vhost::memif::{self, Supervisor};
 use dray_vhost::{Event, LinkInfo, vhost_user};
+use eth::{Nic, Opener};
+use mailbox::{Mailbox, News};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tracing::info;
