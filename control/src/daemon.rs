@@ -152,7 +152,6 @@ fn control_loop(
     signals: &Receiver<i32>,
 ) -> &'static str {
     let bell = switch.ports.bell();
-    let openings = switch.ports.openings();
     let ticks = tick(Dataplane::TICK);
     let mut watchdog = Watchdog::from_environment();
     loop {
@@ -167,11 +166,6 @@ fn control_loop(
                 }
             }
             recv(bell) -> _ => switch.take_news(),
-            recv(openings) -> opened => {
-                if let Ok(opened) = opened {
-                    switch.opened(opened);
-                }
-            }
             recv(punts) -> first => {
                 let mut all: Vec<_> = first.into_iter().chain(punts.try_iter().take(PUNTS)).collect();
                 // ARP first: without it nobody is reached.

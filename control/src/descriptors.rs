@@ -1,17 +1,12 @@
 //! File descriptors: how many there may be, and how many the configuration may need.
 
-use dray_config::{PortKind, Role, SocketName, ValidConfig};
-use dray_vhost::{RESERVED_DESCRIPTORS, memif, vhost_user};
+use crate::ports;
+use dray_config::ValidConfig;
+use dray_vhost::RESERVED_DESCRIPTORS;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::BTreeSet;
 
 /// What drayd itself has: connections of the control socket, and what it has open whatever is configured.
 const OWN: u64 = 128;
-/// Of a NIC, beside those of its queues.
-const NIC: u64 = 16;
-/// Of a pair of its queues: an interrupt or a socket each.
-const NIC_QUEUES: u64 = 4;
-
 /// Raises the limit as far as this process may (setrlimit(2)). Its children have the same.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
@@ -21,23 +16,9 @@ pub fn raise() {
 
 /// How many descriptors `config` may need at most: with every memif socket full of half-open connections, and every port with a
 /// peer that brings all that it may, beside one whose link is about to go. Most need far fewer: two a queue. What peers are not
-/// given is in it. What DPDK's drivers open is an estimate.
+/// given is in it.
 pub fn needed(config: &ValidConfig) -> u64 {
-    let mut sockets = BTreeSet::new();
-    let mut needed = OWN + RESERVED_DESCRIPTORS;
-    for port in &config.ports {
-        needed += match &port.kind {
-            PortKind::Memif(memif) => {
-                if memif.role == Role::Server {
-                    sockets.insert(SocketName::to_string(&memif.socket));
-                }
-                memif::descriptors_of_port(memif.queues)
-            }
-            PortKind::VhostUser(vhost_user) => vhost_user::descriptors_of_port(vhost_user.queues),
-            PortKind::Eth(eth) => NIC + NIC_QUEUES * u64::from(eth.queues),
-        };
-    }
-    needed + sockets.len() as u64 * memif::DESCRIPTORS_OF_SOCKET
+    OWN + RESERVED_DESCRIPTORS + ports::descriptors(config)
 }
 
 /// That `config` may need more than there may be.

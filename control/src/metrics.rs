@@ -1,10 +1,12 @@
 //! OpenMetrics over HTTP: one thread, one request at a time.
 
+use crate::ports::{METRICS, Sample};
 use crate::switch::Switch;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_dataplane::WorkerStats;
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -112,19 +114,16 @@ pub fn render(switch: &Switch) -> String {
         }
     }
     family("dray_port_dropped_packets", "counter", "Frames dropped, by reason.", &dropped);
-    let (mut interrupts, mut resets) = (Vec::new(), Vec::new());
+    let mut own: HashMap<&str, Vec<(String, f64)>> = HashMap::new();
     for name in &names {
-        let Some(status) = switch.ports.vhost_user(name) else { continue };
-        for ring in &status.rings {
-            interrupts.push((format!("{{port=\"{name}\",ring=\"{}\"}}", ring.index), ring.interrupts as f64));
-        }
-        for (reason, n) in &status.faults {
-            resets.push((format!("{{port=\"{name}\",reason=\"{reason}\"}}"), *n as f64));
+        for Sample { metric, label: (label, of), value } in switch.ports.metrics(name) {
+            let labels = format!("{{port=\"{name}\",{label}=\"{of}\"}}");
+            own.entry(metric.name).or_default().push((labels, value as f64));
         }
     }
-    family("dray_port_interrupts", "counter", "Interrupts sent to a virtual machine, by ring.", &interrupts);
-    let help = "Connections to a virtual machine reset for what it did wrong, by reason.";
-    family("dray_port_resets", "counter", help, &resets);
+    for metric in METRICS {
+        family(metric.name, "counter", metric.help, &own.remove(metric.name).unwrap_or_default());
+    }
     let samples: Vec<_> = names
         .iter()
         .filter_map(|name| Some((port(name), switch.ports.refused(name)?.count as f64)))

@@ -1,7 +1,7 @@
 //! Each request of the control socket, and its reply.
 
 use crate::events::tell;
-use crate::ports::{Link, connect};
+use crate::ports::{Guest, Link, connect};
 use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;
@@ -11,14 +11,12 @@ use dray_config::rpc::{
     QueueInfo, REFUSED, Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo,
     WorkerRequest,
 };
-use dray_config::{Access, Action, Mtus, PortKind, Role, SocketName, ValidConfig, edit, parse, plan, render};
+use dray_config::{Action, Mtus, ValidConfig, edit, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};
-use dray_vhost::{LinkInfo, vhost_user};
 use serde::Serialize;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
@@ -75,7 +73,7 @@ impl Switch {
                 let port = if secrets { port.clone() } else { port.clone().without_secret() };
                 let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
                 let mtu = self.mtus().guest(&port);
-                done(connect::connect(&port, is_underlay, self.dataplane.workers(), mtu))
+                done(connect(&Guest { port: &port, is_underlay, workers: self.dataplane.workers(), mtu }))
             }
             Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
             Request::Fdb(FdbRequest::Show { bridge, port, mac, vtep }) => {
@@ -324,59 +322,7 @@ impl Switch {
             warnings: self.warnings(port, mtus),
             ..PortInfo::default()
         };
-        let mut detail: BTreeMap<String, Value> = BTreeMap::new();
-        let mut put = |key: &str, value: Value| drop(detail.insert(key.into(), value));
-        match &port.kind {
-            PortKind::Memif(memif) => {
-                info.queues = memif.queues;
-                put("socket", json!(memif.socket.to_string()));
-                put_access(memif.role, &memif.socket, &memif.access, &mut put);
-                put("id", json!(memif.id));
-                put("role", json!(memif.role.to_string()));
-                put("ring_size", json!(memif.ring_size));
-                put("buffer_size", json!(memif.buffer_size));
-                if let Some(Link::Up(Some(LinkInfo::Memif(peer)))) = link {
-                    info.queues = peer.rx_rings.max(peer.tx_rings);
-                    put("ring_size", json!(peer.ring_size));
-                    put("buffer_size", json!(peer.buffer_size));
-                    put("peer", json!(peer.peer));
-                    put("peer_interface", json!(peer.interface));
-                    put("rx_rings", json!(peer.rx_rings));
-                    put("tx_rings", json!(peer.tx_rings));
-                    put("sealed", json!(peer.sealed));
-                }
-            }
-            PortKind::VhostUser(vhost_user) => {
-                info.queues = vhost_user.queues;
-                if let Some(Link::Up(Some(LinkInfo::VhostUser(peer)))) = link {
-                    info.queues = peer.rx_rings;
-                }
-                put("socket", json!(vhost_user.socket.to_string()));
-                put_access(vhost_user.role, &vhost_user.socket, &vhost_user.access, &mut put);
-                put("role", json!(vhost_user.role.to_string()));
-                if let Some(status) = self.ports.vhost_user(&port.name) {
-                    vhost_user_detail(&status, &mut put);
-                }
-            }
-            PortKind::Eth(eth) => {
-                info.queues = eth.queues;
-                put("device", json!(eth.device));
-                put("ring_size", json!(eth.ring_size));
-                if let Some(device) = self.ports.eth(&port.name) {
-                    let (is, stats) = (device.info(), device.stats());
-                    (info.mac, info.mtu, info.queues) = (dray_config::Mac(is.mac), is.mtu, is.rx_queues);
-                    put("driver", json!(is.driver));
-                    put("ring_size", json!(is.rx_ring));
-                    put("rss", json!(is.rss));
-                    put("speed_mbps", json!(device.link().speed_mbps));
-                    put("missed", json!(stats.missed));
-                    put("no_buffer", json!(stats.no_buffer));
-                    put("rx_errors", json!(stats.rx_errors));
-                    put("tx_errors", json!(stats.tx_lost));
-                }
-            }
-        }
-        info.detail = detail;
+        self.ports.describe(port, &mut info);
         info
     }
 
@@ -464,49 +410,6 @@ impl Switch {
         }
         infos
     }
-}
-
-/// Who may connect to a server's socket, if it is a file.
-fn put_access(role: Role, socket: &SocketName, access: &Access, put: &mut impl FnMut(&str, Value)) {
-    if role == Role::Client || matches!(socket, SocketName::Abstract(_)) {
-        return;
-    }
-    put("socket_mode", json!(format!("{:04o}", access.mode)));
-    for (key, account) in [("socket_owner", &access.owner), ("socket_group", &access.group)] {
-        if let Some(account) = account {
-            put(key, json!(account.name));
-        }
-    }
-}
-
-/// A front end and its rings as they are now.
-fn vhost_user_detail(status: &vhost_user::Status, put: &mut impl FnMut(&str, Value)) {
-    put("connected", json!(status.connected));
-    put("features", json!(status.features));
-    put("protocol_features", json!(status.protocol_features));
-    put("device_status", json!(status.device_status));
-    if let Some(largest) = status.rings.iter().max_by_key(|ring| ring.size) {
-        put("layout", json!(if largest.packed { "packed" } else { "split" }));
-        put("ring_size", json!(largest.size));
-    }
-    let ring = |ring: &vhost_user::RingStatus| {
-        json!({
-            "index": ring.index,
-            "size": ring.size,
-            "packed": ring.packed,
-            "started": ring.started,
-            "enabled": ring.enabled,
-            "kicks": ring.kicks,
-            "interrupts": ring.interrupts,
-        })
-    };
-    put("rings", status.rings.iter().map(ring).collect());
-    put("regions", json!(status.regions));
-    put("bytes", json!(status.bytes));
-    put("sealed", json!(status.sealed));
-    put("logging", json!(status.logging));
-    put("guest_mtu", json!(status.mtu));
-    put("faults", json!(status.faults));
 }
 
 /// The ports that queues are of, and how many each has.

@@ -3,10 +3,10 @@
 use crate::events::tell;
 use crate::log::{self, Limit};
 use crate::overlay::Overlay;
-use crate::ports::{Link, Opened, Ports};
+use crate::ports::{Link, Ports, Wanted};
 use crossbeam_channel::Receiver;
 use dray_config::rpc::{Event, EventKind, VtepInfo};
-use dray_config::{Action, Eth, Memif, Port, PortKind, ValidConfig, error_at_port, plan};
+use dray_config::{Action, Port, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -110,7 +110,7 @@ impl Switch {
             stats: dataplane.worker_stats(),
             balanced: (now, dataplane.worker_stats()),
             dataplane,
-            ports: Ports::new()?,
+            ports: Ports::new(config.workers.len())?,
             overlay: None,
             silent: BTreeMap::new(),
             published: now,
@@ -151,19 +151,17 @@ impl Switch {
                 _ => None,
             })
             .collect();
-        let added: Vec<&Port> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::AddPort(port) => Some(port),
-                Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some(new),
-                _ => None,
-            })
-            .collect();
+        let added = actions.iter().filter_map(|action| match action {
+            Action::AddPort(port) => Some(port),
+            Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some(new),
+            _ => None,
+        });
         // What needs something that a port to be removed holds has to wait until that is closed.
-        let (waits, free): (Vec<&Port>, Vec<&Port>) =
-            added.iter().copied().partition(|port| removed.iter().any(|old| excludes(old, port)));
-        let (first, last): (Vec<&Port>, Vec<&Port>) =
-            removed.iter().partition(|old| waits.iter().any(|port| excludes(old, port)));
+        let removed: Vec<Wanted<'_>> = removed.iter().map(Wanted::by).collect();
+        let (waits, free): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) =
+            added.map(Wanted::by).partition(|new| removed.iter().any(|old| new.excludes(old)));
+        let (first, last): (Vec<&Wanted<'_>>, Vec<&Wanted<'_>>) =
+            removed.iter().partition(|old| waits.iter().any(|new| new.excludes(old)));
 
         let mut opened: Vec<&Port> = Vec::new();
         let mut closed: Vec<&Port> = Vec::new();
@@ -176,7 +174,7 @@ impl Switch {
         self.config = new;
         self.set_overlay();
         for old in last {
-            self.ports.close(&old.name, &mut self.dataplane);
+            self.ports.close(&old.port.name, &mut self.dataplane);
         }
         self.publish();
         self.cleared.retain(|name, _| self.config.port(name).is_some());
@@ -203,21 +201,21 @@ impl Switch {
     fn exchange<'a>(
         &mut self,
         new: &ValidConfig,
-        free: &[&'a Port],
-        first: &[&'a Port],
-        waits: &[&'a Port],
+        free: &[Wanted<'a>],
+        first: &[&Wanted<'a>],
+        waits: &[Wanted<'a>],
         opened: &mut Vec<&'a Port>,
         closed: &mut Vec<&'a Port>,
     ) -> Result<(), Refusal> {
-        for port in free {
+        for port in free.iter().map(|wanted| wanted.port) {
             self.open(new, port)?;
             opened.push(port);
         }
-        for old in first {
-            self.ports.close(&old.name, &mut self.dataplane);
-            closed.push(old);
+        for port in first.iter().map(|wanted| wanted.port) {
+            self.ports.close(&port.name, &mut self.dataplane);
+            closed.push(port);
         }
-        for port in waits {
+        for port in waits.iter().map(|wanted| wanted.port) {
             self.open(new, port)?;
             opened.push(port);
         }
@@ -240,9 +238,7 @@ impl Switch {
     fn open(&mut self, config: &ValidConfig, port: &Port) -> Result<(), Refusal> {
         // A NIC without an address in the file keeps its own.
         let own_mac = port.mac == config.default_mac(&port.name);
-        self.ports
-            .open(port, own_mac, self.dataplane.workers())
-            .map_err(|why| Refusal { port: Some(port.name.clone()), why })
+        self.ports.open(port, own_mac).map_err(|why| Refusal { port: Some(port.name.clone()), why })
     }
 
     /// The overlay follows the running configuration and the underlay's device.
@@ -251,7 +247,7 @@ impl Switch {
             self.overlay = None;
             return;
         };
-        let device = self.ports.eth(&vxlan.port).map(|eth| dray_config::Mac(eth.info().mac));
+        let device = self.ports.device(&vxlan.port).map(|device| device.mac);
         let configured = self.config.port(&vxlan.port).map(|port| port.mac).unwrap_or_default();
         let mac = device.unwrap_or(configured);
         let vteps = self.config.vteps();
@@ -264,7 +260,7 @@ impl Switch {
     /// What the underlay carries: the device may carry less than it was asked for.
     fn underlay_mtu(&self) -> Option<u16> {
         let vxlan = self.config.vxlan.as_ref()?;
-        Some(self.ports.eth(&vxlan.port).map_or(vxlan.mtu, |eth| vxlan.mtu.min(eth.info().mtu)))
+        Some(self.ports.device(&vxlan.port).map_or(vxlan.mtu, |device| vxlan.mtu.min(device.mtu)))
     }
 
     /// Has the counts say what devices have lost: to be called before they are read.
@@ -288,7 +284,7 @@ impl Switch {
         self.watch_vteps();
     }
 
-    /// Takes up what happened to a memif or vhost-user port, if something did.
+    /// Takes up what happened to a port, if something did.
     pub fn take_news(&mut self) {
         for news in self.ports.news() {
             if let Some(name) = self.ports.event(news, &mut self.dataplane) {
@@ -297,27 +293,22 @@ impl Switch {
         }
     }
 
-    /// Takes up what became of a NIC that was to be opened.
-    pub fn opened(&mut self, opened: Opened) {
-        if let Some(name) = self.ports.opened(opened, &mut self.dataplane)
-            && self.is_underlay(&name)
-        {
-            // Its address and MTU are known only now.
-            self.set_overlay();
-            self.publish();
-            self.warn();
-            self.came_up(&name);
-        }
-    }
-
     fn is_underlay(&self, port: &str) -> bool {
         self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
     }
 
+    /// A port's link has come up, or it has new queues.
     fn came_up(&mut self, port: &str) {
-        if self.is_underlay(port)
-            && let Some(overlay) = &mut self.overlay
-        {
+        if !self.is_underlay(port) {
+            return;
+        }
+        if self.ports.device(port).is_some() {
+            // Its address and MTU may be known only now.
+            self.set_overlay();
+            self.publish();
+            self.warn();
+        }
+        if let Some(overlay) = &mut self.overlay {
             overlay.link_up();
             self.tick_overlay(Instant::now());
         }
@@ -571,38 +562,9 @@ fn change(action: &Action, by: &str) -> Event {
     Event { kind, text: action.to_string(), by, port, bridge, ..Event::default() }
 }
 
-/// Whether `new` can't be opened while `old` is.
-fn excludes(old: &Port, new: &Port) -> bool {
-    if old.name == new.name {
-        return true;
-    }
-    match (&old.kind, &new.kind) {
-        (PortKind::Memif(old), PortKind::Memif(new)) => same_place(old, new),
-        (PortKind::Eth(old), PortKind::Eth(new)) => device(old) == device(new),
-        (old, new) => old.socket().is_some() && old.socket() == new.socket(),
-    }
-}
-
-/// One id of a socket, or a socket in two roles.
-fn same_place(old: &Memif, new: &Memif) -> bool {
-    old.socket == new.socket && (old.id == new.id || old.role != new.role)
-}
-
-/// A device without its arguments. Two ways to write a PCI address only cost an error message.
-fn device(eth: &Eth) -> &str {
-    let name = eth.device.split(',').next().unwrap_or_default();
-    name.strip_prefix("0000:").unwrap_or(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn port(keys: &str) -> Port {
-        let text = format!("[[port]]\n{}\n", keys.replace(';', "\n"));
-        let mut config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
-        config.ports.remove(0)
-    }
 
     #[test]
     fn what_grows_is_told_when_that_begins() {
@@ -661,7 +623,7 @@ mod tests {
         let (mut switch, _punts) = Switch::start(config(1), Path::new("/none")).unwrap();
         let connected = |switch: &Switch, is: bool| {
             let begin = Instant::now();
-            while switch.ports.vhost_user("v").unwrap().connected != is {
+            while switch.port_infos(Some("v")).unwrap()[0].detail["connected"] != is {
                 assert!(begin.elapsed() < Duration::from_secs(30), "connected is not {is}");
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -676,24 +638,5 @@ mod tests {
         assert_eq!(switch.ports.link("v"), Some(&Link::Down("no front end has connected".into())));
         switch.shutdown();
         assert!(!socket.exists());
-    }
-
-    #[test]
-    fn ports_exclude_each_other() {
-        let a = port("name='a';kind='memif';socket='/m';id=0");
-        assert!(excludes(&a, &port("name='a';kind='memif';socket='/n';id=1")));
-        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=0")));
-        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=1;role='client'")));
-        assert!(!excludes(&a, &port("name='b';kind='memif';socket='/m';id=1")));
-        let v = port("name='v';kind='vhost-user';socket='/m'");
-        assert!(excludes(&a, &v) && excludes(&v, &a));
-        assert!(excludes(&v, &port("name='w';kind='vhost-user';socket='/m';role='server'")));
-        assert!(!excludes(&v, &port("name='w';kind='vhost-user';socket='@m'")));
-        assert!(!excludes(&a, &port("name='b';kind='memif';socket='@m';id=0")));
-        let nic = port("name='n';kind='eth';device='0000:3b:00.0'");
-        assert!(excludes(&nic, &port("name='m';kind='eth';device='3b:00.0'")));
-        assert!(!excludes(&nic, &port("name='m';kind='eth';device='0000:3b:00.1'")));
-        let tap = port("name='t';kind='eth';device='net_tap0,iface=a'");
-        assert!(excludes(&tap, &port("name='u';kind='eth';device='net_tap0,iface=b'")));
     }
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 impl Switch {
     /// The MTUs of the running configuration. A device may carry less than its port was asked for.
     pub(crate) fn mtus(&self) -> Mtus<'_> {
-        self.config.mtus(|port| self.ports.eth(&port.name).map_or(port.mtu, |eth| port.mtu.min(eth.info().mtu)))
+        self.config.mtus(|port| self.ports.device(&port.name).map_or(port.mtu, |device| port.mtu.min(device.mtu)))
     }
 
     /// That the kernel has the VTEP's address as well.
@@ -18,7 +18,7 @@ impl Switch {
         let vxlan = self.config.vxlan.as_ref()?;
         let (local, length) = (vxlan.local, vxlan.prefix);
         // A NIC that DPDK drives is none of the kernel's.
-        self.ports.eth(&vxlan.port).filter(|eth| eth.is_cheap())?;
+        self.ports.device(&vxlan.port).filter(|device| device.is_kernels)?;
         let has = |entry: &InterfaceAddress| entry.address?.as_sockaddr_in().map(|address| address.ip());
         let iface = getifaddrs().ok()?.find(|entry| has(entry) == Some(local))?.interface_name;
         Some(format!(
@@ -41,13 +41,12 @@ impl Switch {
     /// What is to be said of `port`.
     pub(crate) fn warnings(&self, port: &Port, mtus: &Mtus<'_>) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(eth) = self.ports.eth(&port.name)
-            && eth.info().mtu < port.mtu
+        if let Some(device) = self.ports.device(&port.name)
+            && device.mtu < port.mtu
         {
             warnings.push(format!(
                 "the device's MTU is {}, the port's {}: longer frames are dropped as tx.too_big",
-                eth.info().mtu,
-                port.mtu
+                device.mtu, port.mtu
             ));
         }
         warnings.extend(mtus.port_warning(port));

@@ -1,11 +1,18 @@
-//! NICs and DPDK's virtual devices. They are opened on a thread of their own, as that can take seconds, and tried again: a
+//! eth: NICs and DPDK's virtual devices. They are opened on a thread of their own, as that can take seconds, and tried again: a
 //! device that is missing or refuses costs its own port only.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use dray_config::{Eth, Port};
+use super::connect::tried;
+use super::mailbox::{Event, Mailbox};
+use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link, peer};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use dray_config::rpc::{ConnectInfo, PortInfo};
+use dray_config::{Eth, Mac, Port};
 use dray_dataplane::DeviceLosses;
 use dray_dpdk::{EthOptions, EthPort, eal, guard_registers};
 use dray_vhost::mem::guard::Mapping;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -18,170 +25,255 @@ const LISTEN: Duration = Duration::from_secs(1);
 /// How long the end waits for a device that is being opened.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// File descriptors of a NIC, beside those of its queues. What DPDK's drivers open is an estimate.
+const DESCRIPTORS: u64 = 16;
+/// Of a pair of its queues: an interrupt or a socket each.
+const DESCRIPTORS_OF_QUEUES: u64 = 4;
+
+impl Kind for Eth {
+    fn claim(&self) -> Claim {
+        // Without its arguments. Two ways to write a PCI address only cost an error message.
+        let name = self.device.split(',').next().unwrap_or_default();
+        Claim { what: format!("device {}", name.strip_prefix("0000:").unwrap_or(name)), part: None }
+    }
+
+    fn descriptors(&self, _common: &mut BTreeMap<String, u64>) -> u64 {
+        DESCRIPTORS + DESCRIPTORS_OF_QUEUES * u64::from(self.queues)
+    }
+
+    fn connect(&self, _guest: &Guest<'_>) -> Vec<ConnectInfo> {
+        vec![tried("eth", format!("nothing attaches: the port is the device {:?}, which drayd drives", self.device))]
+    }
+
+    fn describe(&self, info: &mut PortInfo) {
+        info.queues = self.queues;
+        let mut put = peer::put(info);
+        put("device", json!(self.device));
+        put("ring_size", json!(self.ring_size));
+    }
+
+    fn open(&self, port: &Port, own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String> {
+        let options = EthOptions {
+            queues: self.queues,
+            workers: host.workers as u16,
+            ring_size: self.ring_size as u16,
+            mtu: port.mtu,
+            mac: (!own_mac).then_some(port.mac.0),
+        };
+        EthPort::check(&self.device, &options).map_err(|error| error.to_string())?;
+        let nic = Nic {
+            port: port.name.clone(),
+            device: self.device.clone(),
+            options,
+            opener: host.eth.jobs.clone(),
+            state: State::Waits(Instant::now()),
+            counted: DeviceLosses::default(),
+            lost: DeviceLosses::default(),
+        };
+        // It is tried as soon as the workers know the port.
+        host.mailbox.post(Event::Wake { port: port.name.clone() });
+        Ok((Box::new(nic), "being opened".into()))
+    }
+}
+
 /// A port's device, open or to be opened.
-pub struct Nic {
+struct Nic {
+    port: String,
     device: String,
     options: EthOptions,
+    opener: Sender<Job>,
     state: State,
-    /// What the device had lost when [`Nic::take_losses`] was last called.
+    /// What the open device had lost when it was last asked.
+    counted: DeviceLosses,
+    /// What was lost since [`Driver::take_losses`] was last called.
     lost: DeviceLosses,
 }
 
 enum State {
     /// Not to be tried before this time.
     Waits(Instant),
-    /// The opener has it; with the number of the try.
-    Opening(u64),
+    /// The opener has it, and answers there.
+    Opening(Receiver<Result<EthPort, String>>),
+    /// Dropping it closes it on EAL's thread; whoever opens it next comes after that.
     Open(EthPort),
 }
 
 impl Nic {
-    /// The device of `port`, to be opened by [`Nic::poll`].
-    ///
-    /// # Errors
-    /// The port's values can't be right on any machine.
-    pub fn new(port: &Port, eth: &Eth, own_mac: bool, workers: usize) -> Result<Nic, String> {
-        let options = EthOptions {
-            queues: eth.queues,
-            workers: workers as u16,
-            ring_size: eth.ring_size as u16,
-            mtu: port.mtu,
-            mac: (!own_mac).then_some(port.mac.0),
-        };
-        EthPort::check(&eth.device, &options).map_err(|error| error.to_string())?;
-        Ok(Nic {
-            device: eth.device.clone(),
-            options,
-            state: State::Waits(Instant::now()),
-            lost: DeviceLosses::default(),
-        })
-    }
-
-    /// The device, if it is open.
-    pub fn open(&self) -> Option<&EthPort> {
-        match &self.state {
-            State::Open(eth) => Some(eth),
-            _ => None,
-        }
-    }
-
-    /// Hands the device to `opener`, if it is neither open nor being opened and may be tried. Why the port is down, if that
-    /// is news.
-    pub fn poll(&mut self, name: &str, opener: &mut Opener, now: Instant) -> Option<String> {
-        let State::Waits(at) = &mut self.state else { return None };
+    /// Hands the device to the opener, if it may be tried. Why the port is down, if it may not as the device is not there.
+    fn try_open(&mut self, at: Instant, now: Instant) -> Option<Change> {
         if let Some(missing) = EthPort::missing(&self.device, &self.options) {
             // As soon as it is there, it may be tried.
-            *at = now;
-            return Some(missing);
+            self.state = State::Waits(now);
+            return Some(Change::Link(Link::Down(missing)));
         }
-        if now < *at {
+        if now < at {
             return None;
         }
-        opener.tries += 1;
-        self.state = State::Opening(opener.tries);
-        let job =
-            Job { port: name.into(), number: opener.tries, device: self.device.clone(), options: self.options.clone() };
+        let (answer, opened) = bounded(1);
+        self.state = State::Opening(opened);
+        let job = Job { port: self.port.clone(), device: self.device.clone(), options: self.options.clone(), answer };
         // The thread ends after all ports.
-        let _ = opener.jobs.send(job);
+        let _ = self.opener.send(job);
         None
     }
 
-    /// Takes up what became of a try. Why it failed; a try that this port did not start, or gave up, is dropped.
-    pub fn opened(&mut self, opened: Opened, now: Instant) -> Option<Result<&mut EthPort, String>> {
-        if !matches!(self.state, State::Opening(number) if number == opened.number) {
-            return None;
-        }
-        match opened.result {
-            Ok(eth) => {
-                (self.state, self.lost) = (State::Open(eth), DeviceLosses::default());
-                let State::Open(eth) = &mut self.state else { unreachable!("it was just put there") };
-                Some(Ok(eth))
-            }
+    /// Takes up what became of a try.
+    fn opened(&mut self, opened: Result<EthPort, String>, now: Instant, log: &mut Vec<String>) -> Change {
+        let mut eth = match opened {
+            Ok(eth) => eth,
             Err(why) => {
                 self.state = State::Waits(now + PAUSE);
-                Some(Err(why))
+                return Change::Link(Link::Down(why));
             }
+        };
+        log.extend(open_lines(&eth));
+        let attached = Attached {
+            rx: eth.rx_queues(),
+            tx: eth.tx_queues(self.options.workers.into()),
+            // Each of its queues is emptied when the NIC likes.
+            in_order: eth.info().tx_queues == 1,
+            peer: Box::new(|_| {}),
+        };
+        let link = link(&mut eth);
+        (self.state, self.counted) = (State::Open(eth), DeviceLosses::default());
+        Change::Attached(attached, link)
+    }
+
+    /// Looks at a device that is open.
+    fn watch(&mut self, all: bool, now: Instant, log: &mut Vec<String>) -> Option<Change> {
+        let State::Open(eth) = &mut self.state else { return None };
+        if !all && !eth.is_cheap() {
+            return None;
         }
-    }
-
-    /// As [`Nic::open`], to be watched.
-    pub fn open_mut(&mut self) -> Option<&mut EthPort> {
-        match &mut self.state {
-            State::Open(eth) => Some(eth),
-            _ => None,
+        if let Some(why) = eth.lost() {
+            self.count();
+            // It is opened anew as soon as it can be.
+            self.state = State::Waits(now);
+            return Some(Change::Detached(why));
         }
+        let mtu = eth.info().mtu;
+        let link = link(eth);
+        let fit = eth.info().mtu;
+        if fit != mtu {
+            log.push(format!("the interface's MTU has changed: {fit} fit now"));
+        }
+        Some(Change::Link(link))
     }
 
-    /// Closes the device, whose queues the workers have given back. It is opened anew as soon as it can be.
-    pub fn close(&mut self, now: Instant) {
-        self.state = State::Waits(now);
-    }
-
-    /// What the device has lost since this was last called.
-    pub fn take_losses(&mut self) -> DeviceLosses {
-        let Some(stats) = self.open().map(EthPort::stats) else { return DeviceLosses::default() };
-        let lost =
+    /// Asks an open device what it has lost.
+    fn count(&mut self) {
+        let State::Open(eth) = &self.state else { return };
+        let stats = eth.stats();
+        let now =
             DeviceLosses { missed: stats.missed + stats.no_buffer, rx_errors: stats.rx_errors, tx: stats.tx_lost };
-        let before = std::mem::replace(&mut self.lost, lost);
-        DeviceLosses {
-            missed: lost.missed.saturating_sub(before.missed),
-            rx_errors: lost.rx_errors.saturating_sub(before.rx_errors),
-            tx: lost.tx.saturating_sub(before.tx),
-        }
+        let before = std::mem::replace(&mut self.counted, now);
+        self.lost.missed += now.missed.saturating_sub(before.missed);
+        self.lost.rx_errors += now.rx_errors.saturating_sub(before.rx_errors);
+        self.lost.tx += now.tx.saturating_sub(before.tx);
     }
 }
 
-/// What became of a try to open a port's device.
-pub struct Opened {
-    /// The port's name.
-    pub port: String,
-    number: u64,
-    result: Result<EthPort, String>,
+impl Driver for Nic {
+    fn poll(&mut self, all: bool, now: Instant, log: &mut Vec<String>) -> Option<Change> {
+        match &self.state {
+            State::Waits(at) => {
+                let at = *at;
+                self.try_open(at, now)
+            }
+            State::Opening(opened) => {
+                let opened = opened.try_recv().ok()?;
+                Some(self.opened(opened, now, log))
+            }
+            State::Open(_) => self.watch(all, now, log),
+        }
+    }
+
+    fn take_losses(&mut self) -> DeviceLosses {
+        self.count();
+        std::mem::take(&mut self.lost)
+    }
+
+    fn device(&self) -> Option<Device> {
+        let State::Open(eth) = &self.state else { return None };
+        Some(Device { mac: Mac(eth.info().mac), mtu: eth.info().mtu, is_kernels: eth.is_cheap() })
+    }
+
+    fn describe(&self, info: &mut PortInfo) {
+        let State::Open(eth) = &self.state else { return };
+        let (is, stats) = (eth.info(), eth.stats());
+        (info.mac, info.mtu, info.queues) = (Mac(is.mac), is.mtu, is.rx_queues);
+        let mut put = peer::put(info);
+        put("driver", json!(is.driver));
+        put("ring_size", json!(is.rx_ring));
+        put("rss", json!(is.rss));
+        put("speed_mbps", json!(eth.link().speed_mbps));
+        put("missed", json!(stats.missed));
+        put("no_buffer", json!(stats.no_buffer));
+        put("rx_errors", json!(stats.rx_errors));
+        put("tx_errors", json!(stats.tx_lost));
+    }
+}
+
+/// What a device turned out to be, for the log.
+fn open_lines(eth: &EthPort) -> Vec<String> {
+    let info = eth.info();
+    let open = format!(
+        "open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
+        info.driver,
+        Mac(info.mac),
+        info.mtu,
+        info.rx_queues,
+        info.tx_queues,
+        info.rx_ring,
+        info.tx_ring,
+        if info.rss { ", RSS" } else { "" }
+    );
+    info.notes.iter().cloned().chain([open]).collect()
+}
+
+fn link(eth: &mut EthPort) -> Link {
+    if eth.watch().up { Link::Up(None) } else { Link::Down("the device has no link".into()) }
 }
 
 struct Job {
     port: String,
-    number: u64,
     device: String,
     options: EthOptions,
+    answer: Sender<Result<EthPort, String>>,
 }
 
 /// The thread that opens devices, one after the other, and that writes into the log what DPDK prints.
 pub struct Opener {
     jobs: Sender<Job>,
-    opened: Receiver<Opened>,
+    /// Nothing comes: it ends with the thread.
+    ended: Receiver<Infallible>,
     thread: JoinHandle<()>,
-    /// Tries so far.
-    tries: u64,
 }
 
 impl Opener {
     /// # Errors
     /// If the kernel gives no thread.
-    pub fn start() -> Result<Opener, String> {
+    pub fn start(mailbox: &Mailbox) -> Result<Opener, String> {
         // If there is no guard to be had, a NIC that is pulled out may end the process.
         guard_registers(|range| Box::new(Mapping::new(range)));
         let (jobs, todo) = unbounded();
-        let (done, opened) = unbounded();
-        let thread = thread::Builder::new().name("nics".into()).spawn(move || work(&todo, &done));
+        let (running, ended) = bounded(0);
+        let mailbox = mailbox.clone();
+        let work = move || {
+            let _running: Sender<Infallible> = running;
+            work(&todo, &mailbox);
+        };
+        let thread = thread::Builder::new().name("nics".into()).spawn(work);
         let thread = thread.map_err(|error| format!("a thread that opens NICs: {error}"))?;
-        Ok(Opener { jobs, opened, thread, tries: 0 })
-    }
-
-    /// What became of the tries, for [`Nic::opened`].
-    pub fn opened(&self) -> Receiver<Opened> {
-        self.opened.clone()
+        Ok(Opener { jobs, ended, thread })
     }
 
     /// Ends the thread and, if the data plane and all ports are gone, DPDK. Waits for a device that is being opened, but not
     /// for ever.
     pub fn shutdown(self) {
-        let Opener { jobs, opened, thread, .. } = self;
+        let Opener { jobs, ended, thread } = self;
         drop(jobs);
-        let deadline = Instant::now() + CLOSING;
-        // Ends when the thread does. What was opened too late is closed again.
-        while opened.recv_deadline(deadline).is_ok() {}
-        if Instant::now() >= deadline {
+        if ended.recv_timeout(CLOSING) == Err(RecvTimeoutError::Timeout) {
             warn!(target: "dpdk", "a device that is being opened does not answer: it is left to the process's end");
             return;
         }
@@ -192,16 +284,18 @@ impl Opener {
     }
 }
 
-fn work(todo: &Receiver<Job>, done: &Sender<Opened>) {
+fn work(todo: &Receiver<Job>, mailbox: &Mailbox) {
     loop {
         // DPDK prints nothing before it is started.
         let job = if eal::is_up() { todo.recv_timeout(LISTEN) } else { todo.recv().map_err(Into::into) };
         listen();
         match job {
-            Ok(Job { port, number, device, options }) => {
-                let result =
+            Ok(Job { port, device, options, answer }) => {
+                let opened =
                     start_eal().and_then(|()| EthPort::open(&device, &options).map_err(|error| error.to_string()));
-                let _ = done.send(Opened { port, number, result });
+                // What nobody waits for any more is closed again.
+                drop(answer.send(opened));
+                mailbox.post(Event::Wake { port });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -225,4 +319,14 @@ fn start_eal() -> Result<(), String> {
         eal.log.lines().for_each(|line| info!(target: "dpdk", "{}", line.trim()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ports::connect::texts;
+
+    #[test]
+    fn nothing_attaches_to_a_nic() {
+        assert!(texts("kind='eth';device='0000:3b:00.0'", false, 1)[0].contains("0000:3b:00.0"));
+    }
 }

@@ -1,11 +1,57 @@
-//! What the threads of memif and vhost-user ports have for the control loop: at most one change of the link and one refusal for
-//! each port, whatever its peers do while the loop is busy. A link that went before it was looked at is dropped here, with its
+//! What the threads of ports have for the control loop: at most one change of the link, one refusal and one wake for each
+//! port, whatever its peers do while the loop is busy. A link that went before it was looked at is dropped here, with its
 //! rings and descriptors.
 
+use super::Change;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dray_vhost::Event;
 use std::collections::{HashMap, VecDeque};
+use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What happened.
+pub enum Event {
+    /// A port's link has changed.
+    Change {
+        /// The port's name.
+        port: String,
+        /// How.
+        change: Change,
+    },
+    /// A port's driver has something to look at.
+    Wake {
+        /// The port's name.
+        port: String,
+    },
+    /// Somebody was not taken as a port's peer. What the port has, it keeps.
+    Refused {
+        /// The port, if it is known which one was wanted.
+        port: Option<String>,
+        /// The socket it came to, as the configuration writes it.
+        socket: String,
+        /// Why, for people.
+        reason: String,
+        /// Who that was, for people, if it came that far: "pid 12, uid 0".
+        peer: Option<String>,
+        /// Whether it was for a wrong secret.
+        secret: bool,
+    },
+}
+
+impl Event {
+    fn about(&self) -> About {
+        match self {
+            Event::Change { port, .. } | Event::Wake { port } | Event::Refused { port: Some(port), .. } => {
+                About::Port(port.clone())
+            }
+            Event::Refused { port: None, socket, .. } => About::Socket(socket.clone()),
+        }
+    }
+
+    /// Whether the newer of both is all that matters.
+    fn is_like(&self, other: &Event) -> bool {
+        discriminant(self) == discriminant(other)
+    }
+}
 
 /// Of a port; or of a socket, if it is not known which port was wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,14 +105,14 @@ impl Mailbox {
 
     /// Puts `event` in the place of those like it.
     pub fn post(&self, event: Event) {
-        let about = about(&event);
+        let about = event.about();
         let mut pending = self.lock();
         let Pending { news, queue } = &mut *pending;
         let news = news.entry(about.clone()).or_default();
         if news.is_empty() {
             queue.push_back(about);
         }
-        let before = news.iter().position(|before| is_refusal(&before.event) == is_refusal(&event));
+        let before = news.iter().position(|before| before.event.is_like(&event));
         let before = before.map(|at| news.remove(at));
         let (times, secrets) = before.as_ref().map_or((0, 0), |before| (before.times, before.secrets));
         let secret = matches!(event, Event::Refused { secret: true, .. });
@@ -98,24 +144,11 @@ impl Mailbox {
     }
 }
 
-fn about(event: &Event) -> About {
-    match event {
-        Event::Up { port, .. } | Event::Down { port, .. } | Event::Refused { port: Some(port), .. } => {
-            About::Port(port.clone())
-        }
-        Event::Refused { port: None, socket, .. } => About::Socket(socket.clone()),
-    }
-}
-
-fn is_refusal(event: &Event) -> bool {
-    matches!(event, Event::Refused { .. })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::{Attached, Link};
     use dray_switch::{Burst, Rx};
-    use dray_vhost::{Link, LinkInfo, TxQueues, memif};
 
     /// Stands for the rings and descriptors of a link.
     struct Held {
@@ -128,23 +161,13 @@ mod tests {
     }
 
     fn up(port: &str, held: &Arc<()>) -> Event {
-        let info = memif::LinkInfo {
-            peer: String::new(),
-            interface: String::new(),
-            rx_rings: 1,
-            tx_rings: 1,
-            ring_size: 256,
-            buffer_size: 0,
-            regions: 1,
-            bytes: 4096,
-            sealed: true,
-        };
         let rx: Vec<Box<dyn Rx>> = vec![Box::new(Held { _shared: held.clone() })];
-        Event::Up { port: port.into(), link: Link { rx, tx: TxQueues::default(), info: LinkInfo::Memif(info) } }
+        let attached = Attached { rx, tx: vec![], in_order: true, peer: Box::new(|_| {}) };
+        Event::Change { port: port.into(), change: Change::Attached(attached, Link::Up(None)) }
     }
 
     fn down(port: &str, reason: &str) -> Event {
-        Event::Down { port: port.into(), reason: reason.into() }
+        Event::Change { port: port.into(), change: Change::Detached(reason.into()) }
     }
 
     fn refused(port: Option<&str>, reason: &str) -> Event {
@@ -154,11 +177,12 @@ mod tests {
 
     fn taken(mailbox: &Mailbox) -> Vec<String> {
         let line = |news: News| match news.event {
-            Event::Down { port, reason } => format!("{port} {reason} {}", news.times),
+            Event::Change { port, change: Change::Detached(reason) } => format!("{port} {reason} {}", news.times),
+            Event::Wake { port } => format!("{port} wake {}", news.times),
             Event::Refused { port, socket, reason, .. } => {
                 format!("{} refused {reason} {} {}", port.unwrap_or(socket), news.times, news.secrets)
             }
-            Event::Up { .. } => unreachable!(),
+            Event::Change { .. } => unreachable!(),
         };
         mailbox.take().into_iter().map(line).collect()
     }
@@ -174,6 +198,7 @@ mod tests {
             mailbox.post(refused(Some("a"), "secret"));
             mailbox.post(refused(Some("a"), "version"));
         });
+        (0..3).for_each(|_| mailbox.post(Event::Wake { port: "c".into() }));
         mailbox.post(down("b", "gone"));
         // The refusal is the newer one.
         bell.try_recv().unwrap();
@@ -183,6 +208,7 @@ mod tests {
         mailbox.post(refused(Some("a"), "secret"));
         mailbox.post(down("a", "closed"));
         assert_eq!(taken(&mailbox), ["/s refused unknown 10000 0"]);
+        assert_eq!(taken(&mailbox), ["c wake 3"]);
         assert_eq!(taken(&mailbox), ["b gone 1"]);
         bell.try_recv().unwrap();
         assert_eq!(taken(&mailbox), ["a refused secret 1 1", "a closed 1"]);
@@ -202,7 +228,10 @@ mod tests {
         mailbox.post(up("a", &held));
         mailbox.post(up("a", &held));
         let news = mailbox.take();
-        assert!(matches!(news[..], [News { event: Event::Up { .. }, times: 2002, .. }]));
+        assert!(matches!(
+            news[..],
+            [News { event: Event::Change { change: Change::Attached(..), .. }, times: 2002, .. }]
+        ));
         assert_eq!(Arc::strong_count(&held), 2);
     }
 

@@ -1,23 +1,24 @@
-//! The links of all ports: memif by its supervisor, each vhost-user port by its own thread, NICs by DPDK, which is
-//! started with the first of them.
+//! Ports: what the switch does with any of them. What is particular to a kind is in the kind's file, which implements
+//! [`Kind`] for the kind's keys in the configuration and [`Driver`] for an open port. The lists of kinds are in this file:
+//! [`kind`], [`Host`], [`METRICS`].
 
-pub mod connect;
+mod connect;
 mod eth;
 mod mailbox;
-
-pub use eth::Opened;
+mod memif;
+mod peer;
+mod vhost_user;
 
 use crate::events::tell;
 use crate::log::Limit;
 use crossbeam_channel::Receiver;
-use dray_config::rpc::{Event as Told, EventKind};
-use dray_config::{Mac, Port, PortKind, Role};
-use dray_dataplane::Dataplane;
-use dray_dpdk::{EthPort, Link as EthLink};
-use dray_vhost::memif::{self, Supervisor};
-use dray_vhost::{Event, LinkInfo, vhost_user};
-use eth::{Nic, Opener};
-use mailbox::{Mailbox, News};
+use dray_config::rpc::{ConnectInfo, Event as Told, EventKind, PortInfo};
+use dray_config::{Mac, Port, PortKind, Role, ValidConfig};
+use dray_dataplane::{Dataplane, DeviceLosses};
+use dray_switch::{Rx, Tx};
+use dray_vhost::memif::Supervisor;
+use eth::Opener;
+use mailbox::{Event, Mailbox, News};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tracing::info;
@@ -25,11 +26,129 @@ use tracing::info;
 /// Bytes of a frame beyond its MTU: Ethernet header and one VLAN tag.
 const OVERHEAD: u32 = 18;
 
+/// The kind that a port is of.
+fn kind(port: &Port) -> &dyn Kind {
+    match &port.kind {
+        PortKind::Memif(memif) => memif,
+        PortKind::VhostUser(vhost_user) => vhost_user,
+        PortKind::Eth(eth) => eth,
+    }
+}
+
+/// What ports find in the switch.
+struct Host {
+    workers: usize,
+    mailbox: Mailbox,
+    /// What all memif ports have in common.
+    memif: Supervisor,
+    /// What all NICs have in common.
+    eth: Opener,
+}
+
+impl Host {
+    fn start(workers: usize) -> Result<Host, String> {
+        let mailbox = Mailbox::new();
+        Ok(Host { memif: memif::start(&mailbox, workers)?, eth: Opener::start(&mailbox)?, workers, mailbox })
+    }
+
+    /// When all ports are closed.
+    fn shutdown(self) {
+        self.memif.shutdown();
+        self.eth.shutdown();
+    }
+}
+
+/// The families of metrics that only ports of one kind have.
+pub static METRICS: &[&Metric] = &[&vhost_user::INTERRUPTS, &vhost_user::RESETS];
+
+/// A kind of port: what the keys of a port mean, whether it is open or not.
+trait Kind {
+    /// What no other port can have while this one is open.
+    fn claim(&self) -> Claim;
+
+    /// How many file descriptors the port may need at most. Of what several ports use together, a socket, the number goes
+    /// into `common`, under its name.
+    fn descriptors(&self, common: &mut BTreeMap<String, u64>) -> u64;
+
+    /// A way to attach to the port for each program that can.
+    fn connect(&self, guest: &Guest<'_>) -> Vec<ConnectInfo>;
+
+    /// What the keys say, for `port show`.
+    fn describe(&self, info: &mut PortInfo);
+
+    /// Opens the port. With why its link is down until something is heard of it. `own_mac`: a device keeps its own address
+    /// rather than taking the port's. What can take long happens on another
+    /// thread, which tells the mailbox when it is done.
+    ///
+    /// # Errors
+    /// What is wrong with the port on any machine, or with its socket. A device that is missing or refuses is no error: the
+    /// link is down, and the driver tries again.
+    fn open(&self, port: &Port, own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String>;
+}
+
+/// An open port.
+trait Driver {
+    /// Looks at the link, about ten times a second and after [`Event::Wake`]; what takes time only if `all`, once a second.
+    /// Lines for the log go into `log`. Does not wait.
+    fn poll(&mut self, _all: bool, _now: Instant, _log: &mut Vec<String>) -> Option<Change> {
+        None
+    }
+
+    /// The port's MTU or address has changed, without its link going down.
+    fn update(&mut self, _port: &Port, _host: &Host) {}
+
+    /// What the device has lost since this was last called, if it says so.
+    fn take_losses(&mut self) -> DeviceLosses {
+        DeviceLosses::default()
+    }
+
+    /// What the device turned out to be, if the port is one.
+    fn device(&self) -> Option<Device> {
+        None
+    }
+
+    /// What it is now, for `port show`.
+    fn describe(&self, _info: &mut PortInfo) {}
+
+    /// Samples of the families in [`METRICS`].
+    fn metrics(&self) -> Vec<Sample> {
+        Vec::new()
+    }
+
+    /// Tells the peer, releases socket or device, as far as dropping the driver does not do that.
+    fn close(&mut self, _host: &Host) {}
+}
+
+/// What happened to a port's link.
+pub enum Change {
+    /// There are queues, in the place of those of an earlier link.
+    Attached(Attached, Link),
+    /// The queues of the link move nothing from now on and are to be dropped. Why, for people.
+    Detached(String),
+    /// The link is another one, and its queues stay.
+    Link(Link),
+}
+
+/// What a link brings.
+pub struct Attached {
+    /// Receive queues. All are to be polled: a peer sends on whichever it likes.
+    rx: Vec<Box<dyn Rx>>,
+    /// Transmit queues, one for each worker.
+    tx: Vec<Box<dyn Tx>>,
+    /// Whether what one worker has sent is received before what another one sends later, if they are of one flow.
+    in_order: bool,
+    /// What there is to tell about the peer.
+    peer: Describe,
+}
+
+/// Puts into a reply what is known of a link's peer.
+pub type Describe = Box<dyn Fn(&mut PortInfo) + Send>;
+
 /// A port's link, as the workers have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Frames can pass. With what is known of the peer, if the port has one.
-    Up(Option<LinkInfo>),
+    /// Frames can pass. With what is known of the peer, if there is one, for people.
+    Up(Option<String>),
     /// They can't, and why.
     Down(String),
 }
@@ -39,13 +158,111 @@ impl Link {
     pub fn is_up(&self) -> bool {
         matches!(self, Link::Up(_))
     }
+
+    /// In words.
+    fn text(&self) -> String {
+        match self {
+            Link::Up(None) => "up".into(),
+            Link::Up(Some(peer)) => format!("up, {peer}"),
+            Link::Down(reason) => format!("down: {reason}"),
+        }
+    }
+}
+
+/// What a device turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The longest Ethernet payload, bytes.
+    pub mtu: u16,
+    /// Whether it is made of an interface that the kernel has too.
+    pub is_kernels: bool,
+}
+
+/// What a port has for itself while it is open.
+struct Claim {
+    /// Such as a socket or a device.
+    what: String,
+    /// The part of it that the port has, if others can have other parts: one of a number. All that share it have one role.
+    part: Option<(Role, u32)>,
+}
+
+impl Claim {
+    fn excludes(&self, other: &Claim) -> bool {
+        let shared = match (self.part, other.part) {
+            (Some((role, part)), Some((other_role, other_part))) => role == other_role && part != other_part,
+            _ => false,
+        };
+        self.what == other.what && !shared
+    }
+}
+
+/// A port that is to be opened or closed.
+pub struct Wanted<'a> {
+    /// The port.
+    pub port: &'a Port,
+    claim: Claim,
+}
+
+impl<'a> Wanted<'a> {
+    /// With what `port` has for itself.
+    pub fn by(port: &'a Port) -> Wanted<'a> {
+        Wanted { port, claim: kind(port).claim() }
+    }
+
+    /// Whether only one of both can be open.
+    pub fn excludes(&self, other: &Wanted<'_>) -> bool {
+        self.port.name == other.port.name || self.claim.excludes(&other.claim)
+    }
+}
+
+/// How many file descriptors the ports of `config` may need at most.
+pub fn descriptors(config: &ValidConfig) -> u64 {
+    let mut common = BTreeMap::new();
+    let own: u64 = config.ports.iter().map(|port| kind(port).descriptors(&mut common)).sum();
+    own + common.values().sum::<u64>()
+}
+
+/// What is to be known of a port and the switch by whoever attaches.
+pub struct Guest<'a> {
+    /// The port.
+    pub port: &'a Port,
+    /// Whether it is the underlay, which uses its address itself.
+    pub is_underlay: bool,
+    /// More queue pairs than workers gain a VM nothing.
+    pub workers: usize,
+    /// What a guest is told, bytes.
+    pub mtu: u16,
+}
+
+/// A way to attach to a port for each program that can, ready to paste.
+pub fn connect(guest: &Guest<'_>) -> Vec<ConnectInfo> {
+    kind(guest.port).connect(guest)
+}
+
+/// A family of counters.
+#[derive(Debug)]
+pub struct Metric {
+    /// Without `_total`.
+    pub name: &'static str,
+    /// For people.
+    pub help: &'static str,
+}
+
+/// A value of a [`Metric`].
+pub struct Sample {
+    /// Its family.
+    pub metric: &'static Metric,
+    /// The label that it has beside the port's: name and value.
+    pub label: (&'static str, String),
+    /// The count.
+    pub value: u64,
 }
 
 /// All ports that are open.
 pub struct Ports {
-    memif: Supervisor,
-    mailbox: Mailbox,
-    opener: Opener,
+    host: Host,
     open: BTreeMap<String, Open>,
     /// By socket: those of whom it is not known which port they wanted.
     strangers: BTreeMap<String, Refused>,
@@ -75,57 +292,74 @@ impl Refused {
 }
 
 struct Open {
+    /// None: the port is administratively down.
+    driver: Option<Box<dyn Driver>>,
     link: Link,
+    /// Of the peer of a link that is up.
+    peer: Option<Describe>,
     refused: Option<Refused>,
-    device: Device,
     /// A peer that comes and goes all the time must not fill the log.
     news: Limit,
 }
 
-/// What keeps a port's link.
-enum Device {
-    /// Nothing: the port is administratively down.
-    Closed,
-    /// The supervisor does.
-    Memif,
-    VhostUser(vhost_user::Port),
-    Eth(Nic),
-}
-
 impl Open {
-    fn eth(&self) -> Option<&EthPort> {
-        match &self.device {
-            Device::Eth(nic) => nic.open(),
-            _ => None,
-        }
-    }
-
-    /// Has a NIC opened that may be tried.
-    fn try_nic(&mut self, name: &str, opener: &mut Opener, now: Instant) {
-        if let Device::Eth(nic) = &mut self.device
-            && let Some(why) = nic.poll(name, opener, now)
-        {
-            self.set(name, Link::Down(why), now);
-        }
-    }
-
-    /// The link has changed. It says so if it was another one before.
-    fn set(&mut self, name: &str, link: Link, now: Instant) {
-        if self.link != link {
+    /// Has the workers know what happened to the link. Whether it has come up, or has new queues.
+    fn take(&mut self, name: &str, change: Change, dataplane: &mut Dataplane, now: Instant) -> bool {
+        let (link, is_news, rises) = match change {
+            Change::Attached(Attached { rx, tx, in_order, peer }, link) => {
+                dataplane.link_up(name, rx, tx, in_order);
+                self.peer = Some(peer);
+                (link, true, true)
+            }
+            Change::Detached(why) => {
+                self.count_losses(name, dataplane);
+                dataplane.link_down(name);
+                self.peer = None;
+                (Link::Down(why), true, false)
+            }
+            Change::Link(link) => {
+                // What was learned behind it may be back behind another port.
+                if self.link.is_up() && !link.is_up() {
+                    dataplane.forget(name);
+                }
+                let rises = link.is_up() && !self.link.is_up();
+                let is_news = link != self.link;
+                (link, is_news, rises)
+            }
+        };
+        if is_news {
             self.tell(name, &link, now);
             self.link = link;
         }
+        rises
     }
-}
 
-impl Open {
+    /// Has the driver look at the link. Whether it has come up, or has new queues.
+    fn poll(&mut self, name: &str, all: bool, dataplane: &mut Dataplane, now: Instant) -> bool {
+        let Some(driver) = &mut self.driver else { return false };
+        let mut log = Vec::new();
+        let change = driver.poll(all, now, &mut log);
+        for line in log {
+            if self.news.admits(now) {
+                info!(target: "port", port = %name, "{line}");
+            }
+        }
+        change.is_some_and(|change| self.take(name, change, dataplane, now))
+    }
+
     /// Says what the link is now.
     fn tell(&mut self, name: &str, link: &Link, now: Instant) {
-        let text = link_text(link);
+        let text = link.text();
         if self.news.admits(now) {
             info!(target: "port", port = %name, "{text}");
         }
         tell(link_event(name, link.is_up(), &text));
+    }
+
+    fn count_losses(&mut self, name: &str, dataplane: &mut Dataplane) {
+        if let Some(driver) = &mut self.driver {
+            dataplane.device_lost(name, driver.take_losses());
+        }
     }
 }
 
@@ -137,183 +371,105 @@ fn link_event(name: &str, up: bool, text: &str) -> Told {
 }
 
 impl Ports {
-    /// No ports yet.
+    /// No ports yet. `workers`: how many there are.
     ///
     /// # Errors
     /// If the kernel gives no thread, epoll or eventfd.
-    pub fn new() -> Result<Ports, String> {
-        let mailbox = Mailbox::new();
-        let memif = Supervisor::start(into(&mailbox))?;
-        let opener = Opener::start()?;
-        Ok(Ports { memif, mailbox, opener, open: BTreeMap::new(), strangers: BTreeMap::new(), news: Limit::default() })
+    pub fn new(workers: usize) -> Result<Ports, String> {
+        let host = Host::start(workers)?;
+        Ok(Ports { host, open: BTreeMap::new(), strangers: BTreeMap::new(), news: Limit::default() })
     }
 
-    /// Has something if something happened to memif or vhost-user ports, for [`Ports::news`].
+    /// Has something if something happened to a port, for [`Ports::news`].
     pub fn bell(&self) -> Receiver<()> {
-        self.mailbox.bell()
+        self.host.mailbox.bell()
     }
 
-    /// What happened to one of those ports, oldest first, for [`Ports::event`].
+    /// What happened to one port, oldest first, for [`Ports::event`].
     pub fn news(&self) -> Vec<News> {
-        self.mailbox.take()
+        self.host.mailbox.take()
     }
 
-    /// What became of NICs that were to be opened, for [`Ports::opened`].
-    pub fn openings(&self) -> Receiver<Opened> {
-        self.opener.opened()
-    }
-
-    /// Opens `port`. Its link comes up later: a NIC's with [`Ports::opened`], all others' with [`Ports::event`].
-    /// `own_mac`: a NIC keeps its own address rather than taking the port's.
+    /// Opens `port`, if it is not administratively down. Its link comes up later, with [`Ports::event`]. `own_mac`: a device
+    /// keeps its own address rather than taking the port's.
     ///
     /// # Errors
-    /// Why it can't be opened; nothing is left of it then. A NIC that is missing or refuses is no error: it is tried again.
-    pub fn open(&mut self, port: &Port, own_mac: bool, workers: usize) -> Result<(), String> {
-        let name = port.name.clone();
-        let (reason, device) = match &port.kind {
-            _ if !port.admin_up => ("it is administratively down: dray port up opens it".into(), Device::Closed),
-            PortKind::Memif(memif) => {
-                self.memif.add(memif::PortSpec { name, memif: memif.clone(), max_frame: max_frame(port) })?;
-                let reason = match memif.role {
-                    Role::Server => "no peer has connected",
-                    Role::Client => "not connected yet",
-                };
-                (reason.into(), Device::Memif)
-            }
-            PortKind::VhostUser(vhost_user) => {
-                let reason = match vhost_user.role {
-                    Role::Server => "no front end has connected".into(),
-                    Role::Client => format!("connecting to {}", vhost_user.socket),
-                };
-                let spec = vhost_user::PortSpec { name, vhost_user: vhost_user.clone(), max_frame: max_frame(port) };
-                (reason, Device::VhostUser(vhost_user::Port::open(spec, into(&self.mailbox))?))
-            }
-            PortKind::Eth(eth) => ("being opened".into(), Device::Eth(Nic::new(port, eth, own_mac, workers)?)),
+    /// Why it can't be opened; nothing is left of it then. A device that is missing or refuses is no error: it is tried again.
+    pub fn open(&mut self, port: &Port, own_mac: bool) -> Result<(), String> {
+        let (driver, reason) = if port.admin_up {
+            let (driver, reason) = kind(port).open(port, own_mac, &self.host)?;
+            (Some(driver), reason)
+        } else {
+            (None, "it is administratively down: dray port up opens it".into())
         };
-        let mut open = Open { link: Link::Down(reason), refused: None, device, news: Limit::default() };
-        open.try_nic(&port.name, &mut self.opener, Instant::now());
+        let open = Open { driver, link: Link::Down(reason), peer: None, refused: None, news: Limit::default() };
         self.open.insert(port.name.clone(), open);
         Ok(())
-    }
-
-    /// Takes up what became of a NIC that was to be opened: the workers poll its queues from now on, whatever its link. The
-    /// name of the port, if it is open.
-    pub fn opened(&mut self, opened: Opened, dataplane: &mut Dataplane) -> Option<String> {
-        let name = opened.port.clone();
-        let open = self.open.get_mut(&name)?;
-        let Device::Eth(nic) = &mut open.device else { return None };
-        let now = Instant::now();
-        let link = match nic.opened(opened, now)? {
-            Err(why) => {
-                open.set(&name, Link::Down(why), now);
-                return None;
-            }
-            Ok(eth) => {
-                let (rx, tx) = (eth.rx_queues(), eth.tx_queues(dataplane.workers()));
-                // Each of its queues is emptied when the NIC likes.
-                dataplane.link_up(&name, rx, tx, eth.info().tx_queues == 1);
-                for line in open_lines(eth) {
-                    if open.news.admits(now) {
-                        info!(target: "port", port = %name, "{line}");
-                    }
-                }
-                eth_link(eth.watch())
-            }
-        };
-        open.set(&name, link, now);
-        Some(name)
     }
 
     /// Closes a port: its peer is told, its socket or device released. The workers lose its queues.
     pub fn close(&mut self, name: &str, dataplane: &mut Dataplane) {
         let Some(mut open) = self.open.remove(name) else { return };
-        if let Device::Eth(nic) = &mut open.device {
-            dataplane.device_lost(name, nic.take_losses());
-        }
+        open.count_losses(name, dataplane);
         dataplane.link_down(name);
         if open.link.is_up() {
             tell(link_event(name, false, "down: it is closed"));
         }
-        match open.device {
-            Device::Closed => {}
-            Device::Memif => {
-                self.memif.remove(name);
-            }
-            // Its thread has ended after this.
-            Device::VhostUser(port) => drop(port),
-            // EAL's thread closes it; whoever opens it next comes after that.
-            Device::Eth(_) => return,
+        if let Some(mut driver) = open.driver {
+            driver.close(&self.host);
         }
         // What was said about it before must not be taken for news of a port of the same name.
-        self.mailbox.forget(name);
+        self.host.mailbox.forget(name);
     }
 
     /// The port's MTU or address has changed, without its link going down.
     pub fn update(&mut self, port: &Port) {
-        match self.open.get(&port.name).map(|open| &open.device) {
-            Some(Device::Memif) => self.memif.set_max_frame(&port.name, max_frame(port)),
-            Some(Device::VhostUser(device)) => device.set_max_frame(max_frame(port)),
-            // Neither changes while it is open.
-            Some(Device::Eth(_) | Device::Closed) | None => {}
+        if let Some(driver) = self.open.get_mut(&port.name).and_then(|open| open.driver.as_mut()) {
+            driver.update(port, &self.host);
         }
     }
 
-    /// Takes up what happened to a memif or vhost-user port. The name of the port, if its link is up now.
+    /// Takes up what happened to a port. The name of the port, if its link has come up or it has new queues.
     pub fn event(&mut self, news: News, dataplane: &mut Dataplane) -> Option<String> {
         let now = Instant::now();
         let News { event, times, secrets } = news;
-        let peers =
-            if times == 1 { "a peer was refused".into() } else { format!("{times} peers were refused, the last") };
-        let Some(name) = port_of(&event).map(str::to_owned) else {
-            if let Event::Refused { socket, reason, peer, .. } = event {
-                let reason = refusal(&reason, peer);
-                let text = format!("{socket}: {peers}: {reason}");
-                if self.news.admits(now) {
-                    info!(target: "socket", "{text}");
-                    tell(refused_event(None, format!("socket {text}"), times));
-                }
-                let refused = Refused::note(self.strangers.get(&socket), times, secrets, reason);
-                self.strangers.insert(socket, refused);
+        match event {
+            Event::Change { port, change } => {
+                self.open.get_mut(&port)?.take(&port, change, dataplane, now).then_some(port)
             }
-            return None;
-        };
-        let open = self.open.get_mut(&name)?;
-        let link = match event {
-            Event::Up { link, .. } => {
-                let in_order = match &link.info {
-                    // Workers have rings of their own, and the peer looks at them in whatever order it likes.
-                    LinkInfo::Memif(info) => info.tx_rings == 1,
-                    // All workers send a flow through the same ring.
-                    LinkInfo::VhostUser(_) => true,
+            Event::Wake { port } => self.open.get_mut(&port)?.poll(&port, false, dataplane, now).then_some(port),
+            Event::Refused { port, socket, reason, peer, .. } => {
+                let peers = if times == 1 {
+                    "a peer was refused".into()
+                } else {
+                    format!("{times} peers were refused, the last")
                 };
-                dataplane.link_up(&name, link.rx, link.tx.handles(dataplane.workers()), in_order);
-                Link::Up(Some(link.info))
-            }
-            Event::Down { reason, .. } => {
-                dataplane.link_down(&name);
-                Link::Down(reason)
-            }
-            Event::Refused { reason, peer, .. } => {
-                let shown = refusal(&reason, peer);
+                let shown = peer.map_or_else(|| reason.clone(), |peer| format!("{reason} ({peer})"));
+                let text = format!("{peers}: {shown}");
+                let Some(name) = port else {
+                    if self.news.admits(now) {
+                        info!(target: "socket", "{socket}: {text}");
+                        tell(refused_event(None, format!("socket {socket}: {text}"), times));
+                    }
+                    let refused = Refused::note(self.strangers.get(&socket), times, secrets, shown);
+                    self.strangers.insert(socket, refused);
+                    return None;
+                };
+                let open = self.open.get_mut(&name)?;
                 if open.news.admits(now) {
-                    info!(target: "port", port = %name, "{peers}: {shown}");
-                    let text = format!("port {name}: {peers}: {shown}");
-                    tell(refused_event(Some(name), text, times));
+                    info!(target: "port", port = %name, "{text}");
+                    tell(refused_event(Some(name.clone()), format!("port {name}: {text}"), times));
                 }
                 open.refused = Some(Refused::note(open.refused.as_ref(), times, secrets, shown));
                 if !open.link.is_up() {
                     open.link = Link::Down(reason);
                 }
-                return None;
+                None
             }
-        };
-        open.tell(&name, &link, now);
-        open.link = link;
-        open.link.is_up().then_some(name)
+        }
     }
 
-    /// Looks at the links of NICs, gives up those that are gone, and has those opened that are there again. Those whose link
-    /// has just come up; what was learned behind those that went down is forgotten. `all`: not only those that take no time.
+    /// Has drivers look at their links. Those that have come up or have new queues. `all`: not only what takes no time.
     pub fn poll(&mut self, all: bool, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
@@ -324,34 +480,9 @@ impl Ports {
             if let Some(more) = open.news.flush(now) {
                 info!(target: "port", port = %name, "{more}");
             }
-            if let Device::Eth(nic) = &mut open.device
-                && let Some(eth) = nic.open_mut().filter(|eth| all || eth.is_cheap())
-            {
-                let mtu = eth.info().mtu;
-                let link = match eth.lost() {
-                    Some(why) => {
-                        dataplane.device_lost(name, nic.take_losses());
-                        dataplane.link_down(name);
-                        nic.close(now);
-                        Link::Down(why)
-                    }
-                    None => {
-                        let link = eth_link(eth.watch());
-                        let fit = eth.info().mtu;
-                        if fit != mtu && open.news.admits(now) {
-                            info!(target: "port", port = %name, "the interface's MTU has changed: {fit} fit now");
-                        }
-                        link
-                    }
-                };
-                if link.is_up() && !open.link.is_up() {
-                    up.push(name.clone());
-                } else if open.link.is_up() && !link.is_up() {
-                    dataplane.forget(name);
-                }
-                open.set(name, link, now);
+            if open.poll(name, all, dataplane, now) {
+                up.push(name.clone());
             }
-            open.try_nic(name, &mut self.opener, now);
         }
         up
     }
@@ -369,9 +500,7 @@ impl Ports {
     /// Has the counts say what devices have lost.
     pub fn count_losses(&mut self, dataplane: &mut Dataplane) {
         for (name, open) in &mut self.open {
-            if let Device::Eth(nic) = &mut open.device {
-                dataplane.device_lost(name, nic.take_losses());
-            }
+            open.count_losses(name, dataplane);
         }
     }
 
@@ -380,102 +509,73 @@ impl Ports {
         self.open.get(name).map(|open| &open.link)
     }
 
-    /// A port's device, if it is a NIC and open.
-    pub fn eth(&self, name: &str) -> Option<&EthPort> {
-        self.open.get(name)?.eth()
+    /// A port's device, if it is one and open.
+    pub fn device(&self, name: &str) -> Option<Device> {
+        self.open.get(name)?.driver.as_ref()?.device()
     }
 
-    /// A port's front end and rings, if it is a vhost-user port.
-    pub fn vhost_user(&self, name: &str) -> Option<vhost_user::Status> {
-        match &self.open.get(name)?.device {
-            Device::VhostUser(port) => Some(port.status()),
-            _ => None,
+    /// Puts into `info` what only ports of this kind have.
+    pub fn describe(&self, port: &Port, info: &mut PortInfo) {
+        kind(port).describe(info);
+        let Some(open) = self.open.get(&port.name) else { return };
+        if let Some(driver) = &open.driver {
+            driver.describe(info);
+        }
+        if let Some(peer) = &open.peer {
+            peer(info);
         }
     }
 
-    /// Closes all ports, whose peers are told, and ends DPDK. The workers have given back all queues: the data plane is
-    /// gone.
+    /// A port's samples of the families in [`METRICS`].
+    pub fn metrics(&self, name: &str) -> Vec<Sample> {
+        self.open.get(name).and_then(|open| open.driver.as_ref()).map(|driver| driver.metrics()).unwrap_or_default()
+    }
+
+    /// Closes all ports, whose peers are told, and what they have in common. The workers have given back all queues: the
+    /// data plane is gone.
     pub fn shutdown(self) {
-        let Ports { memif, open, opener, .. } = self;
-        memif.shutdown();
+        let Ports { host, open, .. } = self;
         drop(open);
-        opener.shutdown();
+        host.shutdown();
     }
 }
 
-/// Events go there.
-fn into(mailbox: &Mailbox) -> impl Fn(Event) + Send + use<> {
-    let mailbox = mailbox.clone();
-    move |event| mailbox.post(event)
-}
-
+/// The longest frame, bytes.
 fn max_frame(port: &Port) -> u32 {
     u32::from(port.mtu) + OVERHEAD
-}
-
-fn port_of(event: &Event) -> Option<&str> {
-    match event {
-        Event::Up { port, .. } | Event::Down { port, .. } => Some(port),
-        Event::Refused { port, .. } => port.as_deref(),
-    }
 }
 
 fn refused_event(port: Option<String>, text: String, times: u64) -> Told {
     Told { kind: EventKind::Refused, text, port, count: Some(times), ..Told::default() }
 }
 
-/// Why a peer was refused, and who it is.
-fn refusal(reason: &str, peer: Option<String>) -> String {
-    peer.map_or_else(|| reason.to_owned(), |peer| format!("{reason} ({peer})"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What a device turned out to be, for the log.
-fn open_lines(eth: &EthPort) -> Vec<String> {
-    let info = eth.info();
-    let open = format!(
-        "open, driver {}, mac {}, mtu {}, {} receive and {} transmit queues of {} and {}{}",
-        info.driver,
-        Mac(info.mac),
-        info.mtu,
-        info.rx_queues,
-        info.tx_queues,
-        info.rx_ring,
-        info.tx_ring,
-        if info.rss { ", RSS" } else { "" }
-    );
-    info.notes.iter().cloned().chain([open]).collect()
-}
+    fn port(keys: &str) -> Port {
+        let text = format!("[[port]]\n{}\n", keys.replace(';', "\n"));
+        let mut config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        config.ports.remove(0)
+    }
 
-fn eth_link(link: EthLink) -> Link {
-    if link.up { Link::Up(None) } else { Link::Down("the device has no link".into()) }
-}
-
-/// What a link is, in words.
-fn link_text(link: &Link) -> String {
-    let sealed = |sealed: bool| if sealed { "" } else { ", memory not sealed" };
-    match link {
-        Link::Up(Some(LinkInfo::Memif(info))) => {
-            let rings = |n: u16| if n == 1 { "1 ring".to_owned() } else { format!("{n} rings") };
-            format!(
-                "up, peer {:?}, {} in, {} out, ring size {}{}",
-                info.peer,
-                rings(info.rx_rings),
-                rings(info.tx_rings),
-                info.ring_size,
-                sealed(info.sealed)
-            )
-        }
-        Link::Up(Some(LinkInfo::VhostUser(info))) => {
-            format!(
-                "up, {} receive and {} transmit rings, {}, size {}{}",
-                info.rx_rings,
-                info.tx_rings,
-                if info.packed { "packed" } else { "split" },
-                info.ring_size,
-                sealed(info.sealed)
-            )
-        }
-        Link::Up(None) => "up".into(),
-        Link::Down(reason) => format!("down: {reason}"),
+    #[test]
+    fn ports_exclude_each_other() {
+        let excludes = |old: &Port, new: &Port| Wanted::by(old).excludes(&Wanted::by(new));
+        let a = port("name='a';kind='memif';socket='/m';id=0");
+        assert!(excludes(&a, &port("name='a';kind='memif';socket='/n';id=1")));
+        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=0")));
+        assert!(excludes(&a, &port("name='b';kind='memif';socket='/m';id=1;role='client'")));
+        assert!(!excludes(&a, &port("name='b';kind='memif';socket='/m';id=1")));
+        let v = port("name='v';kind='vhost-user';socket='/m'");
+        assert!(excludes(&a, &v) && excludes(&v, &a));
+        assert!(excludes(&v, &port("name='w';kind='vhost-user';socket='/m';role='server'")));
+        assert!(!excludes(&v, &port("name='w';kind='vhost-user';socket='@m'")));
+        assert!(!excludes(&a, &port("name='b';kind='memif';socket='@m';id=0")));
+        let nic = port("name='n';kind='eth';device='0000:3b:00.0'");
+        assert!(excludes(&nic, &port("name='m';kind='eth';device='3b:00.0'")));
+        assert!(!excludes(&nic, &port("name='m';kind='eth';device='0000:3b:00.1'")));
+        let tap = port("name='t';kind='eth';device='net_tap0,iface=a'");
+        assert!(excludes(&tap, &port("name='u';kind='eth';device='net_tap0,iface=b'")));
     }
 }
