@@ -176,7 +176,7 @@ fn place(text: &str, span: Range<usize>) -> Place {
 }
 
 /// Those of `known` nearest to `wanted`, as the end of a message: `; did you mean "x"?`, or `otherwise`.
-pub(crate) fn suggest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
+pub fn suggest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
     let limit = wanted.chars().count().max(3) / 3;
     let near = known
         .filter(|name| wanted.len() <= 64 && !name.is_empty())

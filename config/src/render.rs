@@ -168,7 +168,7 @@ impl Out {
 }
 
 /// A TOML string.
-pub(crate) fn text(value: impl Display) -> String {
+pub fn text(value: impl Display) -> String {
     toml::Value::String(value.to_string()).to_string()
 }
 

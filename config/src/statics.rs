@@ -1,9 +1,8 @@
 //! Static FDB entries that come in great numbers: the checks of a file, without a file.
 
 use crate::read::{host, station};
-use crate::rpc::FdbStatic;
 use crate::schema::MAX_VTEPS;
-use crate::{Bridge, Member, StaticMac, StaticTo, ValidConfig};
+use crate::{Bridge, Mac, Member, StaticMac, StaticTo, ValidConfig};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
@@ -53,10 +52,16 @@ impl<'a> Statics<'a> {
     ///
     /// # Errors
     /// What is wrong, as it would be said of a file.
-    pub fn check(&mut self, entry: &FdbStatic) -> Result<(usize, StaticMac), String> {
-        let at = self.bridge(&entry.bridge)?;
-        station(entry.mac).map_err(|why| format!("mac \"{}\": {why}", entry.mac))?;
-        let to = match (&entry.port, entry.vtep) {
+    pub fn check(
+        &mut self,
+        bridge: &str,
+        mac: Mac,
+        port: Option<&Member>,
+        vtep: Option<Ipv4Addr>,
+    ) -> Result<(usize, StaticMac), String> {
+        let at = self.bridge(bridge)?;
+        station(mac).map_err(|why| format!("mac \"{mac}\": {why}"))?;
+        let to = match (port, vtep) {
             (Some(member), None) => StaticTo::Port(self.member(at, member)?),
             (None, Some(vtep)) => {
                 self.vtep(at, vtep)?;
@@ -64,7 +69,7 @@ impl<'a> Statics<'a> {
             }
             _ => return Err("a static entry has either a port or a vtep".into()),
         };
-        Ok((at, StaticMac { mac: entry.mac, to }))
+        Ok((at, StaticMac { mac, to }))
     }
 
     /// The member that is meant.
@@ -114,7 +119,7 @@ impl<'a> Statics<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mac, parse_for};
+    use crate::parse_for;
 
     #[test]
     fn entries_get_the_checks_of_a_file() {
@@ -123,10 +128,9 @@ mod tests {
         config.bridges[0].ports.extend([several.clone(), Member { vlan: Some(4), ..several.clone() }]);
         let mut statics = Statics::new(&config);
         let mut check = |bridge: &str, mac: &str, to: &str| {
-            let line = format!("{bridge} {mac} {to}");
-            let batch = crate::rpc::FdbBatch::parse(&line);
-            assert!(batch.refused.is_empty(), "{line}");
-            statics.check(&batch.entries[0])
+            let vtep = to.parse().ok();
+            let port = (vtep.is_none() && !to.is_empty()).then(|| to.parse().unwrap());
+            statics.check(bridge, mac.parse().unwrap(), port.as_ref(), vtep)
         };
         let good = "02:00:00:00:00:0c";
         let entry = |to| Ok((0, StaticMac { mac: Mac([2, 0, 0, 0, 0, 12]), to }));
@@ -161,14 +165,9 @@ mod tests {
         );
         assert_eq!(wrong("blue", good, "10.9.0.1"), "vtep \"10.9.0.1\" is our own address (local): only other VTEPs");
         config.vxlan.as_mut().unwrap().gateway = None;
-        let far = FdbStatic {
-            bridge: "blue".into(),
-            mac: Mac([2, 0, 0, 0, 0, 12]),
-            vtep: Some(Ipv4Addr::new(192, 0, 2, 1)),
-            ..FdbStatic::default()
-        };
+        let far = Some(Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(
-            Statics::new(&config).check(&far),
+            Statics::new(&config).check("blue", Mac([2, 0, 0, 0, 0, 12]), None, far),
             Err("vtep \"192.0.2.1\" is not on the underlay's network and there is no gateway: give one in [vxlan]"
                 .into())
         );

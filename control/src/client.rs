@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
-use dray_config::rpc::{
+use dray_api::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
     Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, LogInfo, LogRequest, PortInfo,
     PortRequest, Request, RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
@@ -462,7 +462,7 @@ fn memberships(port: &PortInfo) -> String {
     if port.underlay {
         return "(underlay)".into();
     }
-    let text = |b: &dray_config::rpc::PortBridge| match b.vlan {
+    let text = |b: &dray_api::PortBridge| match b.vlan {
         Some(vlan) => format!("{}:{vlan}", b.bridge),
         None => b.bridge.clone(),
     };

@@ -3,7 +3,7 @@
 //! waits for nobody.
 
 use crate::log::timestamp;
-use dray_config::rpc::{Event, EventKind, Watching};
+use dray_api::{Event, EventKind, Watching};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};

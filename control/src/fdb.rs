@@ -2,7 +2,7 @@
 
 use crate::events::tell;
 use crate::switch::Switch;
-use dray_config::rpc::{Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
+use dray_api::{Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
 use dray_config::{Mac, StaticMac, StaticTo, Statics};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -42,7 +42,7 @@ impl Switch {
         let mut last: HashMap<(usize, Mac), usize> = HashMap::with_capacity(entries.len());
         let mut good: Vec<(usize, usize, StaticMac)> = Vec::with_capacity(entries.len());
         for (at, entry) in entries.iter().enumerate() {
-            match statics.check(entry) {
+            match statics.check(&entry.bridge, entry.mac, entry.port.as_ref(), entry.vtep) {
                 Ok((bridge, entry)) => {
                     last.insert((bridge, entry.mac), at);
                     good.push((at, bridge, entry));

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod daemon;
 mod descriptors;
+mod edit;
 mod events;
 mod fdb;
 mod log;

@@ -3,7 +3,7 @@
 //! Pure: frames and time go in, frames come out. Frames are what the workers could not decide by themselves, so their
 //! content is hostile: an address is only ever learned if we need it to reach a VTEP.
 
-use dray_config::rpc::VtepInfo;
+use dray_api::VtepInfo;
 use dray_config::{Mac, Vxlan};
 use dray_dataplane::Underlay;
 use smoltcp::phy::ChecksumCapabilities;

@@ -2,15 +2,28 @@
 
 use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
+use dray_api::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
 use dray_config::CONTROL_SOCKET;
-use dray_config::rpc::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
 use dray_switch::clock::Stage;
 use dray_switch::{Count, Drop};
 use serde_json::Value;
 use std::fmt::Write;
 
 /// Where the replies are declared and described, and [`dray_config::Member`], which is in some of them.
-const SOURCES: [&str; 2] = [include_str!("../../config/src/rpc.rs"), include_str!("../../config/src/valid.rs")];
+const SOURCES: [&str; 12] = [
+    include_str!("../api/src/error.rs"),
+    include_str!("../api/src/event.rs"),
+    include_str!("../api/src/status.rs"),
+    include_str!("../api/src/port.rs"),
+    include_str!("../api/src/bridge.rs"),
+    include_str!("../api/src/fdb.rs"),
+    include_str!("../api/src/vtep.rs"),
+    include_str!("../api/src/worker.rs"),
+    include_str!("../api/src/drops.rs"),
+    include_str!("../api/src/log.rs"),
+    include_str!("../api/src/config.rs"),
+    include_str!("../../config/src/valid.rs"),
+];
 
 /// The page's exchange on the control socket: a request and the answer of a switch that has such a bridge.
 pub const EXCHANGE: [&str; 2] = [
@@ -486,7 +499,7 @@ fn fits(of: &Type, value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dray_config::rpc::*;
+    use dray_api::*;
     use dray_config::{Mac, Member};
     use serde::Serialize;
     use serde_json::{json, to_value};

@@ -1,17 +1,18 @@
 //! Each request of the control socket, and its reply.
 
+use crate::edit::edit;
 use crate::events::tell;
 use crate::ports::{Guest, Link, connect};
 use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;
-use dray_config::rpc::{
+use dray_api::{
     BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
     DropRequest, Event, FdbEntry, FdbFlushed, FdbRequest, LogInfo, LogRequest, PortBridge, PortInfo, PortRequest,
     QueueInfo, REFUSED, Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo,
     WorkerRequest,
 };
-use dray_config::{Action, Mtus, ValidConfig, edit, parse, plan, render};
+use dray_config::{Action, Mtus, ValidConfig, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};

@@ -6,7 +6,7 @@
 use crate::events;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dray_config::rpc::{EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use dray_api::{EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
 use nix::unistd::{Uid, User};

@@ -5,7 +5,7 @@ use crate::log::{self, Limit};
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports, Wanted};
 use crossbeam_channel::Receiver;
-use dray_config::rpc::{Event, EventKind, VtepInfo};
+use dray_api::{Event, EventKind, VtepInfo};
 use dray_config::{Action, Port, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};

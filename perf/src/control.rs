@@ -1,6 +1,6 @@
 //! A client of drayd's control socket.
 
-use dray_config::rpc::{FdbBatch, FdbLoaded, Request, RpcError};
+use dray_api::{FdbBatch, FdbLoaded, Request, RpcError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};

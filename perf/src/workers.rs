@@ -1,7 +1,7 @@
 //! Where the time of drayd's workers goes while frames are sent: what its counters say at the end, less what they said before.
 
 use crate::control::Control;
-use dray_config::rpc::{Request, StageInfo, WorkerInfo, WorkerRequest};
+use dray_api::{Request, StageInfo, WorkerInfo, WorkerRequest};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;

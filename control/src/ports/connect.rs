@@ -1,6 +1,6 @@
 //! How other programs attach to a port, ready to paste: what kinds of ports have in common.
 
-use dray_config::rpc::ConnectInfo;
+use dray_api::ConnectInfo;
 
 /// A way that Dray's tests go.
 pub fn tried(program: &str, text: String) -> ConnectInfo {

@@ -5,7 +5,7 @@ use super::connect::tried;
 use super::mailbox::{Event, Mailbox};
 use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link, peer};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use dray_config::rpc::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, PortInfo};
 use dray_config::{Eth, Mac, Port};
 use dray_dataplane::DeviceLosses;
 use dray_dpdk::{EthOptions, EthPort, eal, guard_registers};

@@ -4,7 +4,7 @@ use super::connect::{DEVARGS, NOT_TRIED, fits_devargs, impossible, noted, quote,
 use super::mailbox::Mailbox;
 use super::peer::{self, About};
 use super::{Claim, Driver, Guest, Host, Kind, max_frame};
-use dray_config::rpc::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, PortInfo};
 use dray_config::{Memif, Port, Role, SocketName};
 use dray_vhost::LinkInfo;
 use dray_vhost::mem::ORDINARY_MAX;

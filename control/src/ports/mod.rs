@@ -12,7 +12,7 @@ mod vhost_user;
 use crate::events::tell;
 use crate::log::Limit;
 use crossbeam_channel::Receiver;
-use dray_config::rpc::{ConnectInfo, Event as Told, EventKind, PortInfo};
+use dray_api::{ConnectInfo, Event as Told, EventKind, PortInfo};
 use dray_config::{Mac, Port, PortKind, Role, ValidConfig};
 use dray_dataplane::{Dataplane, DeviceLosses};
 use dray_switch::{Rx, Tx};

@@ -3,7 +3,7 @@
 
 use super::mailbox::{Event, Mailbox};
 use super::{Attached, Change, Describe, Link};
-use dray_config::rpc::PortInfo;
+use dray_api::PortInfo;
 use dray_config::{Access, Role, SocketName};
 use dray_vhost::LinkInfo;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use super::connect::{DEVARGS, NOT_TRIED, fits_devargs, impossible, noted, quote, tried};
 use super::peer::{self, About};
 use super::{Claim, Driver, Guest, Host, Kind, Metric, Sample, max_frame};
-use dray_config::rpc::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, PortInfo};
 use dray_config::{Mac, Port, Role, SocketName, VhostUser};
 use dray_vhost::LinkInfo;
 use dray_vhost::vhost_user::{self, PortSpec, RingStatus};

@@ -1,7 +1,7 @@
 //! What `dray port show NAME --connect` and docs/attach.md print is pasted into a shell, letter by letter, and connects.
 
 use crate::harness::*;
-use dray_config::rpc::ConnectInfo;
+use dray_api::ConnectInfo;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What there is, is changed by commands.
 
 use crate::harness::*;
-use dray_config::rpc::{BridgeInfo, FdbEntry, PortInfo, VtepInfo};
+use dray_api::{BridgeInfo, FdbEntry, PortInfo, VtepInfo};
 use dray_vhost::memif::{Client, ClientOptions};
 use std::time::Duration;
 

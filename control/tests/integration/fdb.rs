@@ -1,7 +1,7 @@
 //! The forwarding database, seen from outside.
 
 use crate::harness::*;
-use dray_config::rpc::{FdbEntry, FdbFlushed, FdbLoaded, FdbRefused, Status};
+use dray_api::{FdbEntry, FdbFlushed, FdbLoaded, FdbRefused, Status};
 use dray_vhost::memif::Client;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};

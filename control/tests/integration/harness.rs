@@ -1,7 +1,7 @@
 //! What the stories are told with: drayd, its peers and its judges, each a guard that leaves nothing behind.
 
+use dray_api::{PortInfo, Status};
 use dray_config::SocketName;
-use dray_config::rpc::{PortInfo, Status};
 use dray_vhost::memif::{Client, ClientOptions};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;

@@ -182,7 +182,7 @@ fn what_a_device_loses_is_a_drop() {
     let came = sent() - before.0;
     wait_for("all that was sent to be counted", || (drayd.port("nic0").rx_packets - before.1 == came).then_some(()));
     assert!(drayd.drops("nic0", "rx.missed") >= 900, "{:?}", drayd.port("nic0"));
-    let metrics: Vec<dray_config::rpc::DropInfo> = drayd.json("drop show");
+    let metrics: Vec<dray_api::DropInfo> = drayd.json("drop show");
     assert!(metrics.iter().any(|drop| drop.name == "rx.missed" && drop.port == "nic0"), "{metrics:?}");
 
     // No link: not one counts as sent.

@@ -1,7 +1,7 @@
 //! VXLAN, with the kernel's vxlan device at the other end and tshark as judge of what is between them.
 
 use crate::harness::*;
-use dray_config::rpc::{FdbEntry, VtepInfo};
+use dray_api::{FdbEntry, VtepInfo};
 use std::net::Ipv4Addr;
 
 /// A switch with a container on VNI 42, joined by a veth to a kernel that has the addresses 10.9.0.2 and, inside VNI 42, 192.168.7.2.

@@ -2,7 +2,7 @@
 
 use crate::guest::*;
 use crate::harness::*;
-use dray_config::rpc::{PortInfo, WorkerInfo};
+use dray_api::{PortInfo, WorkerInfo};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;

@@ -1,7 +1,7 @@
 //! The running configuration is changed under load.
 
 use crate::harness::*;
-use dray_config::rpc::{ConfigChange, ConfigText, ConnectInfo};
+use dray_api::{ConfigChange, ConfigText, ConnectInfo};
 use serde_json::json;
 use std::os::unix::fs::FileTypeExt;
 

@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use crate::overlay::{Overlay, UPLINK};
-use dray_config::rpc::{PortInfo, WorkerInfo};
+use dray_api::{PortInfo, WorkerInfo};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 use crate::guest::*;
 use crate::harness::*;
 use crate::overlay::{Overlay, UPLINK};
+use dray_api::PortInfo;
 use dray_config::Role;
-use dray_config::rpc::PortInfo;
 use serde_json::Value;
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Several workers share the FDB and the ports.
 
 use crate::harness::*;
-use dray_config::rpc::{SilentWorker, WorkerInfo};
+use dray_api::{SilentWorker, WorkerInfo};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -215,7 +215,7 @@ fn nobody_waits_for_a_worker_without_cpu_time() {
     drop(b);
     let mut c = test.memif(2);
     let silent: SilentWorker = wait_for("the worker to be named", || {
-        let status: dray_config::rpc::Status = serde_json::from_str(&soon(&drayd, "--json status")).unwrap();
+        let status: dray_api::Status = serde_json::from_str(&soon(&drayd, "--json status")).unwrap();
         status.silent_workers.into_iter().next()
     });
     assert!(silent.cpu == 0 && silent.seconds >= 1.0 && silent.waiting > 0, "{silent:?}");

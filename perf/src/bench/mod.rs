@@ -25,7 +25,7 @@ use crate::stats::{self, median};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;
 use crate::workers::{self, Work};
-use dray_config::{Access, Role, SocketName, rpc};
+use dray_config::{Access, Role, SocketName};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use results::{Contestant, Machine, Method, Started};
 use std::net::Ipv4Addr;
@@ -106,7 +106,7 @@ struct Seat {
     /// Its private memory when its links had come up, and now.
     memory: [u64; 2],
     /// Dray: what its workers had done when it had been taught.
-    done: Option<Vec<rpc::WorkerInfo>>,
+    done: Option<Vec<dray_api::WorkerInfo>>,
     /// Dray: what its worker has done since.
     work: Option<Work>,
 }
@@ -322,7 +322,7 @@ impl Bench {
     }
 
     /// What `dray status` says of this drayd.
-    fn status(&self, switch: &Switch) -> Result<rpc::Status, String> {
+    fn status(&self, switch: &Switch) -> Result<dray_api::Status, String> {
         let output = Command::new(&self.command)
             .arg("--socket")
             .arg(switch.control())

@@ -7,7 +7,7 @@ use crate::peer::Kind;
 use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use crate::stats::{Estimate, median, middle};
 use crate::workers::Work;
-use dray_config::rpc::StageInfo;
+use dray_api::StageInfo;
 use dray_switch::clock::Stage;
 use std::fmt::Write;
 

@@ -7,7 +7,7 @@
 use super::container::{Command as Say, Reply};
 use super::progress::{Interrupt, Stop};
 use crate::memif::{End, Options};
-use dray_config::rpc::{PortInfo, Status};
+use dray_api::{PortInfo, Status};
 use dray_config::{SocketName, allowed_cpus};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};

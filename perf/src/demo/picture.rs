@@ -2,7 +2,7 @@
 
 use super::hosts::{HOSTS, KERNEL_VTEP, STATIONS, VNI};
 use super::progress::Style;
-use dray_config::rpc::PortInfo;
+use dray_api::PortInfo;
 use std::collections::BTreeMap;
 
 /// What the demo has found out.

@@ -3,8 +3,8 @@
 use crate::control::Control;
 use crate::cpu;
 use crate::peer::TempDir;
+use dray_api::{PortRequest, Request};
 use dray_config::SocketName;
-use dray_config::rpc::{PortRequest, Request};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use std::fmt::Write;
 use std::fs::File;

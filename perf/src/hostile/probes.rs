@@ -2,8 +2,8 @@
 
 use super::place::{GUEST, Place, Urgency};
 use crate::control::Control;
+use dray_api::{PortRequest, Request, WorkerInfo, WorkerRequest};
 use dray_config::SocketName;
-use dray_config::rpc::{PortRequest, Request, WorkerInfo, WorkerRequest};
 use dray_switch::mem::ticks;
 use dray_vhost::memif::{Client, ClientOptions};
 use std::path::Path;

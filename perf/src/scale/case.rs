@@ -2,7 +2,7 @@
 
 use crate::scale::wire::Frame;
 use clap::ValueEnum;
-use dray_config::rpc::FdbStatic;
+use dray_api::FdbStatic;
 use dray_config::{Mac, Member};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -261,7 +261,8 @@ mod tests {
                 assert_eq!(config.ports.len(), case.ports() as usize);
                 let mut statics = dray_config::Statics::new(&config);
                 for entry in case.statics() {
-                    statics.check(&entry).unwrap_or_else(|e| panic!("{e}"));
+                    let checked = statics.check(&entry.bridge, entry.mac, entry.port.as_ref(), entry.vtep);
+                    checked.unwrap_or_else(|e| panic!("{e}"));
                 }
                 let used: std::collections::HashSet<_> =
                     (0..case.flows()).map(|i| (case.bridge(i), case.vtep(i))).collect();

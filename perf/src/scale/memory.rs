@@ -5,7 +5,7 @@ use crate::peer::{Dray, Switch};
 use crate::report::{Column, Document, Table, Tone};
 use crate::scale::case::{head, memif};
 use crate::scale::{Results, ScaleArgs, wait};
-use dray_config::rpc::{FdbBatch, FdbStatic, Request, Status};
+use dray_api::{FdbBatch, FdbStatic, Request, Status};
 use dray_config::{Mac, Member, Role, SocketName};
 use dray_vhost::memif::{Client, ClientOptions};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};

@@ -21,7 +21,7 @@ use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
 use case::Case;
 use clap::{Args, ValueEnum};
-use dray_config::rpc::{FdbBatch, Request, Status, VtepInfo, VtepRequest};
+use dray_api::{FdbBatch, Request, Status, VtepInfo, VtepRequest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

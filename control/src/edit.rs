@@ -1,10 +1,8 @@
 //! Requests that change the running configuration, as a new configuration.
 
-use crate::error::suggest;
-use crate::render::{render, text};
-use crate::rpc::{BridgeRequest, ConfigRequest, FdbRequest, LogRequest, PortAdd, PortRequest, Request, VtepRequest};
-use crate::schema::{self, Section, Value};
-use crate::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for};
+use dray_api::{BridgeRequest, ConfigRequest, FdbRequest, LogRequest, PortAdd, PortRequest, Request, VtepRequest};
+use dray_config::schema::{self, Section, Value};
+use dray_config::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for, render, suggest, text};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
@@ -271,10 +269,10 @@ fn port_table(port: &PortAdd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan;
+    use dray_config::{merge, parse, plan};
 
     fn base() -> ValidConfig {
-        parse_for("example.toml", include_str!("../example.toml"), &[]).unwrap()
+        parse_for("example.toml", dray_config::EXAMPLE, &[]).unwrap()
     }
 
     /// The plan's lines for the request.
@@ -495,5 +493,108 @@ mod tests {
     #[test]
     fn other_requests_change_nothing() {
         assert_eq!(edit(&base(), &Request::Status {}), Ok(None));
+    }
+
+    const FILE: &str = r#"# The shop's host.
+
+# Ann's machine
+[[port]]
+name = 'web'            # do not rename
+kind = "memif"
+socket = "/run/m.sock"
+mtu = 9_198             # as the others have it
+
+[[bridge]]
+name = "blue"
+# Both floors.
+ports = [
+    "web",              # ground floor
+    { port = "db", vlan = 7 },  # first floor
+]
+
+[[port]]
+name = "db"             # Bob's
+kind = "memif"
+id = 0x1
+socket = "/run/m.sock"
+
+[fdb]
+ageing = 60             # short
+# The end.
+"#;
+
+    /// The file after commands of `dray`.
+    fn after(file: &str, requests: &[&str]) -> String {
+        let mut config = parse("file", file).unwrap_or_else(|errors| panic!("{errors}"));
+        for request in requests {
+            let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,{request}}}");
+            let request = Request::decode(line.as_bytes()).1.unwrap_or_else(|error| panic!("{error}"));
+            config = edit(&config, &request).unwrap().unwrap();
+        }
+        merge(file, &render(&config))
+    }
+
+    /// The lines that differ.
+    fn changed(requests: &[&str]) -> Vec<String> {
+        let new = after(FILE, requests);
+        let (old, new): (Vec<&str>, Vec<&str>) = (FILE.lines().collect(), new.lines().collect());
+        let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("-{line}"));
+        let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+{line}"));
+        gone.chain(come).collect()
+    }
+
+    #[test]
+    fn what_did_not_change_stays_as_it_is() {
+        assert_eq!(after(FILE, &[]), FILE);
+    }
+
+    #[test]
+    fn values_change_and_comments_stay() {
+        let set = r#""method":"port.set","params":{"name":"web","key":"mtu","values":["1500"]}"#;
+        assert_eq!(
+            changed(&[set]),
+            ["-mtu = 9_198             # as the others have it", "+mtu = 1500             # as the others have it"]
+        );
+        let set = r#""method":"port.set","params":{"name":"db","key":"description","values":["x"]}"#;
+        assert_eq!(changed(&[set]), ["+description = \"x\""]);
+        let set = r#""method":"config.set","params":{"table":"fdb","key":"ageing","values":["300"]}"#;
+        assert_eq!(changed(&[set]), ["-[fdb]", "-ageing = 60             # short"]);
+        let set = r#""method":"config.set","params":{"table":"balance","key":"interval","values":["9"]}"#;
+        assert_eq!(changed(&[set]), ["+[balance]", "+interval = 9"]);
+    }
+
+    #[test]
+    fn members_come_and_go_and_others_keep_their_comments() {
+        let join = r#""method":"bridge.join","params":{"name":"blue","ports":[{"port":"web","vlan":9}]}"#;
+        assert_eq!(changed(&[join]), ["+    { port = \"web\", vlan = 9 },"]);
+        let leave = r#""method":"bridge.leave","params":{"name":"blue","ports":[{"port":"web"}]}"#;
+        let new = after(FILE, &[leave]);
+        assert!(
+            new.contains("# Both floors.\nports = [\n    { port = \"db\", vlan = 7 },  # first floor\n]\n"),
+            "{new}"
+        );
+        let leave = r#""method":"bridge.leave","params":{"name":"blue","ports":[{"port":"db"}]}"#;
+        let new = after(FILE, &[leave]);
+        assert!(new.contains("ports = [\n    \"web\",              # ground floor\n]\n"), "{new}");
+    }
+
+    #[test]
+    fn a_port_goes_with_its_comments_and_leaves_others() {
+        let del = r#""method":"port.del","params":{"name":"web"}"#;
+        let new = after(FILE, &[del]);
+        assert!(new.starts_with("# The shop's host.\n") && !new.contains("Ann's"), "{new}");
+        assert!(new.contains("name = \"db\"             # Bob's\n") && new.contains("id = 0x1\n"), "{new}");
+        let add = r#""method":"port.add","params":{"name":"new","kind":"memif","socket":"@x","role":"client"}"#;
+        let new = after(FILE, &[add]);
+        assert!(
+            new.contains("\n[[port]]\nname = \"new\"\nkind = \"memif\"\nsocket = \"@x\"\nrole = \"client\"\n"),
+            "{new}"
+        );
+        assert!(FILE.lines().all(|line| new.contains(line)), "{new}");
+        // Deleted and added again it is where it was first, and no comment is lost that is not about it.
+        let again = r#""method":"port.add","params":{"name":"db","kind":"memif","socket":"/run/m.sock","id":1}"#;
+        let del = r#""method":"port.del","params":{"name":"db"}"#;
+        let join = r#""method":"bridge.join","params":{"name":"blue","ports":[{"port":"db","vlan":7}]}"#;
+        assert_eq!(after(FILE, &[del, again, join]), FILE);
     }
 }

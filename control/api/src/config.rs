@@ -1,0 +1,104 @@
+//! `config`: the running configuration.
+
+use crate::{MAX_REQUEST, is_false};
+use clap::{Subcommand, ValueHint};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `config`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ConfigRequest {
+    /// Show the running configuration
+    Show {
+        /// With the ports' secrets, not "***", with which it can't be applied
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "is_false")]
+        secrets: bool,
+    },
+    /// Show what applying a file would change
+    Diff {
+        /// The file; "-" reads standard input [default: the one drayd was started with]
+        #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
+        file: Option<ConfigFile>,
+    },
+    /// Make the running configuration that of a file, touching only what differs
+    Apply {
+        /// The file; "-" reads standard input [default: the one drayd was started with]
+        #[arg(value_parser = ConfigFile::read, value_hint = ValueHint::FilePath)]
+        file: Option<ConfigFile>,
+    },
+    /// Change a key of the tables fdb, balance, log or vxlan
+    Set {
+        /// The table, without brackets
+        table: String,
+        /// The key, as in the configuration file
+        key: String,
+        /// Its value, several for a list; its default without one
+        #[arg(value_name = "VALUE")]
+        #[serde(default)]
+        values: Vec<String>,
+    },
+    /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
+    Reload {},
+    /// Write the running configuration to a file, whose comments and order stay; what it was before becomes FILE~
+    Save {
+        /// The file, which dray writes itself [default: the one drayd was started with, which drayd writes]
+        #[arg(value_hint = ValueHint::FilePath)]
+        #[serde(skip)]
+        file: Option<PathBuf>,
+        /// Write the ports' secrets into FILE, not "***", with which it can't be applied
+        #[arg(long, requires = "file")]
+        #[serde(skip)]
+        secrets: bool,
+    },
+}
+
+/// A configuration file as it is sent: the client reads it, so that errors name the file as the user did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl ConfigFile {
+    /// Reads the file `name`, or standard input for `-`.
+    ///
+    /// # Errors
+    /// The system's reason why it can't be read; or it is not UTF-8; or it can't fit a request.
+    pub fn read(name: &str) -> Result<ConfigFile, String> {
+        let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(name) };
+        let text = text.map_err(|error| error.to_string())?;
+        if text.len() > MAX_REQUEST - 4096 {
+            return Err(format!("{} bytes are too many for a request of {MAX_REQUEST}", text.len()));
+        }
+        Ok(ConfigFile { name: if name == "-" { "stdin".into() } else { name.into() }, text })
+    }
+}
+
+/// Reply to `config.show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigText {
+    /// The running configuration as a file, defaults left out.
+    pub text: String,
+}
+
+/// Reply to `config.diff`, `config.apply`, `config.reload`, and to whatever else changes the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigChange {
+    /// One line for each change, beginning with `+`, `-` or `~`; none if nothing differs.
+    pub changes: Vec<String>,
+}
+
+/// Reply to `config.save`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigSaved {
+    /// The file that was written.
+    pub file: PathBuf,
+}

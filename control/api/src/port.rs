@@ -1,0 +1,263 @@
+//! `port`: ports, and how others attach to them.
+
+use crate::is_false;
+use clap::{Args, Subcommand, ValueHint};
+use dray_config::Mac;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// `port`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PortRequest {
+    /// Show ports
+    Show {
+        /// Only this port, or those that match a pattern with * and ?
+        name: Option<String>,
+        /// Only those in this bridge, or in any that matches
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<String>,
+        /// Only those whose link is up
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "is_false")]
+        up: bool,
+        /// Only those whose link is down
+        #[arg(long, conflicts_with = "up")]
+        #[serde(default, skip_serializing_if = "is_false")]
+        down: bool,
+        /// Show how other programs attach to it, ready to paste
+        #[arg(long, requires = "name")]
+        #[serde(default)]
+        connect: bool,
+        /// Show the secret in it, not "***"
+        #[arg(long, requires = "connect")]
+        #[serde(default, skip_serializing_if = "is_false")]
+        secrets: bool,
+    },
+    /// Add a port; the flags are the keys of the configuration file
+    Add(Box<PortAdd>),
+    /// Delete a port, and take it out of its bridges
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// Change a key of a port
+    Set {
+        /// Its name
+        name: String,
+        /// The key, as in the configuration file
+        key: String,
+        /// Its value; its default without one
+        #[arg(value_name = "VALUE")]
+        #[serde(default)]
+        values: Vec<String>,
+    },
+    /// Open a port that is administratively down
+    Up {
+        /// Its name
+        name: String,
+    },
+    /// Close a port and keep it closed: its peer is told, and no frame is taken or sent
+    Down {
+        /// Its name
+        name: String,
+    },
+    /// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
+    Clear {
+        /// Its name, or a pattern with * and ? [default: all ports]
+        name: Option<String>,
+    },
+}
+
+/// The keys of `[[port]]`; the switch checks them as it checks a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Args)]
+#[serde(deny_unknown_fields)]
+pub struct PortAdd {
+    /// Its name
+    #[arg(required_unless_present = "named", default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Its name, as it was given before
+    #[arg(long = "name", hide = true, conflicts_with = "name")]
+    #[serde(skip)]
+    pub named: Option<String>,
+    /// "memif", "vhost-user" or "eth"
+    #[arg(long)]
+    pub kind: String,
+    /// What people call it
+    #[arg(long, value_name = "TEXT")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// "up" or "down": down keeps it closed [default: up]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// memif, vhost-user: the control channel's socket, a path or "@name"
+    #[arg(long, value_hint = ValueHint::AnyPath)]
+    pub socket: Option<String>,
+    /// memif, vhost-user: who may connect to a server's socket, its permission bits [default: 0660]
+    #[arg(long)]
+    pub socket_mode: Option<String>,
+    /// memif, vhost-user: the owner of a server's socket, name or number [default: drayd's user]
+    #[arg(long)]
+    pub socket_owner: Option<String>,
+    /// memif, vhost-user: the group of a server's socket, name or number [default: drayd's group]
+    #[arg(long)]
+    pub socket_group: Option<String>,
+    /// memif: interface id on that socket [default: 0]
+    #[arg(long)]
+    pub id: Option<u64>,
+    /// memif, vhost-user: "server" or "client" [default: server for memif, client for vhost-user]
+    #[arg(long)]
+    pub role: Option<String>,
+    /// memif: must be the same on both sides
+    #[arg(long)]
+    pub secret: Option<String>,
+    /// memif, eth: descriptors in a ring or queue [default: 1024]
+    #[arg(long)]
+    pub ring_size: Option<u64>,
+    /// memif: bytes in a buffer, as a client [default: 2048]
+    #[arg(long)]
+    pub buffer_size: Option<u64>,
+    /// Queue pairs; for vhost-user the most that the VM may use [default: 1, 16 for vhost-user]
+    #[arg(long)]
+    pub queues: Option<u64>,
+    /// The port's own MAC address [default: made from the name]
+    #[arg(long)]
+    pub mac: Option<String>,
+    /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
+    #[arg(long)]
+    pub mtu: Option<u64>,
+    /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
+    #[arg(long)]
+    pub max_macs: Option<u64>,
+    /// How many broadcasts it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_broadcast: Option<u64>,
+    /// How many multicasts it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_multicast: Option<u64>,
+    /// How many unicasts to unknown addresses it may send in a second [default: no limit]
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unknown_unicast: Option<u64>,
+    /// eth: a PCI address or a DPDK vdev
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Put it in this bridge, untagged or with a VLAN; may be given several times
+    #[arg(long = "bridge", value_name = "BRIDGE[:VLAN]")]
+    #[serde(default)]
+    pub bridges: Vec<String>,
+}
+
+/// One of the reply to `port.show`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortInfo {
+    /// Its name.
+    pub name: String,
+    /// `memif`, `vhost-user` or `eth`.
+    pub kind: String,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether it is to be open: `up` or `down`.
+    pub admin: String,
+    /// `up` or `down`.
+    pub link: String,
+    /// Why it is down. If somebody was refused since, why that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Peers that were refused, since the port was opened.
+    pub refused: u64,
+    /// Of these, those with a wrong secret.
+    pub wrong_secrets: u64,
+    /// Why the last of them was, and its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received, without FCS.
+    pub rx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent, without FCS.
+    pub tx_bytes: u64,
+    /// Packets dropped, by reason; reasons that never occurred are left out. Drops on reception and of packets
+    /// received here, and drops of packets on their way out here.
+    pub drops: BTreeMap<String, u64>,
+    /// Copies made of packets received here by flooding.
+    pub flood_copies: u64,
+    /// Packets added by segmentation of packets on their way out here.
+    pub segments: u64,
+    /// Packets received here, copies included, that were handed to other ports.
+    /// `rx_packets + flood_copies = switched + consumed + drops` (but those of `tx.`).
+    pub switched: u64,
+    /// Packets received here that were addressed to the switch itself.
+    pub consumed: u64,
+    /// Packets that the switch itself made to be sent here.
+    pub originated: u64,
+    /// Packets received here whose source address found no room in the FDB. They were forwarded all the same.
+    pub not_learned: u64,
+    /// Packets received here whose source address was not learned, or was left at another port, because as many as may be (`max_macs`)
+    /// are learned here already. They were forwarded all the same.
+    pub over_max_macs: u64,
+    /// What else is counted of packets received here: those of the [counters](#counters) that have no field of their own.
+    pub counters: BTreeMap<String, u64>,
+    /// MAC addresses learned behind it now; for the underlay behind all VTEPs.
+    pub macs: u64,
+    /// How many may be.
+    pub max_macs: u64,
+    /// The port's own MAC address.
+    pub mac: Mac,
+    /// Longest Ethernet payload, bytes.
+    pub mtu: u16,
+    /// Queue pairs in use, or configured while the link is down.
+    pub queues: u16,
+    /// The bridges it is in, and with which VLAN.
+    pub bridges: Vec<PortBridge>,
+    /// Whether it is the underlay.
+    pub underlay: bool,
+    /// What is not as it should be though frames pass, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, and while the link is up
+    /// `peer`, `peer_interface`, `rx_rings`, `tx_rings`, `sealed`; for eth `device`, `driver`, `ring_size`, `rss`,
+    /// `speed_mbps`, and what the device and the kernel
+    /// have lost since it was opened: `missed`, `no_buffer`, `rx_errors`, `tx_errors` (the drops `rx.missed`, `rx.error` and
+    /// `tx.device`); for vhost-user
+    /// `socket`, `role`, `connected` (whether a front end is), `features` and `protocol_features` (names of the negotiated
+    /// ones), `device_status` (virtio 1.2, section 2.1), `rings` (of each the driver has described: `index`, even where it
+    /// receives, odd where it sends, `size`, `packed`, `started`, `enabled`, and counts of `kicks` from the driver and
+    /// `interrupts` to it), with rings `layout` (`split` or `packed`) and `ring_size` (of the largest), `regions` and `bytes`
+    /// of shared memory, `sealed` (none of it can shrink), `logging` (a migration is under way), `guest_mtu` (as the front
+    /// end told it, else null), and `faults` (connections that were reset for what the peer did wrong, by reason).
+    pub detail: BTreeMap<String, Value>,
+}
+
+/// A bridge that a port is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortBridge {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The VLAN, if the port is tagged in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+}
+
+/// One of the reply to `port.show` with `connect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectInfo {
+    /// The program that would attach to the port, such as `testpmd`.
+    pub program: String,
+    /// What to paste. Only comments, if the program can't be given the port's socket or secret.
+    pub text: String,
+    /// What to know before: which versions work, or that Dray's tests can't run these lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
