@@ -1,11 +1,18 @@
 //! What a user writes and what the switch runs: schema, validation and plan.
 #![forbid(unsafe_code)]
 
+mod access;
+mod balance;
+mod bridge;
+mod control;
 mod error;
+mod fdb;
 mod locate;
+mod log;
 mod merge;
 mod mtu;
 mod plan;
+mod port;
 mod read;
 mod reference;
 mod render;
@@ -13,14 +20,27 @@ pub mod schema;
 mod statics;
 mod valid;
 mod validate;
+mod value;
+mod vxlan;
+mod worker;
 
+pub use access::{Access, Account};
+pub use balance::Balance;
+pub use bridge::{Bridge, StaticMac, StaticTo};
+pub use control::{CONTROL_SOCKET, Control};
 pub use error::{Error, Errors, Place, suggest};
+pub use fdb::Fdb;
 pub use locate::error_at_port;
+pub use log::Log;
 pub use merge::merge;
 pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
-pub use read::{allowed_cpus, parse, parse_for};
+pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, StormLimits, VhostUser};
+pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};
 pub use statics::Statics;
-pub use valid::*;
+pub use valid::{Member, ValidConfig};
+pub use value::{Mac, Role, SocketName};
+pub use vxlan::{Neighbour, Vxlan};
+pub use worker::{Worker, allowed_cpus};

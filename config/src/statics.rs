@@ -1,7 +1,7 @@
 //! Static FDB entries that come in great numbers: the checks of a file, without a file.
 
-use crate::read::{host, station};
 use crate::schema::MAX_VTEPS;
+use crate::value::{host, station};
 use crate::{Bridge, Mac, Member, StaticMac, StaticTo, ValidConfig};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
