@@ -1,21 +1,25 @@
 //! Who may connect to a socket: keys of `[control]` and of some ports.
 
-use crate::read::{Reader, Table};
+use crate::error::Report;
+use crate::read::Table;
+use crate::schema::{Keys, key, keys, word};
 use crate::{Role, SocketName};
 use nix::unistd::{Group, User};
-use std::ops::Range;
 
-type Span = Range<usize>;
-
-/// Who may connect to a Unix socket that Dray listens on: whoever may write to its file (unix(7)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Permission bits of the file, at most 0777; default 0660.
-    pub mode: u32,
-    /// Its owner; drayd's user if absent.
-    pub owner: Option<Account>,
-    /// Its group; drayd's if absent.
-    pub group: Option<Account>,
+keys! {
+    /// Who may connect to a Unix socket that Dray listens on: whoever may write to its file (unix(7)).
+    pub struct Access {
+        /// Who may connect to the socket: its permission bits. The control socket's has none for others. A port's is for
+        /// a server's socket that is a path; the ports of one socket have the same, as with owner and group.
+        mode: u32 = key("socket-mode", word("octal digits, like `\"0660\"`", mode, |mode| format!("{mode:04o}")))
+            .default(0o660);
+        /// The socket's owner.
+        owner: Option<Account> = key("socket-owner", word("a name or a number of this host", user, Account::to_string))
+            .optional("the user of `drayd`");
+        /// The socket's group.
+        group: Option<Account> = key("socket-group", word("a name or a number of this host", group, Account::to_string))
+            .optional("the group of `drayd`");
+    }
 }
 
 /// A user or a group of this host.
@@ -27,41 +31,32 @@ pub struct Account {
     pub id: u32,
 }
 
-impl Default for Access {
-    fn default() -> Self {
-        Access { mode: 0o660, owner: None, group: None }
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
     }
 }
 
-impl Reader {
-    /// The keys of who may connect to a socket. With the place of the first that is there.
-    pub(crate) fn access(&mut self, t: &Table<'_>) -> (Access, Option<Span>) {
-        let (mode, mode_place) = self.string(t, "socket-mode", mode);
-        let (owner, owner_place) = self.string(t, "socket-owner", |name| {
-            account(name, "user", |name| Ok(User::from_name(name)?.map(|user| user.uid.as_raw())))
-        });
-        let (group, group_place) = self.string(t, "socket-group", |name| {
-            account(name, "group", |name| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw())))
-        });
-        let access = Access { mode: mode.unwrap_or(Access::default().mode), owner, group };
-        (access, mode_place.or(owner_place).or(group_place))
+impl Default for Access {
+    fn default() -> Self {
+        Access::initial()
     }
+}
 
-    /// As [`Reader::access`], of a port: it has to listen on a file for that.
-    pub(crate) fn port_access(&mut self, t: &Table<'_>, socket: &SocketName, role: Role) -> (Access, Option<Span>) {
-        let (access, place) = self.access(t);
-        if let Some(place) = place.as_ref().filter(|_| access != Access::default()) {
-            let why = match (role, socket) {
-                (Role::Client, _) => "role = \"server\": a client's socket is its peer's",
-                (Role::Server, SocketName::Abstract(_)) => {
-                    "a path: who is in the network namespace may connect to @name"
-                }
-                (Role::Server, SocketName::Path(_)) => return (access, Some(place.clone())),
-            };
-            self.report.add(place, || format!("socket-mode, socket-owner and socket-group are for {why}"));
-        }
-        (access, place)
-    }
+/// A port has to listen on a file for that.
+pub(crate) fn check(access: &Access, socket: &SocketName, role: Role, t: &Table<'_>, report: &mut Report) {
+    let Some(place) = place(t).filter(|_| *access != Access::default()) else { return };
+    let why = match (role, socket) {
+        (Role::Client, _) => "role = \"server\": a client's socket is its peer's",
+        (Role::Server, SocketName::Abstract(_)) => "a path: who is in the network namespace may connect to @name",
+        (Role::Server, SocketName::Path(_)) => return,
+    };
+    report.add(&place, || format!("socket-mode, socket-owner and socket-group are for {why}"));
+}
+
+/// Where the first of the keys is.
+pub(crate) fn place(t: &Table<'_>) -> Option<std::ops::Range<usize>> {
+    t.at("socket-mode").or(t.at("socket-owner")).or(t.at("socket-group"))
 }
 
 /// A file's permission bits.
@@ -69,6 +64,14 @@ fn mode(s: &str) -> Result<u32, String> {
     let is_octal = (3..=4).contains(&s.len()) && s.bytes().all(|c| c.is_ascii_digit());
     let mode = u32::from_str_radix(s, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
     mode.ok_or_else(|| "permission bits are octal digits, like \"0660\"".into())
+}
+
+fn user(s: &str) -> Result<Account, String> {
+    account(s, "user", |name| Ok(User::from_name(name)?.map(|user| user.uid.as_raw())))
+}
+
+fn group(s: &str) -> Result<Account, String> {
+    account(s, "group", |name| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw())))
 }
 
 /// A user or a group by name or number; `look` finds the number of a name.

@@ -1,34 +1,61 @@
 //! `[[bridge]]`: bridges, their members and static entries.
 
 use crate::error::{Report, quote, suggest};
-use crate::read::{Reader, Table, show};
-use crate::schema::{self, DESCRIPTION, MAC, NAME, PEERS, REQUIRED, Section, VLAN, Value, key};
-use crate::validate::{Places, first_use};
-use crate::value::{address, description, unicast};
-use crate::vxlan::check_peer;
+use crate::read::{Item, Table, inline, inline_keys, items, show};
+use crate::render;
+use crate::schema::{Keys, array, integer, key, keys, text, word};
+use crate::validate::{Tables, first_use};
+use crate::value::{DESCRIPTION, NAME, PEERS, address, description, name, unicast};
+use crate::vxlan::{check_peer, peers, written_peers};
 use crate::{Mac, Member, ValidConfig};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::ops::Range;
+use toml::Spanned;
 use toml::de::DeValue;
 
-type Span = Range<usize>;
+keys! {
+    /// A learning bridge. At most 4096.
+    pub struct Bridge = BRIDGE "[[bridge]]" {
+        /// Its name in commands.
+        name: String = key("name", word(NAME, name, String::clone)).required();
+        /// What people call it: `dray bridge show` has it.
+        description: Option<String> = key("description", text(DESCRIPTION, description)).optional("none");
+        /// VXLAN network identifier, unique. With it the bridge joins the overlay; needs `[vxlan]`.
+        vni: Option<u32> = key("vni", integer(1, 16_777_215)).optional("none");
+        /// Its members. A port is untagged in at most one bridge, and each of its VLANs is in at most one.
+        ports: Vec<Member> = key("ports", array("port names (untagged), or `{ port, vlan }`", members, |all| written_members(all)))
+            .default(vec![]);
+        /// Head-end replication list of this bridge: VTEPs that get its broadcasts. Needs `vni`.
+        peers: Option<Vec<Ipv4Addr>> = key("peers", array(PEERS, peers, |peers| written_peers(peers)))
+            .optional("those of `[vxlan]`");
+        /// Static FDB entries.
+        statics: Vec<StaticMac> = key("static", array("tables `{ mac, port, vlan }` or `{ mac, vtep }`", statics, |all| written_statics(all)))
+            .default(vec![]);
+    }
+}
 
-/// `[[bridge]]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bridge {
-    /// Unique name.
-    pub name: String,
-    /// What people call it.
-    pub description: Option<String>,
-    /// VXLAN network identifier, 1..=16,777,215, if the bridge joins the overlay.
-    pub vni: Option<u32>,
-    /// Members.
-    pub ports: Vec<Member>,
-    /// Head-end replication list of this bridge; the overlay's if absent. IPv4 so far.
-    pub peers: Option<Vec<Ipv4Addr>>,
-    /// Static FDB entries.
-    pub statics: Vec<StaticMac>,
+keys! {
+    /// A member. The string `"web"` is short for `{ port = "web" }`.
+    pub struct MemberKeys = MEMBER "`ports` of `[[bridge]]`" {
+        /// The port.
+        port: String = key("port", word("the name of a `[[port]]`", any, String::clone)).required();
+        /// The VLAN that is this bridge on that port. Its tag is popped and pushed.
+        vlan: Option<u16> = key("vlan", integer(1, 4094)).optional("untagged");
+    }
+}
+
+keys! {
+    /// A MAC address that is not learned and does not age. It has either `port` or `vtep`.
+    pub struct StaticKeys = STATIC "`static` of `[[bridge]]`" {
+        /// The address, once in a bridge.
+        mac: Mac = key("mac", word("a unicast MAC address", unicast, Mac::to_string)).required();
+        /// The port it is behind.
+        port: Option<String> = key("port", word("a member of the bridge", any, String::clone)).optional("none");
+        /// Which of the port's memberships, if it has several.
+        vlan: Option<u16> = key("vlan", integer(1, 4094)).optional("the port's only membership");
+        /// The VTEP it is behind. Needs `vni`.
+        vtep: Option<Ipv4Addr> = key("vtep", word("an IPv4 address", address, Ipv4Addr::to_string)).optional("none");
+    }
 }
 
 /// A static FDB entry.
@@ -49,153 +76,81 @@ pub enum StaticTo {
     Vtep(Ipv4Addr),
 }
 
-/// `[[bridge]]`
-pub static BRIDGE: Section = Section {
-    header: "[[bridge]]",
-    meaning: "A learning bridge. At most 4096.",
-    keys: &[
-        key("name", NAME, REQUIRED, "Its name in commands."),
-        key("description", DESCRIPTION, "none", "What people call it: `dray bridge show` has it."),
-        key(
-            "vni",
-            Value::Integer(1, 16_777_215),
-            "none",
-            "VXLAN network identifier, unique. With it the bridge joins the overlay; needs `[vxlan]`.",
-        ),
-        key(
-            "ports",
-            Value::Array("port names (untagged), or `{ port, vlan }`"),
-            "[]",
-            "Its members. A port is untagged in at most one bridge, and each of its VLANs is in at most one.",
-        ),
-        key(
-            "peers",
-            PEERS,
-            "those of `[vxlan]`",
-            "Head-end replication list of this bridge: VTEPs that get its broadcasts. Needs `vni`.",
-        ),
-        key("static", Value::Array("tables `{ mac, port, vlan }` or `{ mac, vtep }`"), "[]", "Static FDB entries."),
-    ],
-};
-
-/// An entry of `ports` in `[[bridge]]`.
-pub static MEMBER: Section = Section {
-    header: "`ports` of `[[bridge]]`",
-    meaning: "A member. The string `\"web\"` is short for `{ port = \"web\" }`.",
-    keys: &[
-        key("port", Value::String("the name of a `[[port]]`"), REQUIRED, "The port."),
-        key("vlan", VLAN, "untagged", "The VLAN that is this bridge on that port. Its tag is popped and pushed."),
-    ],
-};
-
-/// An entry of `static` in `[[bridge]]`.
-pub static STATIC: Section = Section {
-    header: "`static` of `[[bridge]]`",
-    meaning: "A MAC address that is not learned and does not age. It has either `port` or `vtep`.",
-    keys: &[
-        key("mac", MAC, REQUIRED, "The address, once in a bridge."),
-        key("port", Value::String("a member of the bridge"), "none", "The port it is behind."),
-        key("vlan", VLAN, "the port's only membership", "Which of the port's memberships, if it has several."),
-        key("vtep", Value::String("an IPv4 address"), "none", "The VTEP it is behind. Needs `vni`."),
-    ],
-};
-
-#[derive(Default)]
-pub(crate) struct BridgePlaces {
-    pub name: Option<Span>,
-    pub has_vni: bool,
-    pub vni: Option<Span>,
-    /// As [`Bridge::ports`].
-    pub ports: Vec<Span>,
-    pub peers_key: Option<Span>,
-    /// As [`Bridge::peers`].
-    pub peers: Vec<Span>,
-    /// As [`Bridge::statics`].
-    pub statics: Vec<StaticPlaces>,
+fn any(s: &str) -> Result<String, String> {
+    Ok(s.into())
 }
 
-pub(crate) struct StaticPlaces {
-    pub mac: Span,
-    pub to: Span,
+fn members<'a>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+) -> Vec<Member> {
+    items(key, list, t, report, usize::MAX, |item, t, report| match item.get_ref() {
+        DeValue::String(port) => Some((Member { port: port.to_string(), vlan: None }, Item::of(item))),
+        DeValue::Table(_) => inline::<MemberKeys>(item, &MEMBER, t, report)
+            .map(|(MemberKeys { port, vlan }, at)| (Member { port, vlan }, at)),
+        other => {
+            let right = "a port's name, or { port, vlan }";
+            report.add(&item.span(), || format!("ports: {} is no member: {right}", show(other)));
+            None
+        }
+    })
 }
 
-impl Reader {
-    pub(crate) fn bridge(&mut self, mut t: Table<'_>) -> (Bridge, BridgePlaces) {
-        let (name, name_place) = self.name(&mut t);
-        self.unknown_keys(&t);
-        let description = self.string(&t, "description", description).0;
-        let (vni, vni_place) = self.integer(&t, "vni", 0);
-        let mut place =
-            BridgePlaces { name: name_place, has_vni: t.has("vni"), vni: vni_place.clone(), ..BridgePlaces::default() };
+fn written_members(members: &[Member]) -> Vec<String> {
+    let written = |member: &Member| match member.vlan {
+        Some(vlan) => {
+            let keys = MemberKeys { port: member.port.clone(), vlan: Some(vlan) };
+            render::inline(&keys, &MemberKeys::initial())
+        }
+        None => render::text(&member.port),
+    };
+    members.iter().map(written).collect()
+}
 
-        let mut ports = Vec::new();
-        for item in self.array(&t, "ports").unwrap_or_default() {
-            let (port, vlan, span) = match item.get_ref() {
-                DeValue::String(port) => (Some(port.to_string()), Some(None), item.span()),
-                DeValue::Table(_) => {
-                    let Some(m) = self.inline(item, &schema::MEMBER, &t) else { continue };
-                    let (port, span) = self.string(&m, "port", |s| Ok(s.to_string()));
-                    (port, self.vlan(&m), span.unwrap_or_else(|| item.span()))
+fn statics<'a>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+) -> Vec<StaticMac> {
+    items(key, list, t, report, usize::MAX, |item, t, report| {
+        // What is wrong with `port` and `vtep` together is said of other wrong keys, too.
+        let (keys, at, is_right) = inline_keys::<StaticKeys>(item, &STATIC, t, report)?;
+        let to = match (at.has("port"), at.has("vtep")) {
+            (true, false) => keys.port.map(|port| StaticTo::Port(Member { port, vlan: keys.vlan })),
+            (false, true) => {
+                if at.has("vlan") {
+                    report.add(&at.at("vlan"), || "vlan goes with port, not with vtep: leave it out".into());
                 }
-                other => {
-                    self.report.add(&item.span(), || {
-                        format!("ports: {} is no member: a port's name, or {{ port, vlan }}", show(other))
-                    });
-                    continue;
-                }
-            };
-            if let (Some(port), Some(vlan)) = (port, vlan) {
-                ports.push(Member { port, vlan });
-                place.ports.push(span);
+                keys.vtep.map(StaticTo::Vtep)
             }
-        }
-
-        let peers = self.peers(&t, &mut place.peers);
-        place.peers_key = self.place(&t, "peers");
-
-        let mut statics = Vec::new();
-        for item in self.array(&t, "static").unwrap_or_default() {
-            let Some(s) = self.inline(item, &schema::STATIC, &t) else { continue };
-            let (mac, mac_place) = self.string(&s, "mac", unicast);
-            let (port, port_place) = self.string(&s, "port", |s| Ok(s.to_string()));
-            let (vtep, vtep_place) = self.string(&s, "vtep", address);
-            let vlan = self.vlan(&s);
-            let (to, to_place) = match (s.has("port"), s.has("vtep")) {
-                (true, false) => (port.zip(vlan).map(|(port, vlan)| StaticTo::Port(Member { port, vlan })), port_place),
-                (false, true) => {
-                    if let Some(span) = self.place(&s, "vlan") {
-                        self.report.add(&span, || "vlan goes with port, not with vtep: leave it out".into());
-                    }
-                    (vtep.map(StaticTo::Vtep), vtep_place)
-                }
-                (both, _) => {
-                    let has = if both { "both port and vtep" } else { "neither port nor vtep" };
-                    self.report.add(&item.span(), || format!("static entry with {has}: give one of them"));
-                    (None, None)
-                }
-            };
-            if let (Some(mac), Some(mac_place), Some(to), Some(to_place)) = (mac, mac_place, to, to_place) {
-                statics.push(StaticMac { mac, to });
-                place.statics.push(StaticPlaces { mac: mac_place, to: to_place });
+            (both, _) => {
+                let has = if both { "both port and vtep" } else { "neither port nor vtep" };
+                report.add(&item.span(), || format!("static entry with {has}: give one of them"));
+                None
             }
-        }
-        (Bridge { name, description, vni: vni_place.map(|_| vni as u32), ports, peers, statics }, place)
-    }
+        };
+        to.filter(|_| is_right).map(|to| (StaticMac { mac: keys.mac, to }, at))
+    })
+}
 
-    /// The key `vlan`: `None` if it is wrong, `Some(None)` if it is not there.
-    pub(crate) fn vlan(&mut self, t: &Table<'_>) -> Option<Option<u16>> {
-        if !t.has("vlan") {
-            return Some(None);
-        }
-        let (vlan, place) = self.integer(t, "vlan", 0);
-        place.map(|_| Some(vlan as u16))
-    }
+fn written_statics(statics: &[StaticMac]) -> Vec<String> {
+    let written = |entry: &StaticMac| {
+        let (port, vlan, vtep) = match &entry.to {
+            StaticTo::Port(member) => (Some(member.port.clone()), member.vlan, None),
+            StaticTo::Vtep(vtep) => (None, None, Some(*vtep)),
+        };
+        render::inline(&StaticKeys { mac: entry.mac, port, vlan, vtep }, &StaticKeys::initial())
+    };
+    statics.iter().map(written).collect()
 }
 
 /// Gives every static entry the membership it means: the only one of its port, if it names no VLAN.
-pub(crate) fn resolve_statics(config: &mut ValidConfig, places: &Places, report: &mut Report) {
-    for (bridge, place) in config.bridges.iter_mut().zip(&places.bridges) {
-        for (entry, at) in bridge.statics.iter_mut().zip(&place.statics) {
+pub(crate) fn resolve_statics(config: &mut ValidConfig, tables: &[Table<'_>], report: &mut Report) {
+    for (bridge, t) in config.bridges.iter_mut().zip(tables) {
+        for (entry, at) in bridge.statics.iter_mut().zip(t.items("static")) {
             let StaticTo::Port(wanted) = &mut entry.to else { continue };
             if bridge.ports.contains(wanted) {
                 continue;
@@ -203,17 +158,17 @@ pub(crate) fn resolve_statics(config: &mut ValidConfig, places: &Places, report:
             let mut of_port = bridge.ports.iter().filter(|member| member.port == wanted.port);
             match (of_port.next(), of_port.next(), wanted.vlan) {
                 (Some(only), None, None) => wanted.vlan = only.vlan,
-                (Some(_), Some(_), None) => report.add(&at.to, || {
+                (Some(_), Some(_), None) => report.add(&at.at("port"), || {
                     format!(
                         "port {} is several members of bridge {:?}: say which by vlan",
                         quote(&wanted.port),
                         bridge.name
                     )
                 }),
-                (Some(_), _, Some(vlan)) => report.add(&at.to, || {
+                (Some(_), _, Some(vlan)) => report.add(&at.at("port"), || {
                     format!("port {} is not in bridge {:?} with vlan {vlan}", quote(&wanted.port), bridge.name)
                 }),
-                (None, ..) => report.add(&at.to, || {
+                (None, ..) => report.add(&at.at("port"), || {
                     let members = bridge.ports.iter().map(|member| member.port.as_str());
                     let suggestion = suggest(&wanted.port, members, ": a static entry's port is a member");
                     format!("port {} is not in bridge {:?}{suggestion}", quote(&wanted.port), bridge.name)
@@ -223,29 +178,32 @@ pub(crate) fn resolve_statics(config: &mut ValidConfig, places: &Places, report:
     }
 }
 
-pub(crate) fn bridges(config: &ValidConfig, places: &Places, report: &mut Report) {
+/// What must fit together among the bridges, and with their ports and the overlay.
+pub(crate) fn check(config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
     let known: HashMap<&str, ()> = config.ports.iter().map(|port| (port.name.as_str(), ())).collect();
-    let underlay = config.vxlan.as_ref().filter(|_| places.vxlan.port.is_some()).map(|vxlan| vxlan.port.as_str());
+    let at_vxlan = tables.vxlan.as_ref().and_then(|t| t.at("port"));
+    let underlay = config.vxlan.as_ref().filter(|_| at_vxlan.is_some()).map(|vxlan| vxlan.port.as_str());
     let mut names = HashMap::new();
     let mut vnis = HashMap::new();
-    let mut members: HashMap<_, (&str, &Span)> = HashMap::new();
-    for (bridge, place) in config.bridges.iter().zip(&places.bridges) {
-        if let Some(name) = &place.name
-            && let Some(first) = first_use(&mut names, &bridge.name, name)
+    let mut members = HashMap::new();
+    for (bridge, t) in config.bridges.iter().zip(&tables.bridges) {
+        if let Some(name) = t.at("name")
+            && let Some(first) = first_use(&mut names, &bridge.name, &name)
         {
             let message = || format!("bridge name {:?} is already used: names are unique", bridge.name);
-            report.add_with_note(name, message, first, "first used here");
+            report.add_with_note(&name, message, &first, "first used here");
         }
-        if let (Some(vni), Some(at)) = (bridge.vni, &place.vni) {
-            if let Some(first) = first_use(&mut vnis, vni, at) {
+        if let (Some(vni), Some(at)) = (bridge.vni, t.at("vni")) {
+            if let Some(first) = first_use(&mut vnis, vni, &at) {
                 let message = || format!("vni = {vni} is already used: each bridge has its own");
-                report.add_with_note(at, message, first, "first used here");
+                report.add_with_note(&at, message, &first, "first used here");
             }
-            if !places.has_vxlan {
-                report.add(at, || format!("vni = {vni} needs the overlay: add [vxlan] with port and local"));
+            if !tables.has_vxlan {
+                report.add(&at, || format!("vni = {vni} needs the overlay: add [vxlan] with port and local"));
             }
         }
-        for (member, at) in bridge.ports.iter().zip(&place.ports) {
+        for (member, item) in bridge.ports.iter().zip(t.items("ports")) {
+            let at = &item.at("port");
             let port = member.port.as_str();
             if !known.contains_key(port) {
                 report.add(at, || {
@@ -256,11 +214,11 @@ pub(crate) fn bridges(config: &ValidConfig, places: &Places, report: &mut Report
             }
             if underlay == Some(port) {
                 let message = || format!("port {port:?} is the underlay and can be in no bridge");
-                let at_vxlan = places.vxlan.port.as_ref().unwrap_or(at);
-                report.add_with_note(at, message, at_vxlan, "the underlay");
+                report.add_with_note(at, message, at_vxlan.as_ref().unwrap_or(at), "the underlay");
             }
-            let (other, first) = *members.entry((port, member.vlan)).or_insert((&bridge.name, at));
-            if !std::ptr::eq(first, at) {
+            let (other, first): &(&String, _) =
+                members.entry((port, member.vlan)).or_insert((&bridge.name, at.clone()));
+            if first != at {
                 let message = || {
                     let how = match member.vlan {
                         Some(vlan) => format!("with vlan {vlan}"),
@@ -275,31 +233,35 @@ pub(crate) fn bridges(config: &ValidConfig, places: &Places, report: &mut Report
                 report.add_with_note(at, message, first, "first used here");
             }
         }
-        overlay_of(bridge, place, config, places, report);
+        overlay_of(bridge, t, config, tables, report);
     }
 }
 
 /// What a bridge has to do with other VTEPs: its own peers and static entries.
-fn overlay_of(bridge: &Bridge, place: &BridgePlaces, config: &ValidConfig, places: &Places, report: &mut Report) {
-    if let (Some(at), false) = (&place.peers_key, place.has_vni) {
-        report.add(at, || "peers is for a bridge in the overlay: give it a vni, or leave peers out".into());
+fn overlay_of(bridge: &Bridge, t: &Table<'_>, config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
+    if t.has("peers") && !t.has("vni") {
+        report.add(&t.place("peers"), || {
+            "peers is for a bridge in the overlay: give it a vni, or leave peers out".into()
+        });
     }
     let mut peers = HashMap::new();
-    for (peer, at) in bridge.peers.iter().flatten().zip(&place.peers) {
-        let first = first_use(&mut peers, *peer, at);
-        check_peer("peers", *peer, at, first, config, places, report);
+    for (peer, item) in bridge.peers.iter().flatten().zip(t.items("peers")) {
+        let first = first_use(&mut peers, *peer, &item.span);
+        check_peer("peers", *peer, &item.span, first, config, tables, report);
     }
     let mut macs = HashMap::new();
-    for (entry, at) in bridge.statics.iter().zip(&place.statics) {
-        if let Some(first) = first_use(&mut macs, entry.mac, &at.mac) {
+    for (entry, item) in bridge.statics.iter().zip(t.items("static")) {
+        let at = item.at("mac");
+        if let Some(first) = first_use(&mut macs, entry.mac, &at) {
             let message = || format!("mac = \"{}\" is already in bridge {:?}: one entry each", entry.mac, bridge.name);
-            report.add_with_note(&at.mac, message, first, "first used here");
+            report.add_with_note(&at, message, &first, "first used here");
         }
         if let StaticTo::Vtep(vtep) = entry.to {
-            if !place.has_vni {
-                report.add(&at.to, || format!("vtep = \"{vtep}\" is for a bridge in the overlay: give it a vni"));
+            let at = item.at("vtep");
+            if !t.has("vni") {
+                report.add(&at, || format!("vtep = \"{vtep}\" is for a bridge in the overlay: give it a vni"));
             }
-            check_peer("vtep", vtep, &at.to, None, config, places, report);
+            check_peer("vtep", vtep, &at, None, config, tables, report);
         }
     }
 }

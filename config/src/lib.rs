@@ -39,8 +39,9 @@ pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, StormLimits, VhostUser
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};
+pub use schema::KeyChange;
 pub use statics::Statics;
 pub use valid::{Member, ValidConfig};
 pub use value::{Mac, Role, SocketName};
-pub use vxlan::{Neighbour, Vxlan};
+pub use vxlan::{Local, Neighbour, Vxlan};
 pub use worker::{Worker, allowed_cpus};

@@ -1,10 +1,10 @@
 //! What to do to get from one configuration to another: computed here, done elsewhere.
 
+use crate::schema::{KeyChange, Keys, Takes};
 use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
-use std::num::NonZeroU32;
 
 /// One step. `Display` is one line beginning with `+`, `-` or `~`.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,10 +52,8 @@ pub struct BridgeChange {
     pub added: Vec<Member>,
     /// Former members: what was learned behind them is to be forgotten.
     pub removed: Vec<Member>,
-    /// Old and new VNI, if they differ: what was learned behind VTEPs is to be forgotten.
-    pub vni: Option<(Option<u32>, Option<u32>)>,
-    /// Whether its description changes.
-    pub description: bool,
+    /// Keys with another value. If the VNI is among them, what was learned behind VTEPs is to be forgotten.
+    pub keys: Vec<KeyChange>,
     /// Whether the bridge's own head-end replication list changes.
     pub peers: bool,
     /// New static entries.
@@ -151,10 +149,13 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     Ok(actions)
 }
 
-/// Whether the open port `old` can become `new`. The peer of a memif or vhost-user port knows neither MTU nor MAC
-/// address; a NIC has to be stopped to change its MTU.
+/// Whether the open port `old` can become `new`.
 fn in_place(old: &Port, new: &Port) -> bool {
-    old.kind == new.kind && (old.mtu == new.mtu || !matches!(new.kind, PortKind::Eth(_)))
+    old.changes(new).iter().all(|change| match change.takes {
+        Takes::Live => true,
+        Takes::ReopenOf(kind) => kind != new.kind.name(),
+        Takes::Reopen | Takes::Restart => false,
+    })
 }
 
 /// Equal, whatever the order of the peers.
@@ -171,16 +172,14 @@ fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
         bridge: new.clone(),
         added: missing(&new.ports, &old.ports),
         removed: missing(&old.ports, &new.ports),
-        vni: (old.vni != new.vni).then_some((old.vni, new.vni)),
-        description: old.description != new.description,
+        keys: old.changes(new),
         peers: !same_peers,
         statics_added: missing(&new.statics, &old.statics),
         statics_removed: missing(&old.statics, &new.statics),
     };
     let nothing = change.added.is_empty()
         && change.removed.is_empty()
-        && change.vni.is_none()
-        && !change.description
+        && change.keys.is_empty()
         && !change.peers
         && change.statics_added.is_empty()
         && change.statics_removed.is_empty();
@@ -213,22 +212,11 @@ impl fmt::Display for Action {
                 if port.admin_up { Ok(()) } else { write!(f, ", admin down") }
             }
             Action::UpdatePort { old, new } => {
-                let changes = [
-                    difference("admin", &old.admin(), &new.admin()),
-                    difference("mac", &old.mac, &new.mac),
-                    difference("mtu", &old.mtu, &new.mtu),
-                    difference("max-macs", &old.max_macs, &new.max_macs),
-                    difference("description", &shown(&old.description), &shown(&new.description)),
-                ];
-                let limit = |most: Option<NonZeroU32>| most.map_or_else(|| "none".into(), |most| most.to_string());
-                let limits = old.storm.limits().into_iter().zip(new.storm.limits());
-                let limits = limits.map(|((key, old), (_, new))| difference(key, &limit(old), &limit(new)));
-                let changes: Vec<String> = changes.into_iter().chain(limits).flatten().collect();
-                write!(f, "~ port {}: {}", new.name, changes.join(", "))
+                write!(f, "~ port {}: {}", new.name, joined(&old.changes(new)))
             }
             Action::SetVxlan(None) => write!(f, "- vxlan"),
             Action::SetVxlan(Some(vxlan)) => {
-                write!(f, "~ vxlan: {}/{} on {}", vxlan.local, vxlan.prefix, vxlan.port)?;
+                write!(f, "~ vxlan: {} on {}", vxlan.local, vxlan.port)?;
                 if let Some(gateway) = vxlan.gateway {
                     write!(f, ", gateway {gateway}")?;
                 }
@@ -248,13 +236,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// Both values, if they differ.
-fn difference<T: fmt::Display + PartialEq>(key: &str, old: &T, new: &T) -> Option<String> {
-    (old != new).then(|| format!("{key} {old} -> {new}"))
-}
-
-fn shown(description: &Option<String>) -> String {
-    description.as_ref().map_or_else(|| "none".into(), |text| format!("{text:?}"))
+fn joined(changes: &[KeyChange]) -> String {
+    changes.iter().map(KeyChange::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Access {
@@ -275,13 +258,7 @@ impl fmt::Display for Access {
 impl fmt::Display for BridgeChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<String> = Vec::new();
-        if let Some((old, new)) = self.vni {
-            let text = |vni: Option<u32>| vni.map_or("none".into(), |vni| vni.to_string());
-            parts.push(format!("vni {} -> {}", text(old), text(new)));
-        }
-        if self.description {
-            parts.push(format!("description {}", shown(&self.bridge.description)));
-        }
+        parts.extend(self.keys.iter().map(KeyChange::to_string));
         parts.extend(self.removed.iter().map(|member| format!("-{member}")));
         parts.extend(self.added.iter().map(|member| format!("+{member}")));
         if self.peers {
@@ -352,7 +329,7 @@ mod tests {
             lines("device", "description = \"to \\\"r1\\\"\"\ndevice"),
             [r#"~ port up: description none -> "to \"r1\"""#]
         );
-        assert_eq!(lines("vni = 42", "vni = 42\ndescription = \"x\""), ["~ bridge blue: description \"x\""]);
+        assert_eq!(lines("vni = 42", "vni = 42\ndescription = \"x\""), ["~ bridge blue: description none -> \"x\""]);
         let more = "[[port]]\nname = \"c\"\nkind = \"memif\"\nsocket = \"@x\"\nadmin = \"down\"\n[[bridge]]";
         assert_eq!(lines("[[bridge]]", more), ["+ port c: memif server @x id 0, admin down"]);
     }
@@ -495,11 +472,10 @@ mod tests {
     fn a_bridge_change_as_data() {
         let new = config(&BASE.replace("ports = [\"b\"]", "ports = [\"b\", { port = \"a\", vlan = 7 }]"));
         let change = BridgeChange {
-            description: false,
             bridge: new.bridges[1].clone(),
             added: vec![Member { port: "a".into(), vlan: Some(7) }],
             removed: vec![],
-            vni: None,
+            keys: vec![],
             peers: false,
             statics_added: vec![],
             statics_removed: vec![],

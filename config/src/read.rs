@@ -1,15 +1,11 @@
 //! TOML text to values in range, with their places. What must fit together is checked in [`crate::validate`].
 
-use crate::bridge::resolve_statics;
 use crate::error::{Errors, Report, quote, suggest};
-use crate::log::log_level;
-use crate::schema::{self, Key, REQUIRED, Section, Value};
-use crate::validate::{Places, validate};
-use crate::{Balance, Control, Fdb, Log, SocketName, ValidConfig, Worker, allowed_cpus};
+use crate::schema::{self, Keys, Section};
+use crate::validate::{Tables, validate};
+use crate::{Balance, Bridge, Control, Fdb, Log, Port, ValidConfig, Vxlan, Worker, allowed_cpus};
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::ops::Range;
-use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -45,352 +41,260 @@ pub fn parse_for(file_name: &str, text: &str, cpus: &[usize]) -> Result<ValidCon
         }
     }
     report.finish(file_name, text)?;
-    let mut reader = Reader { report: Report::default() };
-    let (config, places) = reader.file(root.get_ref(), cpus);
-    let mut report = reader.report;
-    validate(&config, &places, cpus, &mut report);
+    let mut report = Report::default();
+    let config = file(root.get_ref(), cpus, &mut report);
     report.finish(file_name, text)?;
     Ok(config)
 }
 
 /// A table being read.
 pub(crate) struct Table<'a> {
-    pub(crate) section: &'static Section,
-    pub(crate) entries: &'a DeTable<'a>,
-    pub(crate) span: Span,
+    pub section: &'static Section,
+    pub entries: &'a DeTable<'a>,
+    pub span: Span,
     /// Which port kind it is, if that matters and is known.
-    pub(crate) kind: Option<&'static str>,
+    pub kind: Option<&'static str>,
     /// How messages name it: `[[port]] "web"`.
-    pub(crate) label: String,
+    pub label: String,
+    /// Keys whose value is wrong, or is missing though it must be given.
+    pub wrong: Vec<&'static str>,
+    /// Of the keys that are lists, where the items are that are right.
+    items: Vec<(&'static str, Vec<Item<'a>>)>,
 }
 
-pub(crate) struct Reader {
-    pub(crate) report: Report,
+/// Where an item of a list is.
+pub(crate) struct Item<'a> {
+    pub span: Span,
+    /// Its keys, if it is an inline table.
+    entries: Option<&'a DeTable<'a>>,
 }
 
-/// A value and where it is; no place if the file has no (right) value, and a default stands in.
-pub(crate) type Placed<T> = (T, Option<Span>);
+impl<'a> Table<'a> {
+    fn new(section: &'static Section, entries: &'a DeTable<'a>, span: Span) -> Self {
+        let label = section.header.into();
+        Table { section, entries, span, kind: None, label, wrong: vec![], items: vec![] }
+    }
 
-impl Reader {
-    fn file(&mut self, root: &DeTable<'_>, cpus: &[usize]) -> (ValidConfig, Places) {
-        const TABLES: [(&str, bool); 8] = [
-            ("control", false),
-            ("worker", true),
-            ("balance", false),
-            ("fdb", false),
-            ("log", false),
-            ("port", true),
-            ("bridge", true),
-            ("vxlan", false),
-        ];
-        for (key, _) in root.iter() {
-            let name: &str = key.get_ref();
-            if !TABLES.iter().any(|(table, _)| *table == name) {
-                self.report.add(&key.span(), || {
-                    let known = TABLES.iter().map(|(table, _)| *table);
-                    let otherwise =
-                        ": there are [control], [[worker]], [balance], [fdb], [log], [[port]], [[bridge]] and [vxlan]";
-                    format!("unknown table {}{}", quote(name), suggest(name, known, otherwise))
-                });
-            }
-        }
-        let mut places = Places::default();
+    /// Whether the file has the key, right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
 
-        let mut control = Control::default();
-        if let Some(t) = self.table(root, "control", &schema::CONTROL) {
-            let (socket, place) = self.string(&t, "socket", |s| match s.parse()? {
-                SocketName::Path(path) => Ok(path),
-                SocketName::Abstract(_) => Err("the control socket is a path: its mode is what protects it".into()),
+    /// Whether it has been reported that the key's value is wrong or missing.
+    pub fn is_wrong(&self, key: &str) -> bool {
+        self.wrong.contains(&key)
+    }
+
+    /// Where the key's value is, if the file has it and it is right.
+    pub fn at(&self, key: &str) -> Option<Span> {
+        self.entries.get(key).filter(|_| !self.is_wrong(key)).map(Spanned::span)
+    }
+
+    /// Where the key's value is, or else the table.
+    pub fn place(&self, key: &str) -> Span {
+        self.entries.get(key).map_or_else(|| self.span.clone(), Spanned::span)
+    }
+
+    /// Where the items of a list are, as far as they are right.
+    pub fn items(&self, key: &str) -> &[Item<'a>] {
+        self.items.iter().find(|(list, _)| *list == key).map_or(&[], |(_, items)| items)
+    }
+}
+
+impl<'a> Item<'a> {
+    /// An item without keys.
+    pub fn of(item: &Spanned<DeValue<'_>>) -> Self {
+        Item { span: item.span(), entries: None }
+    }
+
+    /// Whether it has the key.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Where the key's value is, or else the item.
+    pub fn at(&self, key: &str) -> Span {
+        self.entries.and_then(|entries| entries.get(key)).map_or_else(|| self.span.clone(), Spanned::span)
+    }
+}
+
+fn file<'a>(root: &'a DeTable<'a>, cpus: &[usize], report: &mut Report) -> ValidConfig {
+    const NAMES: [&str; 8] = ["control", "worker", "balance", "fdb", "log", "port", "bridge", "vxlan"];
+    for (key, _) in root.iter() {
+        let name: &str = key.get_ref();
+        if !NAMES.contains(&name) {
+            report.add(&key.span(), || {
+                let known = NAMES.iter().copied();
+                let otherwise =
+                    ": there are [control], [[worker]], [balance], [fdb], [log], [[port]], [[bridge]] and [vxlan]";
+                format!("unknown table {}{}", quote(name), suggest(name, known, otherwise))
             });
-            control.socket = socket.unwrap_or(control.socket);
-            places.control_socket = place;
-            let mode;
-            (control.access, mode) = self.access(&t);
-            if let (Some(place), 1..) = (mode, control.access.mode & 0o007) {
-                self.report.add(&place, || {
-                    format!(
-                        "socket-mode = \"{:04o}\": who may connect to the control socket is as good as root: nothing for \
-                         others, like \"0660\" with a socket-group",
-                        control.access.mode
-                    )
-                });
-            }
-            control.metrics = self
-                .string(&t, "metrics", |s| {
-                    SocketAddr::from_str(s).map_err(|_| "an address and port, like \"127.0.0.1:9177\"".into())
-                })
-                .0;
         }
-
-        let mut workers = Vec::new();
-        for t in self.tables(root, "worker", &schema::WORKER, schema::MAX_WORKERS) {
-            let (cpu, place) = self.integer(&t, "cpu", 0);
-            let idle_sleep = self.integer(&t, "idle-sleep", 0).0 as u16;
-            workers.push(Worker { cpu: cpu as usize, idle_sleep });
-            places.workers.push(place);
-        }
-        if workers.is_empty() {
-            workers.push(Worker { cpu: cpus.last().copied().unwrap_or(0), idle_sleep: 0 });
-            places.workers.push(None);
-        }
-
-        let mut balance = Balance::default();
-        if let Some(t) = self.table(root, "balance", &schema::BALANCE) {
-            balance.interval = self.integer(&t, "interval", balance.interval.into()).0 as u16;
-        }
-
-        let mut fdb = Fdb::default();
-        if let Some(t) = self.table(root, "fdb", &schema::FDB) {
-            fdb.size = self.integer(&t, "size", fdb.size as u64).0 as usize;
-            fdb.ageing = self.integer(&t, "ageing", fdb.ageing.into()).0 as u16;
-        }
-
-        let mut log = Log::default();
-        if let Some(t) = self.table(root, "log", &schema::LOG) {
-            log.level = self.string(&t, "level", log_level).0.unwrap_or(log.level);
-        }
-
-        let mut ports = Vec::new();
-        let mut without_mac = Vec::new();
-        for t in self.tables(root, "port", &schema::PORT, schema::MAX_PORTS) {
-            let (port, has_mac, place) = self.port(t);
-            without_mac.extend((!has_mac).then_some(ports.len()));
-            ports.push(port);
-            places.ports.push(place);
-        }
-
-        let mut bridges = Vec::new();
-        for t in self.tables(root, "bridge", &schema::BRIDGE, schema::MAX_BRIDGES) {
-            let (bridge, place) = self.bridge(t);
-            bridges.push(bridge);
-            places.bridges.push(place);
-        }
-
-        let mut vxlan = None;
-        places.has_vxlan = root.get("vxlan").is_some();
-        if let Some(t) = self.table(root, "vxlan", &schema::VXLAN) {
-            let (mut read, place) = self.vxlan(&t);
-            read.mtu = ports.iter().find(|port| port.name == read.port).map_or(0, |port| port.mtu);
-            vxlan = Some(read);
-            places.vxlan = place;
-        }
-
-        let mut config = ValidConfig { control, workers, balance, log, ports, bridges, vxlan, fdb };
-        for i in without_mac {
-            config.ports[i].mac = config.default_mac(&config.ports[i].name);
-        }
-        for i in 0..config.ports.len() {
-            if config.ports[i].max_macs == 0 {
-                config.ports[i].max_macs = config.default_max_macs(&config.ports[i]);
-            }
-        }
-        resolve_statics(&mut config, &places, &mut self.report);
-        (config, places)
     }
 
-    /// The `name` of a port or bridge; from then on messages use it.
-    pub(crate) fn name(&mut self, t: &mut Table<'_>) -> Placed<String> {
-        let (name, place) = self.string(t, "name", |s| {
-            let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-            if (1..=32).contains(&s.len()) && s.chars().all(good) {
-                Ok(s.to_string())
-            } else {
-                Err("a name is 1 to 32 of A-Z a-z 0-9 _ . : -".into())
-            }
-        });
-        if let Some(name) = &name {
-            t.label = format!("{} {name:?}", t.section.header);
-        }
-        (name.unwrap_or_default(), place)
+    let control = one::<Control>(root, "control", &schema::CONTROL, report);
+    let (mut workers, worker_tables) = several::<Worker>(root, "worker", &schema::WORKER, schema::MAX_WORKERS, report);
+    if workers.is_empty() {
+        workers.push(Worker { cpu: cpus.last().copied().unwrap_or(0), ..Worker::initial() });
     }
+    let balance = one::<Balance>(root, "balance", &schema::BALANCE, report);
+    let fdb = one::<Fdb>(root, "fdb", &schema::FDB, report);
+    let log = one::<Log>(root, "log", &schema::LOG, report);
+    let (ports, port_tables) = several::<Port>(root, "port", &schema::PORT, schema::MAX_PORTS, report);
+    let (bridges, bridge_tables) = several::<Bridge>(root, "bridge", &schema::BRIDGE, schema::MAX_BRIDGES, report);
+    let vxlan = one::<Vxlan>(root, "vxlan", &schema::VXLAN, report);
 
-    /// The table `name` of the file.
-    pub(crate) fn table<'a>(
-        &mut self,
-        root: &'a DeTable<'a>,
-        name: &str,
-        section: &'static Section,
-    ) -> Option<Table<'a>> {
-        let value = root.get(name)?;
-        let DeValue::Table(entries) = value.get_ref() else {
-            self.report.add(&value.span(), || format!("{name} is written as a table: {}", section.header));
-            return None;
-        };
-        let t = Table { section, entries, span: value.span(), kind: None, label: section.header.into() };
-        self.unknown_keys(&t);
-        Some(t)
+    let has_vxlan = root.contains_key("vxlan");
+    let mut config = ValidConfig {
+        control: control.0,
+        workers,
+        balance: balance.0,
+        log: log.0,
+        ports,
+        bridges,
+        vxlan: vxlan.1.is_some().then_some(vxlan.0),
+        fdb: fdb.0,
+    };
+    config.compute();
+    let tables = Tables {
+        control: control.1,
+        workers: worker_tables,
+        ports: port_tables,
+        bridges: bridge_tables,
+        has_vxlan,
+        vxlan: vxlan.1,
+    };
+    validate(&mut config, &tables, cpus, report);
+    config
+}
+
+/// The table `name` of the file: what it says, and where it is if it is there.
+fn one<'a, T: Keys>(
+    root: &'a DeTable<'a>,
+    name: &str,
+    section: &'static Section,
+    report: &mut Report,
+) -> (T, Option<Table<'a>>) {
+    let mut keys = T::initial();
+    let Some(value) = root.get(name) else { return (keys, None) };
+    let DeValue::Table(entries) = value.get_ref() else {
+        report.add(&value.span(), || format!("{name} is written as a table: {}", section.header));
+        return (keys, None);
+    };
+    let mut t = Table::new(section, entries, value.span());
+    read(&mut keys, &mut t, report);
+    (keys, Some(t))
+}
+
+/// The tables `[[name]]` of the file, each with its place.
+fn several<'a, T: Keys>(
+    root: &'a DeTable<'a>,
+    name: &str,
+    section: &'static Section,
+    max: usize,
+    report: &mut Report,
+) -> (Vec<T>, Vec<Table<'a>>) {
+    let Some(value) = root.get(name) else { return Default::default() };
+    let wrong = || format!("{name} may be given several times: write {} with two brackets", section.header);
+    let DeValue::Array(array) = value.get_ref() else {
+        report.add(&value.span(), wrong);
+        return Default::default();
+    };
+    if array.len() > max {
+        report.add(&array[max].span(), || format!("{} {}: at most {max}", array.len(), section.header));
     }
-
-    /// The tables `[[name]]` of the file. Unknown keys are checked here unless the table has a name to be read first.
-    pub(crate) fn tables<'a>(
-        &mut self,
-        root: &'a DeTable<'a>,
-        name: &str,
-        section: &'static Section,
-        max: usize,
-    ) -> Vec<Table<'a>> {
-        let Some(value) = root.get(name) else { return Vec::new() };
-        let wrong = || format!("{name} may be given several times: write {} with two brackets", section.header);
-        let DeValue::Array(array) = value.get_ref() else {
-            self.report.add(&value.span(), wrong);
-            return Vec::new();
-        };
-        if array.len() > max {
-            self.report.add(&array[max].span(), || format!("{} {}: at most {max}", array.len(), section.header));
-        }
-        let mut tables = Vec::new();
-        for item in array.iter().take(max) {
-            let DeValue::Table(entries) = item.get_ref() else {
-                self.report.add(&item.span(), wrong);
-                continue;
-            };
-            let t = Table { section, entries, span: item.span(), kind: None, label: section.header.into() };
-            if !section.keys.iter().any(|key| key.name == "name") {
-                self.unknown_keys(&t);
-            }
-            tables.push(t);
-        }
-        tables
-    }
-
-    /// An inline table of `parent`.
-    pub(crate) fn inline<'a>(
-        &mut self,
-        item: &'a Spanned<DeValue<'a>>,
-        section: &'static Section,
-        parent: &Table<'_>,
-    ) -> Option<Table<'a>> {
+    let (mut all, mut tables) = (Vec::new(), Vec::new());
+    for item in array.iter().take(max) {
         let DeValue::Table(entries) = item.get_ref() else {
-            self.report
-                .add(&item.span(), || format!("{} is no entry of {}: a table", show(item.get_ref()), section.header));
-            return None;
+            report.add(&item.span(), wrong);
+            continue;
         };
-        // It begins with the key in backticks.
-        let key = section.header.split('`').nth(1).unwrap_or_default();
-        let label = format!("{key} of {}", parent.label);
-        let t = Table { section, entries, span: item.span(), kind: None, label };
-        self.unknown_keys(&t);
-        Some(t)
+        let mut keys = T::initial();
+        let mut t = Table::new(section, entries, item.span());
+        read(&mut keys, &mut t, report);
+        all.push(keys);
+        tables.push(t);
     }
-
-    /// Reports every key that the table does not have or that is for another kind of port.
-    pub(crate) fn unknown_keys(&mut self, t: &Table<'_>) {
-        for (key, _) in t.entries.iter() {
-            let name: &str = key.get_ref();
-            if t.section.keys_for(t.kind).any(|known| known.name == name) {
-                continue;
-            }
-            self.report.add(&key.span(), || {
-                let others = t.section.keys.iter().filter(|known| known.name == name).flat_map(|known| known.kinds);
-                let others: Vec<String> = others.map(|other| quote(other)).collect();
-                if let Some(kind) = t.kind.filter(|_| !others.is_empty()) {
-                    let others = others.join(", ");
-                    return format!("{name} does not fit kind = {kind:?} in {}: it is for {others}", t.label);
-                }
-                let names: Vec<&str> = t.section.keys_for(t.kind).map(|known| known.name).collect();
-                let otherwise = format!(": known are {}", names.join(", "));
-                format!(
-                    "unknown key {} in {}{}",
-                    quote(name),
-                    t.label,
-                    suggest(name, names.iter().copied(), &otherwise)
-                )
-            });
-        }
-    }
-
-    /// Where the value of `name` is.
-    pub(crate) fn place(&self, t: &Table<'_>, name: &str) -> Option<Span> {
-        t.entries.get(name).map(Spanned::span)
-    }
-
-    /// The value of `name`; if it is missing and required, that is reported.
-    pub(crate) fn value<'a>(&mut self, t: &Table<'a>, name: &str) -> Option<(&'a Spanned<DeValue<'a>>, &'static Key)> {
-        let key = t.section.keys_for(t.kind).find(|key| key.name == name).expect("the reader asks for known keys");
-        let value = t.entries.get(name);
-        if value.is_none() && key.default == REQUIRED {
-            self.report.add(&t.span, || format!("{} needs {name}: {}", t.label, key.value.range().replace('`', "")));
-        }
-        value.map(|value| (value, key))
-    }
-
-    pub(crate) fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, key: &Key) {
-        self.report.add(&value.span(), || {
-            let right = key.value.range().replace('`', "");
-            let got = value.get_ref();
-            format!(
-                "{} = {} is {}, not {}: {right}",
-                key.name,
-                show(got),
-                article(got.type_str()),
-                key.value.type_name()
-            )
-        });
-    }
-
-    pub(crate) fn string<T>(
-        &mut self,
-        t: &Table<'_>,
-        name: &str,
-        read: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Placed<Option<T>> {
-        let Some((value, key)) = self.value(t, name) else { return (None, None) };
-        let DeValue::String(s) = value.get_ref() else {
-            self.wrong_type(value, key);
-            return (None, None);
-        };
-        match read(s) {
-            Ok(read) => (Some(read), Some(value.span())),
-            Err(why) => {
-                self.report.add(&value.span(), || format!("{name} = {}: {why}", quote(s)));
-                (None, None)
-            }
-        }
-    }
-
-    pub(crate) fn integer(&mut self, t: &Table<'_>, name: &str, default: u64) -> Placed<u64> {
-        let Some((value, key)) = self.value(t, name) else { return (default, None) };
-        let DeValue::Integer(n) = value.get_ref() else {
-            self.wrong_type(value, key);
-            return (default, None);
-        };
-        let read = u64::from_str_radix(n.as_str(), n.radix()).ok().filter(|n| match key.value {
-            Value::Integer(min, max) => (min..=max).contains(n),
-            Value::PowerOfTwo(min, max) => (min..=max).contains(n) && n.is_power_of_two(),
-            _ => false,
-        });
-        match read {
-            Some(n) => (n, Some(value.span())),
-            None => {
-                let shown: String = n.to_string().chars().take(64).collect();
-                self.report.add(&value.span(), || format!("{name} = {shown} is out of range: {}", key.value.range()));
-                (default, None)
-            }
-        }
-    }
-
-    pub(crate) fn boolean(&mut self, t: &Table<'_>, name: &str, default: bool) -> bool {
-        let Some((value, key)) = self.value(t, name) else { return default };
-        let DeValue::Boolean(b) = value.get_ref() else {
-            self.wrong_type(value, key);
-            return default;
-        };
-        *b
-    }
-
-    pub(crate) fn array<'a>(&mut self, t: &Table<'a>, name: &str) -> Option<&'a [Spanned<DeValue<'a>>]> {
-        let (value, key) = self.value(t, name)?;
-        let DeValue::Array(array) = value.get_ref() else {
-            self.wrong_type(value, key);
-            return None;
-        };
-        Some(array)
-    }
+    (all, tables)
 }
 
-impl Table<'_> {
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+/// Reads the items of a list, of which there are at most `max`.
+pub(crate) fn items<'a, T>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+    max: usize,
+    mut read: impl FnMut(&'a Spanned<DeValue<'a>>, &Table<'a>, &mut Report) -> Option<(T, Item<'a>)>,
+) -> Vec<T> {
+    let (values, places) = list.iter().filter_map(|item| read(item, t, report)).unzip();
+    if let Some(item) = list.get(max) {
+        report.add(&item.span(), || format!("{} {key}: at most {max}", list.len()));
+    }
+    t.items.push((key, places));
+    values
+}
+
+/// An inline table of `parent` in which nothing is wrong.
+pub(crate) fn inline<'a, T: Keys>(
+    item: &'a Spanned<DeValue<'a>>,
+    section: &'static Section,
+    parent: &Table<'a>,
+    report: &mut Report,
+) -> Option<(T, Item<'a>)> {
+    let (keys, at, is_right) = inline_keys(item, section, parent, report)?;
+    is_right.then_some((keys, at))
+}
+
+/// An inline table of `parent`, and whether nothing is wrong in it.
+pub(crate) fn inline_keys<'a, T: Keys>(
+    item: &'a Spanned<DeValue<'a>>,
+    section: &'static Section,
+    parent: &Table<'a>,
+    report: &mut Report,
+) -> Option<(T, Item<'a>, bool)> {
+    let DeValue::Table(entries) = item.get_ref() else {
+        report.add(&item.span(), || format!("{} is no entry of {}: a table", show(item.get_ref()), section.header));
+        return None;
+    };
+    let mut t = Table::new(section, entries, item.span());
+    // The header begins with the key in backticks.
+    let key = section.header.split('`').nth(1).unwrap_or_default();
+    t.label = format!("{key} of {}", parent.label);
+    let mut keys = T::initial();
+    read(&mut keys, &mut t, report);
+    Some((keys, Item { span: item.span(), entries: Some(entries) }, t.wrong.is_empty()))
+}
+
+/// Takes all keys of a table, and reports those that it does not have.
+fn read<T: Keys>(keys: &mut T, t: &mut Table<'_>, report: &mut Report) {
+    keys.read(t, report);
+    unknown_keys(t, report);
+}
+
+/// Reports every key that the table does not have or that is for another kind of port.
+fn unknown_keys(t: &Table<'_>, report: &mut Report) {
+    for (key, _) in t.entries.iter() {
+        let name: &str = key.get_ref();
+        if t.section.keys_for(t.kind).any(|known| known.name == name) {
+            continue;
+        }
+        report.add(&key.span(), || {
+            let others = t.section.keys.iter().filter(|known| known.name == name).filter_map(|known| known.kind);
+            let others: Vec<String> = others.map(quote).collect();
+            if let Some(kind) = t.kind.filter(|_| !others.is_empty()) {
+                let others = others.join(", ");
+                return format!("{name} does not fit kind = {kind:?} in {}: it is for {others}", t.label);
+            }
+            let mut names: Vec<&str> = Vec::new();
+            for key in t.section.keys_for(t.kind) {
+                if !names.contains(&key.name) {
+                    names.push(key.name);
+                }
+            }
+            let otherwise = format!(": known are {}", names.join(", "));
+            format!("unknown key {} in {}{}", quote(name), t.label, suggest(name, names.iter().copied(), &otherwise))
+        });
     }
 }
 
@@ -407,7 +311,7 @@ pub(crate) fn show(value: &DeValue<'_>) -> String {
     }
 }
 
-fn article(noun: &str) -> String {
+pub(crate) fn article(noun: &str) -> String {
     let an = noun.starts_with(['a', 'e', 'i', 'o', 'u']);
     format!("{} {noun}", if an { "an" } else { "a" })
 }

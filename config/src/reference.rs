@@ -1,6 +1,6 @@
 //! The page `docs/configuration.md`, made from the schema.
 
-use crate::schema::{REQUIRED, SECTIONS};
+use crate::schema::{DefaultValue, KINDS, Key, SECTIONS, Takes};
 use std::fmt::Write;
 
 /// A complete configuration file, as the reference page shows it.
@@ -31,7 +31,9 @@ flow: what is the same in both files is not touched. `dray config show` prints t
 
 ## Keys
 
-A key without a default must be given.
+A key without a default must be given. *Change* says what it takes to give a key another value with `dray config apply` and the
+like: *live*, packets and links go on; *reopens*, the port is closed and opened anew, and its peer connects again; *restart*, `drayd`
+has to be restarted.
 ",
         crate::parse_for("dray.toml", WRONG, &[0]).expect_err("it is wrong on purpose")
     );
@@ -41,22 +43,37 @@ A key without a default must be given.
             words => words.to_string(),
         };
         let _ = write!(page, "\n### {header}\n\n{}\n\n", section.meaning);
-        page.push_str("| Key | Type | Value | Default | Meaning |\n|---|---|---|---|---|\n");
-        for key in section.keys {
-            let default = match key.default {
-                REQUIRED => String::new(),
-                toml if format!("x = {toml}").parse::<toml::Table>().is_ok() => format!("`{toml}`"),
-                words => words.to_string(),
-            };
-            let meaning = match key.kinds {
-                [] => key.meaning.to_string(),
-                kinds => format!("Only `{}`. {}", kinds.join("`, `"), key.meaning),
-            };
-            let (kind, range) = (key.value.type_name(), key.value.range());
-            let _ = writeln!(page, "| `{}` | {kind} | {range} | {default} | {meaning} |", key.name);
+        rows(&mut page, section.keys.iter().filter(|key| key.kind.is_none()));
+        for kind in KINDS {
+            let mut keys = section.keys.iter().filter(|key| key.kind == Some(*kind)).peekable();
+            if keys.peek().is_some() {
+                let _ = write!(page, "\n#### `kind = \"{kind}\"`\n\n");
+                rows(&mut page, keys);
+            }
         }
     }
     page
+}
+
+/// A table of keys.
+fn rows<'a>(page: &mut String, keys: impl Iterator<Item = &'a Key>) {
+    page.push_str("| Key | Type | Value | Default | Change | Meaning |\n|---|---|---|---|---|---|\n");
+    for key in keys {
+        let default = match &key.default {
+            DefaultValue::Required => String::new(),
+            DefaultValue::Toml(value) => format!("`{value}`"),
+            DefaultValue::Words(words) => (*words).to_string(),
+        };
+        let takes = match key.takes {
+            Takes::Live => "live".into(),
+            Takes::Reopen => "reopens".into(),
+            Takes::ReopenOf(kind) => format!("live; reopens `{kind}`"),
+            Takes::Restart => "restart".into(),
+        };
+        let (name, kind, range, unit) = (key.name, key.value.type_name(), key.value.range(), key.unit);
+        let range = if unit.is_empty() { range } else { format!("{range} {unit}") };
+        let _ = writeln!(page, "| `{name}` | {kind} | {range} | {default} | {takes} | {} |", key.meaning);
+    }
 }
 
 /// The page's example of an error.
@@ -119,8 +136,8 @@ mod tests {
                 continue;
             };
             for key in section.keys_for(kind) {
-                if format!("x = {}", key.default).parse::<toml::Table>().is_ok() {
-                    explicit += &format!("{} = {}\n", key.name, key.default);
+                if let DefaultValue::Toml(value) = &key.default {
+                    explicit += &format!("{} = {value}\n", key.name);
                 }
             }
         }

@@ -1,170 +1,52 @@
 //! The configuration back to a file.
 
-use crate::{Access, Balance, Control, Fdb, Log, Member, Neighbour, PortKind, Role, StaticTo, ValidConfig};
+use crate::schema::Keys;
+use crate::{Balance, Bridge, Control, Fdb, Log, ValidConfig, Vxlan, Worker};
 use std::fmt::{Display, Write};
 
 /// The configuration as a file, defaults left out: [`crate::parse`] reads the same from it. The workers are always
 /// there, because their default depends on the host.
 pub fn render(config: &ValidConfig) -> String {
-    let mut out = Out(String::new());
-
-    let default = Control::default();
-    if config.control != default {
-        out.table("[control]");
-        out.unless("socket", text(config.control.socket.display()), text(default.socket.display()));
-        out.access(&config.control.access);
-        if let Some(metrics) = config.control.metrics {
-            out.key("metrics", text(metrics));
-        }
-    }
+    let mut out = String::new();
+    table(&mut out, "[control]", &config.control, &Control::initial());
     for worker in &config.workers {
-        out.table("[[worker]]");
-        out.key("cpu", worker.cpu);
-        out.unless("idle-sleep", worker.idle_sleep, 0);
+        table(&mut out, "[[worker]]", worker, &Worker::initial());
     }
-    let default = Balance::default();
-    if config.balance != default {
-        out.table("[balance]");
-        out.key("interval", config.balance.interval);
-    }
-    let default = Fdb::default();
-    if config.fdb != default {
-        out.table("[fdb]");
-        out.unless("size", config.fdb.size, default.size);
-        out.unless("ageing", config.fdb.ageing, default.ageing);
-    }
-    if config.log != Log::default() {
-        out.table("[log]");
-        out.key("level", text(&config.log.level));
-    }
+    table(&mut out, "[balance]", &config.balance, &Balance::initial());
+    table(&mut out, "[fdb]", &config.fdb, &Fdb::initial());
+    table(&mut out, "[log]", &config.log, &Log::initial());
     for port in &config.ports {
-        out.table("[[port]]");
-        out.key("name", text(&port.name));
-        out.description(&port.description);
-        out.key("kind", text(port.kind.name()));
-        out.unless("admin", text(port.admin()), text("up"));
-        match &port.kind {
-            PortKind::Memif(memif) => {
-                out.key("socket", text(&memif.socket));
-                out.access(&memif.access);
-                out.unless("id", memif.id, 0);
-                out.unless("role", text(memif.role), text(Role::Server));
-                if let Some(secret) = &memif.secret {
-                    out.key("secret", text(secret));
-                }
-                out.unless("ring-size", memif.ring_size, 1024);
-                out.unless("buffer-size", memif.buffer_size, 2048);
-                out.unless("queues", memif.queues, 1);
-            }
-            PortKind::VhostUser(vhost_user) => {
-                out.key("socket", text(&vhost_user.socket));
-                out.access(&vhost_user.access);
-                out.unless("role", text(vhost_user.role), text(Role::Client));
-                out.unless("queues", vhost_user.queues, 16);
-            }
-            PortKind::Eth(eth) => {
-                out.key("device", text(&eth.device));
-                out.unless("ring-size", eth.ring_size, 1024);
-                out.unless("queues", eth.queues, 1);
-            }
-        }
-        out.unless("mac", text(port.mac), text(config.default_mac(&port.name)));
-        out.unless("mtu", port.mtu, port.kind.default_mtu());
-        out.unless("max-macs", port.max_macs, config.default_max_macs(port));
-        for (key, limit) in port.storm.limits() {
-            if let Some(most) = limit {
-                out.key(key, most);
-            }
-        }
+        table(&mut out, "[[port]]", port, &config.default_port(port));
     }
+    let default = Bridge::initial();
     for bridge in &config.bridges {
-        out.table("[[bridge]]");
-        out.key("name", text(&bridge.name));
-        out.description(&bridge.description);
-        if let Some(vni) = bridge.vni {
-            out.key("vni", vni);
-        }
-        if !bridge.ports.is_empty() {
-            let members = bridge.ports.iter().map(|member| match member.vlan {
-                Some(vlan) => format!("{{ port = {}, vlan = {vlan} }}", text(&member.port)),
-                None => text(&member.port),
-            });
-            out.key("ports", list(members));
-        }
-        if let Some(peers) = &bridge.peers {
-            out.key("peers", list(peers.iter().map(text)));
-        }
-        if !bridge.statics.is_empty() {
-            let entries = bridge.statics.iter().map(|entry| {
-                let to = match &entry.to {
-                    StaticTo::Port(Member { port, vlan: Some(vlan) }) => {
-                        format!("port = {}, vlan = {vlan}", text(port))
-                    }
-                    StaticTo::Port(Member { port, vlan: None }) => format!("port = {}", text(port)),
-                    StaticTo::Vtep(vtep) => format!("vtep = {}", text(vtep)),
-                };
-                format!("{{ mac = {}, {to} }}", text(entry.mac))
-            });
-            out.key("static", list(entries));
-        }
+        table(&mut out, "[[bridge]]", bridge, &default);
     }
     if let Some(vxlan) = &config.vxlan {
-        out.table("[vxlan]");
-        out.key("port", text(&vxlan.port));
-        out.key("local", text(format_args!("{}/{}", vxlan.local, vxlan.prefix)));
-        if let Some(gateway) = vxlan.gateway {
-            out.key("gateway", text(gateway));
-        }
-        if !vxlan.peers.is_empty() {
-            out.key("peers", list(vxlan.peers.iter().map(text)));
-        }
-        if !vxlan.neighbours.is_empty() {
-            let entry = |n: &Neighbour| format!("{{ address = {}, mac = {} }}", text(n.address), text(n.mac));
-            out.key("neighbours", list(vxlan.neighbours.iter().map(entry)));
-        }
-        out.unless("udp-port", vxlan.udp_port, 4789);
-        out.unless("learn-vteps", vxlan.learn_vteps, false);
+        table(&mut out, "[vxlan]", vxlan, &Vxlan::initial());
     }
-    out.0
+    out
 }
 
-struct Out(String);
-
-impl Out {
-    fn table(&mut self, header: &str) {
-        let blank = if self.0.is_empty() { "" } else { "\n" };
-        let _ = writeln!(self.0, "{blank}{header}");
+/// Appends a table, if it has keys with other values than `default`.
+fn table<T: Keys>(out: &mut String, header: &str, keys: &T, default: &T) {
+    let mut written = Vec::new();
+    keys.write(default, &mut written);
+    if !written.is_empty() {
+        let blank = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{blank}{header}");
     }
-
-    fn key(&mut self, name: &str, value: impl Display) {
-        let _ = writeln!(self.0, "{name} = {value}");
-    }
-
-    fn unless<T: Display + PartialEq>(&mut self, name: &str, value: T, default: T) {
-        if value != default {
-            self.key(name, value);
-        }
+    for (key, value) in written {
+        let _ = writeln!(out, "{key} = {value}");
     }
 }
 
-impl Out {
-    fn description(&mut self, description: &Option<String>) {
-        if let Some(description) = description {
-            self.key("description", text(description));
-        }
-    }
-
-    /// The keys of who may connect to a socket.
-    fn access(&mut self, access: &Access) {
-        if access.mode != Access::default().mode {
-            self.key("socket-mode", text(format_args!("{:04o}", access.mode)));
-        }
-        for (key, account) in [("socket-owner", &access.owner), ("socket-group", &access.group)] {
-            if let Some(account) = account {
-                self.key(key, text(&account.name));
-            }
-        }
-    }
+/// An inline table.
+pub(crate) fn inline<T: Keys>(keys: &T, default: &T) -> String {
+    let mut written = Vec::new();
+    keys.write(default, &mut written);
+    let keys: Vec<String> = written.into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("{{ {} }}", keys.join(", "))
 }
 
 /// A TOML string.
@@ -173,8 +55,7 @@ pub fn text(value: impl Display) -> String {
 }
 
 /// A TOML array, on several lines if it is long.
-fn list(items: impl Iterator<Item = String>) -> String {
-    let items: Vec<String> = items.collect();
+pub(crate) fn list(items: &[String]) -> String {
     let line = format!("[{}]", items.join(", "));
     if line.len() <= 100 { line } else { format!("[\n    {},\n]", items.join(",\n    ")) }
 }
@@ -183,7 +64,8 @@ fn list(items: impl Iterator<Item = String>) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Account, Bridge, Eth, Mac, Memif, Port, SocketName, StaticMac, StormLimits, VhostUser, Vxlan, Worker, parse_for,
+        Access, Account, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Role, SocketName, StaticMac,
+        StaticTo, StormLimits, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
@@ -277,9 +159,9 @@ pub(crate) mod tests {
                 name: format!("p{i}"),
                 description,
                 admin_up,
-                mtu: mtu.unwrap_or(kind.default_mtu()),
                 kind,
-                // All zeros stands for the default until the whole configuration is there.
+                // Zero stands for the default until the whole configuration is there.
+                mtu: mtu.unwrap_or(0),
                 mac: mac.unwrap_or_default(),
                 max_macs: max_macs.unwrap_or(0),
                 storm,
@@ -295,8 +177,7 @@ pub(crate) mod tests {
         let vxlan = (peers.clone(), any::<bool>(), any::<bool>(), 1u16.., option::of(mac())).prop_map(
             |(peers, gateway, learn, udp, mac)| Vxlan {
                 port: "p0".into(),
-                local: Ipv4Addr::new(10, 9, 0, 1),
-                prefix: 24,
+                local: Local { address: Ipv4Addr::new(10, 9, 0, 1), prefix: 24 },
                 gateway: gateway.then_some(Ipv4Addr::new(10, 9, 0, 254)),
                 peers,
                 neighbours: mac.map(|mac| Neighbour { address: Ipv4Addr::new(10, 9, 0, 7), mac }).into_iter().collect(),
@@ -345,17 +226,7 @@ pub(crate) mod tests {
                 let balance = Balance { interval: ageing % 3601 };
                 let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];
                 let mut config = ValidConfig { control, workers, balance, log, ports, bridges, vxlan, fdb };
-                for i in 0..config.ports.len() {
-                    if config.ports[i].mac == Mac::default() {
-                        config.ports[i].mac = config.default_mac(&config.ports[i].name);
-                    }
-                    if config.ports[i].max_macs == 0 {
-                        config.ports[i].max_macs = config.default_max_macs(&config.ports[i]);
-                    }
-                }
-                if let Some(vxlan) = &mut config.vxlan {
-                    vxlan.mtu = config.ports[0].mtu;
-                }
+                config.compute();
                 config
             },
         )

@@ -97,7 +97,7 @@ impl<'a> Statics<'a> {
         if let Err(why) = host(vtep) {
             return wrong(&format!("is {why}"));
         }
-        if vtep == vxlan.local {
+        if vtep == vxlan.local.address {
             return wrong("is our own address (local): only other VTEPs");
         }
         if vxlan.next_hop(vtep).is_none() {

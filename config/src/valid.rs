@@ -1,5 +1,6 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
+use crate::schema::Keys;
 use crate::{Balance, Bridge, Control, Fdb, Log, Mac, Port, PortKind, StaticTo, Vxlan, Worker};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -29,7 +30,7 @@ pub struct ValidConfig {
 }
 
 impl ValidConfig {
-    /// The configuration with [`HIDDEN_SECRET`] in the place of every secret.
+    /// The configuration with [`crate::HIDDEN_SECRET`] in the place of every secret.
     pub fn without_secrets(mut self) -> ValidConfig {
         self.ports = self.ports.into_iter().map(Port::without_secret).collect();
         self
@@ -56,8 +57,39 @@ impl ValidConfig {
         vxlan.peers.iter().chain(own.flatten()).copied().chain(statics).collect()
     }
 
+    /// Fills in what follows from other keys where the file does not say it.
+    pub(crate) fn compute(&mut self) {
+        for i in 0..self.ports.len() {
+            let default = self.default_port(&self.ports[i]);
+            let port = &mut self.ports[i];
+            if port.mac == Mac::default() {
+                port.mac = default.mac;
+            }
+            if port.mtu == 0 {
+                port.mtu = default.mtu;
+            }
+            if port.max_macs == 0 {
+                port.max_macs = default.max_macs;
+            }
+        }
+        if let Some(vxlan) = &mut self.vxlan {
+            vxlan.mtu = self.ports.iter().find(|port| port.name == vxlan.port).map_or(0, |port| port.mtu);
+        }
+    }
+
+    /// What `port` would be without any key that may be left out.
+    pub(crate) fn default_port(&self, port: &Port) -> Port {
+        Port {
+            kind: port.kind.bare(),
+            mac: self.default_mac(&port.name),
+            mtu: port.kind.default_mtu(),
+            max_macs: self.default_max_macs(port),
+            ..Port::initial()
+        }
+    }
+
     /// Default of [`Port::max_macs`]: half of the FDB for what has a network behind it, and for one host no more than 4,096.
-    pub fn default_max_macs(&self, port: &Port) -> u32 {
+    fn default_max_macs(&self, port: &Port) -> u32 {
         let half = (self.fdb.size / 2) as u32;
         let is_underlay = self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name);
         match port.kind {
@@ -68,7 +100,7 @@ impl ValidConfig {
 
     /// The default MAC of the port `name` in this configuration.
     pub fn default_mac(&self, name: &str) -> Mac {
-        Mac::of_name(name, self.vxlan.as_ref().filter(|vxlan| vxlan.port == name).map(|vxlan| vxlan.local))
+        Mac::of_name(name, self.vxlan.as_ref().filter(|vxlan| vxlan.port == name).map(|vxlan| vxlan.local.address))
     }
 }
 

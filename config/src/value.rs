@@ -1,6 +1,5 @@
 //! Values of keys: addresses, sockets, roles, texts.
 
-use crate::schema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -135,11 +134,38 @@ impl fmt::Display for Role {
     }
 }
 
+/// The longest `description`, characters.
+const MAX_DESCRIPTION: usize = 128;
+
+pub(crate) const DESCRIPTION: &str = "at most 128 characters, none of them a control character";
+pub(crate) const NAME: &str = "1 to 32 of `A-Z a-z 0-9 _ . : -`, unique";
+pub(crate) const PEERS: &str = "IPv4 addresses, at most 4096";
+pub(crate) const ROLE: &str = "`\"server\"`, `\"client\"`";
+pub(crate) const SOCKET: &str = "an absolute path, or `@name` in the abstract namespace";
+
+/// The name of a port or bridge.
+pub(crate) fn name(s: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if (1..=32).contains(&s.len()) && s.chars().all(good) {
+        Ok(s.to_string())
+    } else {
+        Err("a name is 1 to 32 of A-Z a-z 0-9 _ . : -".into())
+    }
+}
+
+pub(crate) fn role(s: &str) -> Result<Role, String> {
+    match s {
+        "server" => Ok(Role::Server),
+        "client" => Ok(Role::Client),
+        _ => Err("not a role: \"server\" or \"client\"".into()),
+    }
+}
+
 /// A text for people, which is shown in a line of its own or in a table.
 pub(crate) fn description(s: &str) -> Result<String, String> {
     let characters = s.chars().count();
-    if characters > schema::MAX_DESCRIPTION {
-        Err(format!("at most {} characters, not {characters}", schema::MAX_DESCRIPTION))
+    if characters > MAX_DESCRIPTION {
+        Err(format!("at most {} characters, not {characters}", MAX_DESCRIPTION))
     } else if s.is_empty() || s.contains(char::is_control) {
         Err("a text without control characters; leave it out if there is none".into())
     } else {

@@ -89,7 +89,7 @@ impl Overlay {
 
     /// The configuration has changed. What is known of neighbours that are still needed, stays.
     pub fn configure(&mut self, vxlan: &Vxlan, mac: Mac, configured: HashSet<Ipv4Addr>) {
-        if (self.vxlan.local, &self.vxlan.port, self.mac) != (vxlan.local, &vxlan.port, mac) {
+        if (self.vxlan.local.address, &self.vxlan.port, self.mac) != (vxlan.local.address, &vxlan.port, mac) {
             (self.announce, self.rival) = (true, None);
         }
         if self.vxlan.port != vxlan.port {
@@ -100,7 +100,7 @@ impl Overlay {
         self.mac = mac;
         self.configured = configured.into_iter().collect();
         let learn = vxlan.learn_vteps;
-        let (configured, local) = (&self.configured, vxlan.local);
+        let (configured, local) = (&self.configured, vxlan.local.address);
         self.learned.retain(|ip, _| learn && *ip != local && !configured.contains(ip) && vxlan.next_hop(*ip).is_some());
         self.changed = true;
         self.need();
@@ -126,7 +126,7 @@ impl Overlay {
     pub fn heard(&mut self, vtep: Ipv4Addr, now: Instant) -> bool {
         let is_host = !(vtep.is_unspecified() || vtep.is_multicast() || vtep.is_broadcast() || vtep.is_loopback());
         let is_known = self.configured.contains(&vtep) || self.learned.contains_key(&vtep);
-        let is_reachable = vtep != self.vxlan.local && self.vxlan.next_hop(vtep).is_some();
+        let is_reachable = vtep != self.vxlan.local.address && self.vxlan.next_hop(vtep).is_some();
         if !self.vxlan.learn_vteps || !is_host || is_known || !is_reachable || self.learned.len() >= MAX_LEARNED {
             return false;
         }
@@ -237,7 +237,7 @@ impl Overlay {
         if !from_mac.is_unicast() || mac == self.mac {
             return None;
         }
-        if from == self.vxlan.local {
+        if from == self.vxlan.local.address {
             if self.rival != Some(mac) {
                 self.rival = Some(mac);
                 notice(&mut self.notices, || format!("{mac} claims our address {from} too"));
@@ -258,7 +258,7 @@ impl Overlay {
                 notice(&mut self.notices, || format!("next hop {from} is at {mac}"));
             }
         }
-        let asks_us = operation == ArpOperation::Request && target == self.vxlan.local;
+        let asks_us = operation == ArpOperation::Request && target == self.vxlan.local.address;
         asks_us.then(|| self.arp_frame(ArpOperation::Reply, from_mac, from_mac, from))
     }
 
@@ -274,7 +274,7 @@ impl Overlay {
         let ip = Ipv4Repr::parse(&packet, &checksums).ok()?;
         let from = ip.src_addr;
         let is_host = !(from.is_unspecified() || from.is_multicast() || from.is_broadcast());
-        if ip.dst_addr != self.vxlan.local || !is_host || ip.next_header != IpProtocol::Icmp {
+        if ip.dst_addr != self.vxlan.local.address || !is_host || ip.next_header != IpProtocol::Icmp {
             return None;
         }
         let request = Icmpv4Packet::new_checked(packet.payload()).ok()?;
@@ -283,7 +283,7 @@ impl Overlay {
         };
         let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
         let ip = Ipv4Repr {
-            src_addr: self.vxlan.local,
+            src_addr: self.vxlan.local.address,
             dst_addr: from,
             next_header: IpProtocol::Icmp,
             payload_len: reply.buffer_len(),
@@ -302,7 +302,12 @@ impl Overlay {
         let mut frames = Vec::new();
         if std::mem::take(&mut self.announce) {
             // An announcement is a request for one's own address (RFC 5227, section 3).
-            frames.push(self.arp_frame(ArpOperation::Request, BROADCAST, EthernetAddress([0; 6]), self.vxlan.local));
+            frames.push(self.arp_frame(
+                ArpOperation::Request,
+                BROADCAST,
+                EthernetAddress([0; 6]),
+                self.vxlan.local.address,
+            ));
         }
         let mut requests = Vec::new();
         for (ip, neighbour) in self.neighbours.iter_mut().filter(|(ip, _)| !self.fixed.contains_key(ip)) {
@@ -341,7 +346,7 @@ impl Overlay {
         let arp = ArpRepr::EthernetIpv4 {
             operation,
             source_hardware_addr: EthernetAddress(self.mac.0),
-            source_protocol_addr: self.vxlan.local,
+            source_protocol_addr: self.vxlan.local.address,
             target_hardware_addr: target_mac,
             target_protocol_addr: target,
         };
@@ -375,6 +380,7 @@ fn notice(notices: &mut Vec<String>, line: impl FnOnce() -> String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dray_config::Local;
 
     const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -384,8 +390,7 @@ mod tests {
     fn vxlan() -> Vxlan {
         Vxlan {
             port: "uplink".into(),
-            local: LOCAL,
-            prefix: 24,
+            local: Local { address: LOCAL, prefix: 24 },
             gateway: Some(Ipv4Addr::new(10, 9, 0, 254)),
             peers: vec![PEER],
             neighbours: vec![],

@@ -3,7 +3,7 @@
 use crate::descriptors;
 use crate::log::ITSELF;
 use crate::switch::Switch;
-use dray_config::{Mtus, Port};
+use dray_config::{Local, Mtus, Port};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use tracing::warn;
 
@@ -16,7 +16,7 @@ impl Switch {
     /// That the kernel has the VTEP's address as well.
     fn rival(&self) -> Option<String> {
         let vxlan = self.config.vxlan.as_ref()?;
-        let (local, length) = (vxlan.local, vxlan.prefix);
+        let Local { address: local, prefix: length } = vxlan.local;
         // A NIC that DPDK drives is none of the kernel's.
         self.ports.device(&vxlan.port).filter(|device| device.is_kernels)?;
         let has = |entry: &InterfaceAddress| entry.address?.as_sockaddr_in().map(|address| address.ip());

@@ -120,7 +120,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         ports[port as usize] = PortTable::Underlay;
         let mac = config.ports.iter().find(|p| p.name == vxlan.port).map(|p| underlay.mac.unwrap_or(p.mac));
         let mac = mac.expect("the underlay port is a configured port");
-        let mut overlay = Overlay::new(port, mac, vxlan.local, vxlan.udp_port);
+        let mut overlay = Overlay::new(port, mac, vxlan.local.address, vxlan.udp_port);
         (overlay.mtu, overlay.learn_vteps) = (vxlan.mtu, vxlan.learn_vteps);
         overlay.tunnels.resize(names.vteps.end(), Tunnel::default());
         for &vtep in &vteps {

@@ -1,18 +1,23 @@
 //! `kind = "eth"`: a NIC or a DPDK virtual device.
 
-/// `kind = "eth"`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eth {
-    /// A PCI address or a DPDK vdev string, `net_af_packet0,iface=eth1`.
-    pub device: String,
-    /// Queue pairs asked for, 1..=16, default 1; the device may have fewer.
-    pub queues: u16,
-    /// Descriptors a queue, a power of two 64..=4096, default 1024; the device may have fewer.
-    pub ring_size: u32,
+use crate::schema::{Takes, integer, key, keys, power_of_two, word};
+
+keys! {
+    /// A NIC or a DPDK virtual device.
+    pub struct Eth {
+        /// The device: `"0000:3b:00.0"`, `"net_af_packet0,iface=eth1"`.
+        device: String = key("device", word("a PCI address, or a DPDK vdev that begins with `net_`", device_name, String::clone))
+            .takes(Takes::Reopen)
+            .required();
+        /// Descriptors in a queue. The device may have fewer.
+        ring_size: u32 = key("ring-size", power_of_two(64, 4096)).takes(Takes::Reopen).default(1024);
+        /// Queue pairs. The device may have fewer.
+        queues: u16 = key("queues", integer(1, 16)).takes(Takes::Reopen).default(1);
+    }
 }
 
 /// A PCI address or a vdev; the rest is for the device to judge.
-pub(super) fn device_name(s: &str) -> Result<String, String> {
+fn device_name(s: &str) -> Result<String, String> {
     let name = s.split(',').next().unwrap_or_default();
     let vdev = name.strip_prefix("net_").is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')

@@ -66,7 +66,7 @@ pub(crate) struct Limits([Option<Limit>; 3]);
 impl Limits {
     /// As the port's keys say.
     pub(crate) fn new(config: &dray_config::Port, before: Option<&Limits>) -> Limits {
-        let most = config.storm.limits().map(|(_, most)| most);
+        let most = config.storm.limits();
         Limits(std::array::from_fn(|kind| {
             let before = before.and_then(|before| before.0[kind].as_ref());
             let passed = before.map(|before| before.passed.clone()).unwrap_or_default();
