@@ -6,30 +6,28 @@ use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 use dray_api::{
-    BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigRequest, ConfigSaved, ConfigText, ConnectInfo, DropInfo,
-    Event, FdbBatch, FdbEntry, FdbFlushed, FdbLoaded, FdbRequest, INVALID_PARAMS, LogInfo, LogRequest, PortInfo,
-    PortRequest, Request, RpcError, Status, VtepInfo, VtepRequest, Watching, WorkerInfo,
+    AnyRequest, BAD_FILE, BridgeInfo, BridgeRequest, BridgeShow, ConfigRequest, ConfigSave, ConfigSaved, ConfigShow,
+    ConnectInfo, DropInfo, DropRequest, ErrorCode, Event, FdbEntry, FdbLoad, FdbLoaded, FdbRequest, INVALID_PARAMS,
+    LogRequest, PortBridge, PortInfo, PortRequest, PortShow, RpcError, Status, UNREACHABLE, VtepInfo, VtepRequest,
+    Watch, WorkerInfo, WorkerRequest,
 };
+use dray_client::{Answer, Client, Error};
 use dray_config::schema::{self, Section};
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::net::UnixStream;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// Longer than drayd takes for any request.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Shows and changes what the switch does
 #[derive(Parser)]
 #[command(
     name = "dray",
     version,
-    after_help = "Exit status: 0 done, 1 the switch refused or can't be reached, 2 wrong use or bad file."
+    after_help = "Exit status: 0 done, 1 the switch refused, 2 wrong use or bad file, 3 the switch is not reachable."
 )]
 struct Args {
     /// The switch's control socket
@@ -42,10 +40,12 @@ struct Args {
     command: Command,
 }
 
+// There is one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Request(Request),
+    Request(AnyRequest),
     /// Print a script for the shell that completes dray's arguments
     Completions {
         /// The shell
@@ -58,12 +58,16 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// Runs dray. The status is 0 when it is done, 1 if the switch refused or can't be reached, 2 for wrong use or a wrong
-/// file.
+/// Runs dray. The status is 0 when it is done, 1 if the switch refused, 2 for wrong use or a wrong file, 3 if the switch is
+/// not reachable.
 pub fn run() -> ExitCode {
     // The shell asks what may come next; else this does nothing.
     CompleteEnv::with_factory(|| with_candidates(command(), "")).complete();
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => return wrong_use(&error),
+        Err(error) => error.exit(),
+    };
     let request = match args.command {
         Command::Request(request) => request,
         Command::Completions { shell } => {
@@ -79,29 +83,29 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match request {
-        Request::Port(PortRequest::Add(mut port)) => {
+        AnyRequest::Port(PortRequest::Add(mut port)) => {
             if let Some(name) = port.named.take() {
                 port.name = name;
             }
-            answer(&args.socket, &Request::Port(PortRequest::Add(port)), args.json)
+            answer(&args.socket, &port.into(), args.json)
         }
-        Request::Fdb(FdbRequest::Load { entries, delete }) => load(&args.socket, entries, delete, args.json),
-        request @ Request::Watch { .. } => watch(&args.socket, &request, args.json),
-        Request::Config(ConfigRequest::Save { file: Some(file), secrets }) => {
+        AnyRequest::Fdb(FdbRequest::Load(request)) => load(&args.socket, request, args.json),
+        AnyRequest::Watch(request) => watch(&args.socket, &request, args.json),
+        AnyRequest::Config(ConfigRequest::Save(ConfigSave { file: Some(file), secrets })) => {
             save(&args.socket, &file, secrets, args.json)
         }
         request => answer(&args.socket, &request, args.json),
     };
-    result.unwrap_or_else(|Failure { message, status }| {
-        eprintln!("{message}");
-        ExitCode::from(status)
+    result.unwrap_or_else(|failure| {
+        eprintln!("{}", failure.show(args.json));
+        ExitCode::from(failure.status)
     })
 }
 
 /// Sends `request` and prints the answer.
-fn answer(socket: &Path, request: &Request, as_json: bool) -> Result<ExitCode, Failure> {
-    let line = call(socket, request)?;
-    Ok(print(&if as_json { json(&line) } else { people(request, &line) }?))
+fn answer(socket: &Path, request: &AnyRequest, as_json: bool) -> Result<ExitCode, Failure> {
+    let answer = Client::connect(socket)?.ask(request)?;
+    Ok(print(&if as_json { pretty(&answer.value()?) } else { people(request, &answer) }?))
 }
 
 /// A reader that has seen enough (`dray fdb show | head`) is no failure.
@@ -115,13 +119,13 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// How long the shell waits for names when it completes a line.
-const COMPLETION: Duration = Duration::from_secs(1);
-
 /// The command with the values that its arguments may have: names are asked of the switch.
 fn with_candidates(command: clap::Command, group: &str) -> clap::Command {
     let name = command.get_name().to_owned();
-    let (ports, bridges) = (|| names("port.show"), || names("bridge.show"));
+    let ports =
+        || names(|client| Ok(client.call(&PortShow::default())?.ports().into_iter().map(|port| port.name).collect()));
+    let bridges =
+        || names(|client| Ok(client.call(&BridgeShow::default())?.into_iter().map(|bridge| bridge.name).collect()));
     let fixed = |of: &'static [&'static str]| {
         ArgValueCandidates::new(move || of.iter().map(CompletionCandidate::new).collect::<Vec<_>>())
     };
@@ -144,149 +148,123 @@ fn with_candidates(command: clap::Command, group: &str) -> clap::Command {
     command.mut_subcommands(|sub| with_candidates(sub, &name))
 }
 
-/// The names that `method` answers with; none, if the switch can't be asked.
-fn names(method: &str) -> Vec<CompletionCandidate> {
-    #[derive(Deserialize)]
-    struct Named {
-        name: String,
-    }
-    let socket = std::env::var_os("DRAY_SOCKET").map_or_else(|| PathBuf::from(CONTROL_SOCKET), PathBuf::from);
-    let ask = || {
-        let (_, request) =
-            Request::decode(json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string().as_bytes());
-        let mut connection = Connection::open(&socket)?;
-        let limit = connection.stream.get_ref().set_read_timeout(Some(COMPLETION));
-        limit.map_err(|error| error.to_string())?;
-        result::<Vec<Named>>(&connection.call(&request?)?)
-    };
-    ask().unwrap_or_default().into_iter().map(|named| CompletionCandidate::new(named.name)).collect()
+/// The names that the switch has; none, if it can't be asked.
+fn names(ask: impl FnOnce(&mut Client) -> Result<Vec<String>, Error>) -> Vec<CompletionCandidate> {
+    let names = Client::connect(&completed_socket(std::env::args_os())).and_then(|mut client| ask(&mut client));
+    names.unwrap_or_default().into_iter().map(CompletionCandidate::new).collect()
 }
 
+/// The socket that is meant by the line that is being completed: the words after `--`.
+fn completed_socket(args: impl Iterator<Item = OsString>) -> PathBuf {
+    let mut words = args.skip_while(|arg| arg != "--").skip(2);
+    while let Some(word) = words.next() {
+        let given = match word.to_str() {
+            Some("--socket") => words.next(),
+            Some(word) => word.strip_prefix("--socket=").map(OsString::from),
+            None => None,
+        };
+        if let Some(socket) = given {
+            return socket.into();
+        }
+    }
+    std::env::var_os("DRAY_SOCKET").map_or_else(|| PathBuf::from(CONTROL_SOCKET), PathBuf::from)
+}
+
+/// Why a command failed, and the exit status.
+#[derive(Debug)]
 struct Failure {
-    message: String,
+    error: RpcError,
     status: u8,
+}
+
+impl Failure {
+    /// For people; under `--json` an object for programs.
+    fn show(&self, as_json: bool) -> String {
+        let message = &self.error.message;
+        if as_json {
+            return json!({ "error": self.error }).to_string();
+        }
+        // What is at a place in a file has a form of its own.
+        if message.starts_with("error: ") { message.clone() } else { format!("error: {message}") }
+    }
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Failure { message: format!("error: {message}"), status: 1 }
+        RpcError::refused(ErrorCode::Failed, message).into()
     }
 }
 
 impl From<RpcError> for Failure {
     fn from(error: RpcError) -> Self {
-        match error.code {
-            // The message has a form of its own.
-            BAD_FILE => Failure { message: error.message, status: 2 },
-            INVALID_PARAMS => Failure { message: format!("error: {}", error.message), status: 2 },
-            // At a place in a file: it has that form too.
-            _ if error.message.starts_with("error: ") => Failure { message: error.message, status: 1 },
-            _ => error.message.into(),
-        }
-    }
-}
-
-/// A connection to the switch.
-struct Connection<'a> {
-    socket: &'a Path,
-    stream: BufReader<UnixStream>,
-}
-
-impl Connection<'_> {
-    fn open(socket: &Path) -> Result<Connection<'_>, Failure> {
-        let shown = socket.display();
-        let stream = UnixStream::connect(socket).map_err(|error| {
-            let hint = match error.kind() {
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused => ": is drayd running?",
-                ErrorKind::PermissionDenied => ": only its owner and group may",
-                _ => "",
-            };
-            format!("no switch at {shown}: {error}{hint}")
-        })?;
-        let limit = || stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-        limit().map_err(|error| format!("{shown}: {error}"))?;
-        Ok(Connection { socket, stream: BufReader::new(stream) })
-    }
-
-    /// Sends `request`; the switch's answer, a line.
-    fn call(&mut self, request: &Request) -> Result<String, Failure> {
-        let shown = self.socket.display();
-        let failed = |error: std::io::Error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("the switch at {shown} does not answer"),
-            _ => format!("{shown}: {error}"),
+        let status = match error.code {
+            BAD_FILE | INVALID_PARAMS => 2,
+            UNREACHABLE => 3,
+            _ => 1,
         };
-        // A switch that refuses the connection has answered already.
-        let sent = self.stream.get_mut().write_all((request.encode(1) + "\n").as_bytes());
-        let mut line = String::new();
-        self.stream.read_line(&mut line).map_err(failed)?;
-        if line.is_empty() {
-            sent.map_err(failed)?;
-            return Err(format!("the switch at {shown} closed the connection").into());
-        }
-        Ok(line)
+        Failure { error, status }
     }
 }
 
-/// Sends `request`; the switch's answer, a line.
-fn call(socket: &Path, request: &Request) -> Result<String, Failure> {
-    Connection::open(socket)?.call(request)
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(error) => error.into(),
+            Error::Unreachable(why) => RpcError::new(UNREACHABLE, why).into(),
+            Error::NotUnderstood(_) => error.to_string().into(),
+        }
+    }
 }
 
-#[derive(Deserialize)]
-struct Notification {
-    params: Value,
+/// What is wrong with the command line, as an object for programs; the status is clap's.
+fn wrong_use(error: &clap::Error) -> ExitCode {
+    let message = error.render().to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+    eprintln!("{}", Failure::from(RpcError::new(INVALID_PARAMS, message.into())).show(true));
+    ExitCode::from(2)
 }
 
 /// Prints events until the switch, or who reads them, goes.
-fn watch(socket: &Path, request: &Request, as_json: bool) -> Result<ExitCode, Failure> {
-    let mut connection = Connection::open(socket)?;
-    let watching = connection.call(request).and_then(|line| result::<Watching>(&line))?;
-    if watching.lost > 0 {
-        eprintln!("note: {} events are not kept any more", thousands(watching.lost));
+fn watch(socket: &Path, request: &Watch, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut events = Client::connect(socket)?.subscribe(request)?;
+    if events.watching.lost > 0 {
+        eprintln!("note: {} events are not kept any more", thousands(events.watching.lost));
     }
-    let shown = socket.display();
-    connection.stream.get_ref().set_read_timeout(None).map_err(|error| format!("{shown}: {error}"))?;
-    for line in connection.stream.lines() {
-        let line = line.map_err(|error| format!("{shown}: {error}"))?;
-        let event: Notification =
-            serde_json::from_str(&line).map_err(|error| format!("the switch's event is not understood: {error}"))?;
+    loop {
         let line = if as_json {
-            event.params.to_string()
+            events.next_value()?.to_string()
         } else {
-            let event: Event = serde_json::from_value(event.params).map_err(|error| error.to_string())?;
-            let by = event.by.map_or_else(String::new, |by| format!(" (by {by})"));
-            format!("{}  {:<7}  {}{by}", event.time, event.kind.name(), event.text)
+            let Event { time, kind, text, by, .. } = events.next_event()?;
+            let by = by.map_or_else(String::new, |by| format!(" (by {by})"));
+            format!("{time}  {:<7}  {text}{by}", kind.name())
         };
         let mut out = std::io::stdout();
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    Err(format!("the switch at {shown} closed the connection").into())
 }
 
 /// Refused lines that are shown to people.
 const REFUSED_SHOWN: usize = 20;
 
-/// Loads or deletes FDB entries, in as many requests as it takes. The status is 1 if any was refused.
-fn load(socket: &Path, mut batch: FdbBatch, delete: bool, as_json: bool) -> Result<ExitCode, Failure> {
+/// Loads or deletes FDB entries. The status is 1 if any was refused.
+fn load(socket: &Path, request: FdbLoad, as_json: bool) -> Result<ExitCode, Failure> {
+    let FdbLoad { entries: mut batch, delete } = request;
     let mut total = FdbLoaded { done: 0, refused: std::mem::take(&mut batch.refused) };
     let verb = if delete { "deleted" } else { "added" };
-    let mut connection = Connection::open(socket)?;
-    for request in batch.into_requests(delete) {
-        let answer = connection.call(&request).and_then(|line| result::<FdbLoaded>(&line));
-        let mut loaded = answer.map_err(|failure| match total.done {
-            0 => failure,
-            n => Failure { message: format!("{} ({} entries were {verb})", failure.message, thousands(n)), ..failure },
-        })?;
-        total.done += loaded.done;
-        total.refused.append(&mut loaded.refused);
-    }
+    let loaded = Client::connect(socket)?.load(batch, delete, &mut total);
+    loaded.map_err(|error| match (Failure::from(error), total.done) {
+        (failure, 0) => failure,
+        (mut failure, n) => {
+            failure.error.message += &format!(" ({} entries were {verb})", thousands(n));
+            failure
+        }
+    })?;
     total.refused.sort_by_key(|refused| refused.line);
     let is_done = total.refused.is_empty();
     let code = if as_json {
-        let result = serde_json::to_string_pretty(&total).map_err(|error| error.to_string())?;
-        print(&(result + "\n"))
+        print(&pretty(&total)?)
     } else {
         let code = print(&format!("{} entries {verb}\n", thousands(total.done)));
         for refused in total.refused.iter().take(REFUSED_SHOWN) {
@@ -302,7 +280,7 @@ fn load(socket: &Path, mut batch: FdbBatch, delete: bool, as_json: bool) -> Resu
 
 /// Writes the running configuration to `file`.
 fn save(socket: &Path, file: &Path, secrets: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let text = result::<ConfigText>(&call(socket, &Request::Config(ConfigRequest::Show { secrets }))?)?.text;
+    let text = Client::connect(socket)?.call(&ConfigShow { secrets })?.text;
     let shown = file.display();
     crate::save::save(file, &text).map_err(|why| format!("{shown}: {why}"))?;
     let hidden = format!("secret = \"{HIDDEN_SECRET}\"");
@@ -310,65 +288,67 @@ fn save(socket: &Path, file: &Path, secrets: bool, as_json: bool) -> Result<Exit
         eprintln!("note: {shown} is without the ports' secrets and can't be applied: --secrets writes them");
     }
     let saved = ConfigSaved { file: file.to_owned() };
-    let line = json!({ "result": saved }).to_string();
-    let request = Request::Config(ConfigRequest::Save { file: None, secrets: false });
-    Ok(print(&if as_json { json(&line) } else { people(&request, &line) }?))
+    Ok(print(&if as_json { pretty(&saved)? } else { saved_text(&saved) }))
 }
 
-#[derive(Deserialize)]
-struct Answer<T> {
-    result: Option<T>,
-    error: Option<RpcError>,
+fn saved_text(saved: &ConfigSaved) -> String {
+    format!("saved to {}\n", saved.file.display())
 }
 
-fn result<T: DeserializeOwned>(line: &str) -> Result<T, Failure> {
-    let answer: Answer<T> =
-        serde_json::from_str(line).map_err(|error| format!("the switch's answer is not understood: {error}"))?;
-    match (answer.result, answer.error) {
-        (Some(result), None) => Ok(result),
-        (_, Some(error)) => Err(error.into()),
-        (None, None) => Err("the switch's answer has no result".to_owned().into()),
-    }
-}
-
-fn json(line: &str) -> Result<String, Failure> {
-    let value: Value = result(line)?;
-    Ok(serde_json::to_string_pretty(&value).map_err(|error| error.to_string())? + "\n")
+fn pretty(value: &impl Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string_pretty(value).map_err(|error| error.to_string())? + "\n")
 }
 
 /// The answer for people.
-fn people(request: &Request, line: &str) -> Result<String, Failure> {
+fn people(request: &AnyRequest, answer: &Answer) -> Result<String, Failure> {
     Ok(match request {
-        Request::Status {} => status(&result(line)?),
-        Request::Port(PortRequest::Show { connect: true, .. }) => connects(&result::<Vec<_>>(line)?),
-        Request::Port(PortRequest::Show { name: Some(name), .. }) if !name.contains(['*', '?']) => {
-            result::<Vec<PortInfo>>(line)?.iter().map(port).collect()
+        AnyRequest::Status(show) => status(&answer.of(show)?),
+        AnyRequest::Port(PortRequest::Show(show)) => match (answer.of(show)?, &show.name) {
+            (shown, _) if show.connect => connects(&shown.connects()),
+            (shown, Some(name)) if !name.contains(['*', '?']) => shown.ports().iter().map(port).collect(),
+            (shown, _) => ports(&shown.ports()),
+        },
+        AnyRequest::Bridge(BridgeRequest::Show(show)) => bridges(&answer.of(show)?),
+        AnyRequest::Fdb(FdbRequest::Show(show)) => fdb(&answer.of(show)?),
+        AnyRequest::Fdb(FdbRequest::Flush(flush)) => {
+            format!("{} entries forgotten\n", thousands(answer.of(flush)?.entries))
         }
-        Request::Port(PortRequest::Show { .. }) => ports(&result::<Vec<_>>(line)?),
-        Request::Bridge(BridgeRequest::Show { .. }) => bridges(&result::<Vec<_>>(line)?),
-        Request::Fdb(FdbRequest::Show { .. }) => fdb(&result::<Vec<_>>(line)?),
-        Request::Fdb(FdbRequest::Flush { .. }) => {
-            format!("{} entries forgotten\n", thousands(result::<FdbFlushed>(line)?.entries))
-        }
-        Request::Log(LogRequest::Show {}) => result::<LogInfo>(line)?.level + "\n",
-        Request::Vtep(VtepRequest::Show {}) => vteps(&result::<Vec<_>>(line)?),
-        Request::Worker(_) => workers(&result::<Vec<_>>(line)?),
-        Request::Drop(_) => drops(&result::<Vec<_>>(line)?),
-        // It has no end.
-        Request::Watch { .. } => String::new(),
-        Request::Config(ConfigRequest::Show { .. }) => result::<ConfigText>(line)?.text,
-        Request::Config(ConfigRequest::Save { .. }) => {
-            format!("saved to {}\n", result::<ConfigSaved>(line)?.file.display())
-        }
-        Request::Port(_)
-        | Request::Bridge(_)
-        | Request::Fdb(_)
-        | Request::Vtep(_)
-        | Request::Log(_)
-        | Request::Config(_) => {
-            result::<ConfigChange>(line)?.changes.iter().map(|change| format!("{change}\n")).collect()
-        }
+        AnyRequest::Log(LogRequest::Show(show)) => answer.of(show)?.level + "\n",
+        AnyRequest::Vtep(VtepRequest::Show(show)) => vteps(&answer.of(show)?),
+        AnyRequest::Worker(WorkerRequest::Show(show)) => workers(&answer.of(show)?),
+        AnyRequest::Drop(DropRequest::Show(show)) => drops(&answer.of(show)?),
+        AnyRequest::Config(ConfigRequest::Show(show)) => answer.of(show)?.text,
+        AnyRequest::Config(ConfigRequest::Save(save)) => saved_text(&answer.of(save)?),
+        _ => anything(&answer.value()?),
     })
+}
+
+/// Any reply: what was changed, line by line; a list of objects as a table; an object as pairs.
+fn anything(reply: &Value) -> String {
+    let cell = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), thousands),
+        other => other.to_string(),
+    };
+    if let Some(changes) = reply.get("changes").and_then(Value::as_array) {
+        return changes.iter().map(|change| cell(change) + "\n").collect();
+    }
+    match reply {
+        Value::Object(fields) => {
+            let lines: Vec<(&str, String)> = fields.iter().map(|(key, value)| (key.as_str(), cell(value))).collect();
+            pairs(&lines)
+        }
+        Value::Array(rows) => {
+            let keys: BTreeSet<&str> =
+                rows.iter().filter_map(Value::as_object).flatten().map(|(key, _)| key.as_str()).collect();
+            let headings: Vec<String> = keys.iter().map(|key| key.to_uppercase().replace('_', " ")).collect();
+            let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+            rows.iter().for_each(|row| table.row(keys.iter().map(|key| cell(&row[*key]))));
+            table.render()
+        }
+        other => cell(other) + "\n",
+    }
 }
 
 fn status(s: &Status) -> String {
@@ -462,7 +442,7 @@ fn memberships(port: &PortInfo) -> String {
     if port.underlay {
         return "(underlay)".into();
     }
-    let text = |b: &dray_api::PortBridge| match b.vlan {
+    let text = |b: &PortBridge| match b.vlan {
         Some(vlan) => format!("{}:{vlan}", b.bridge),
         None => b.bridge.clone(),
     };
@@ -674,18 +654,120 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    fn request(line: &str) -> Request {
-        match Args::try_parse_from(line.split(' ')).map(|args| args.command) {
+    /// What a line makes, without `dray` at its beginning or with it.
+    fn request(line: &str) -> AnyRequest {
+        let line = line.strip_prefix("dray ").unwrap_or(line);
+        match Args::try_parse_from(std::iter::once("dray").chain(line.split(' '))).map(|args| args.command) {
             Ok(Command::Request(request)) => request,
             _ => panic!("{line}"),
         }
     }
 
     #[test]
+    fn commands_are_methods() {
+        let lines = [
+            ("status", r#"{"id":1,"jsonrpc":"2.0","method":"status","params":{}}"#),
+            (
+                "port show web --connect",
+                r#"{"id":1,"jsonrpc":"2.0","method":"port.show","params":{"connect":true,"name":"web"}}"#,
+            ),
+            ("port del web", r#"{"id":1,"jsonrpc":"2.0","method":"port.del","params":{"name":"web"}}"#),
+            (
+                "bridge add blue --vni 42 --port web --port trunk:10",
+                concat!(
+                    r#"{"id":1,"jsonrpc":"2.0","method":"bridge.add","params":{"name":"blue","#,
+                    r#""ports":[{"port":"web"},{"port":"trunk","vlan":10}],"vni":42}}"#
+                ),
+            ),
+            (
+                "fdb add blue 02:00:00:00:00:0a --vtep 10.9.0.2",
+                concat!(
+                    r#"{"id":1,"jsonrpc":"2.0","method":"fdb.add","params":{"bridge":"blue","#,
+                    r#""mac":"02:00:00:00:00:0a","port":null,"vtep":"10.9.0.2"}}"#
+                ),
+            ),
+        ];
+        for (line, wire) in lines {
+            let request = request(line);
+            let value = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+            assert_eq!(value(&request.encode(1)), value(wire));
+            assert_eq!(AnyRequest::decode(wire.as_bytes()), (json!(1), Ok(request)));
+        }
+    }
+
+    #[test]
+    fn every_method_is_reached_by_its_name() {
+        let file = std::env::temp_dir().join(format!("dray-command-{}", std::process::id()));
+        std::fs::write(&file, "# nothing\n").unwrap();
+        let lines = [
+            "status".to_string(),
+            "port show".into(),
+            "port add a --kind memif --socket /a --ring-size 512 --bridge blue:10".into(),
+            "port del a".into(),
+            "port set a mtu 1500".into(),
+            "port up a".into(),
+            "port down a".into(),
+            "port clear".into(),
+            "bridge show".into(),
+            "bridge add b".into(),
+            "bridge del b".into(),
+            "bridge join b a c:10".into(),
+            "bridge leave b a".into(),
+            "bridge set b peers 10.0.0.1 10.0.0.2".into(),
+            "fdb show --bridge b".into(),
+            "fdb add b 02:00:00:00:00:01 --port a:10".into(),
+            "fdb del b 02:00:00:00:00:01".into(),
+            format!("fdb load {} --delete", file.display()),
+            "fdb flush --port a".into(),
+            "vtep show".into(),
+            "vtep add 10.0.0.1 10.0.0.2".into(),
+            "vtep del 10.0.0.1 --bridge b".into(),
+            "worker show".into(),
+            "drop show".into(),
+            "log show".into(),
+            "log level warn,port=debug".into(),
+            "watch --kind link --kind vtep --since 7".into(),
+            "config show".into(),
+            format!("config diff {}", file.display()),
+            format!("config apply {}", file.display()),
+            "config set fdb ageing 60".into(),
+            "config reload".into(),
+            "config save".into(),
+        ];
+        let mut methods = Vec::new();
+        for line in &lines {
+            let request = request(line);
+            let (id, decoded) = AnyRequest::decode(request.encode(7).as_bytes());
+            assert_eq!((id, decoded), (json!(7), Ok(request.clone())), "{line}");
+            methods.push(request.method());
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(methods, AnyRequest::methods().map(|method| method.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn wrong_commands_are_refused() {
+        for line in [
+            "port show --connect",
+            "port show web --secrets",
+            "config save --secrets",
+            "fdb add b 02:00:00:00:00:01",
+            "fdb add b 02:00:00:00:00:01 --port a --vtep 10.0.0.1",
+            "bridge add b --port a:4095",
+            "config apply /nonexistent/dray.toml",
+        ] {
+            assert!(Args::try_parse_from(std::iter::once("dray").chain(line.split(' '))).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn answers_become_text() {
-        let text = |line: &str, answer: &str| match people(&request(line), &format!("{{\"result\":{answer}}}")) {
+        let text = |line: &str, answer: &str| match people(
+            &request(line),
+            &Answer::from(format!("{{\"result\":{answer}}}").into_bytes()),
+        ) {
             Ok(text) => text,
-            Err(failure) => panic!("{}", failure.message),
+            Err(failure) => panic!("{failure:?}"),
         };
         assert_eq!(
             text(
@@ -730,11 +812,33 @@ mod tests {
 
     #[test]
     fn errors_become_statuses() {
-        for (code, status) in [(-32000, 1), (BAD_FILE, 2), (INVALID_PARAMS, 2), (-32601, 1)] {
+        let answer = |line: &str| Answer::from(line.as_bytes().to_vec());
+        let status = |line: &str| people(&request("dray status"), &answer(line)).err().map(|failure| failure.status);
+        for (code, expected) in [(-32000, 1), (BAD_FILE, 2), (INVALID_PARAMS, 2), (-32601, 1)] {
             let line = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"no"}}}}"#);
-            assert_eq!(json(&line).err().map(|failure| failure.status), Some(status));
-            assert_eq!(people(&request("dray status"), &line).err().map(|failure| failure.status), Some(status));
+            assert_eq!(status(&line), Some(expected));
         }
-        assert_eq!(json("{}").err().map(|failure| failure.status), Some(1));
+        assert_eq!(status("{}"), Some(1));
+        let gone = Failure::from(Error::Unreachable("gone".into()));
+        assert_eq!((gone.status, gone.show(false)), (3, "error: gone".into()));
+        let object = r#"{"error":{"code":-32002,"data":{"code":"unreachable"},"message":"gone"}}"#;
+        assert_eq!(gone.show(true), object);
+        let file = Failure::from(RpcError::new(BAD_FILE, "error: a.toml:1:1: no".into()));
+        assert_eq!(file.show(false), "error: a.toml:1:1: no");
+    }
+
+    #[test]
+    fn any_reply_becomes_text() {
+        let text = |reply: &str| anything(&serde_json::from_str(reply).unwrap());
+        assert_eq!(text(r#"{"changes":["- bridge b","+ port a"]}"#), "- bridge b\n+ port a\n");
+        assert_eq!(text(r#"{"level":"info","lines_dropped":1234}"#), "level          info\nlines_dropped  1,234\n");
+        assert_eq!(text(r#"[{"name":"a"},{"name":"b","rx":7}]"#), "NAME  RX\na      -\nb      7\n");
+    }
+
+    #[test]
+    fn names_are_asked_where_the_line_says() {
+        let socket = |line: &str| completed_socket(line.split(' ').map(Into::into));
+        assert_eq!(socket("dray -- dray --socket /a/b port show "), Path::new("/a/b"));
+        assert_eq!(socket("dray -- dray port show --socket=/a/c "), Path::new("/a/c"));
     }
 }

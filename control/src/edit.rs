@@ -1,6 +1,10 @@
 //! Requests that change the running configuration, as a new configuration.
 
-use dray_api::{BridgeRequest, ConfigRequest, FdbRequest, LogRequest, PortAdd, PortRequest, Request, VtepRequest};
+use dray_api::{
+    AnyRequest, BridgeAdd, BridgeDel, BridgeJoin, BridgeLeave, BridgeRequest, BridgeSet, ConfigRequest, ConfigSet,
+    ErrorCode, FdbAdd, FdbDel, FdbRequest, LogLevel, LogRequest, PortAdd, PortDel, PortDown, PortRequest, PortSet,
+    PortUp, RpcError, VtepAdd, VtepDel, VtepRequest,
+};
 use dray_config::schema::{self, Section, Value};
 use dray_config::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for, render, suggest, text};
 use std::fmt::Write;
@@ -11,22 +15,32 @@ use std::net::Ipv4Addr;
 ///
 /// # Errors
 /// Why the request is refused.
-pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfig>, String> {
+pub fn edit(config: &ValidConfig, request: &AnyRequest) -> Result<Option<ValidConfig>, RpcError> {
     let mut new = config.clone();
     let mut addition = String::new();
+    // What it is if the new configuration is wrong, and what it is about.
+    let mut code = ErrorCode::Invalid;
+    let path;
     match request {
-        Request::Port(PortRequest::Add(port)) => {
+        AnyRequest::Port(PortRequest::Add(port)) => {
+            path = format!("port.{}", port.name);
+            if config.port(&port.name).is_some() {
+                code = ErrorCode::Exists;
+            }
             for bridge in &port.bridges {
-                let Member { port: bridge, vlan } = bridge.parse()?;
+                let member = bridge.parse().map_err(|why: String| invalid(why).at(&path));
+                let Member { port: bridge, vlan } = member?;
                 let member = Member { port: port.name.clone(), vlan };
                 bridge_of(&mut new, &bridge)?.ports.push(member);
             }
             addition = port_table(port);
         }
-        Request::Port(PortRequest::Del { name }) => {
+        AnyRequest::Port(PortRequest::Del(PortDel { name })) => {
+            path = format!("port.{name}");
             port_of(&mut new, name)?;
             if config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == *name) {
-                return Err(format!("port {name:?} is the underlay of [vxlan]: apply a configuration without it"));
+                let why = format!("port {name:?} is the underlay of [vxlan]: apply a configuration without it");
+                return Err(RpcError::refused(ErrorCode::Conflict, why).at(path));
             }
             new.ports.retain(|port| port.name != *name);
             for bridge in &mut new.bridges {
@@ -34,7 +48,13 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
                 bridge.statics.retain(|entry| !matches!(&entry.to, StaticTo::Port(member) if member.port == *name));
             }
         }
-        Request::Bridge(BridgeRequest::Add { name, description, vni, ports }) => {
+        AnyRequest::Bridge(BridgeRequest::Add(BridgeAdd { name, description, vni, ports })) => {
+            path = format!("bridge.{name}");
+            if config.bridge(name).is_some() {
+                code = ErrorCode::Exists;
+            } else if config.bridges.iter().any(|other| vni.is_some() && other.vni == *vni) {
+                code = ErrorCode::Conflict;
+            }
             let bridge = Bridge {
                 name: name.clone(),
                 description: description.clone(),
@@ -45,47 +65,63 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
             };
             new.bridges.push(bridge);
         }
-        Request::Bridge(BridgeRequest::Del { name }) => {
+        AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => {
+            path = format!("bridge.{name}");
             bridge_of(&mut new, name)?;
             new.bridges.retain(|bridge| bridge.name != *name);
         }
-        Request::Port(PortRequest::Up { name }) => port_of(&mut new, name)?.admin_up = true,
-        Request::Port(PortRequest::Down { name }) => port_of(&mut new, name)?.admin_up = false,
-        Request::Port(PortRequest::Set { name, key, values }) => {
+        AnyRequest::Port(PortRequest::Up(PortUp { name })) => {
+            path = format!("port.{name}");
+            port_of(&mut new, name)?.admin_up = true;
+        }
+        AnyRequest::Port(PortRequest::Down(PortDown { name })) => {
+            path = format!("port.{name}");
+            port_of(&mut new, name)?.admin_up = false;
+        }
+        AnyRequest::Port(PortRequest::Set(PortSet { name, key, values })) => {
             let port = port_of(&mut new, name)?;
             if matches!(key.as_str(), "name" | "kind") {
-                return Err(format!("the {key} of a port does not change: delete it and add another"));
+                let why = format!("the {key} of a port does not change: delete it and add another");
+                return Err(invalid(why).at(format!("port.{name}.{key}")));
             }
             let change = Change { section: &schema::PORT, kind: Some(port.kind.name()), key, values };
             return change.make(config, "port", Some(name)).map(Some);
         }
-        Request::Bridge(BridgeRequest::Set { name, key, values }) => {
+        AnyRequest::Bridge(BridgeRequest::Set(BridgeSet { name, key, values })) => {
             bridge_of(&mut new, name)?;
             if key == "name" {
-                return Err("the name of a bridge does not change: delete it and add another".into());
+                let why = "the name of a bridge does not change: delete it and add another";
+                return Err(invalid(why).at(format!("bridge.{name}.{key}")));
             }
             let change = Change { section: &schema::BRIDGE, kind: None, key, values };
             return change.make(config, "bridge", Some(name)).map(Some);
         }
-        Request::Log(LogRequest::Level { level }) => {
-            let set = ConfigRequest::Set { table: "log".into(), key: "level".into(), values: vec![level.clone()] };
-            return edit(config, &Request::Config(set));
+        AnyRequest::Log(LogRequest::Level(LogLevel { level })) => {
+            let set = ConfigSet { table: "log".into(), key: "level".into(), values: vec![level.clone()] };
+            return edit(config, &set.into());
         }
-        Request::Config(ConfigRequest::Set { table, key, values }) => {
+        AnyRequest::Config(ConfigRequest::Set(ConfigSet { table, key, values })) => {
             let header = format!("[{table}]");
             let Some(section) = schema::SECTIONS.iter().find(|section| section.header == header) else {
-                return Err(match table.as_str() {
+                let why = match table.as_str() {
                     "port" | "bridge" => format!("there are several [[{table}]]: dray {table} set changes one of them"),
                     _ => format!("no table to be changed so is called {table:?}: fdb, balance, log or vxlan"),
-                });
+                };
+                return Err(invalid(why).at(table));
             };
             let change = Change { section, kind: None, key, values };
             return change.make(config, table, None).map(Some);
         }
-        Request::Bridge(BridgeRequest::Join { name, ports }) => {
-            bridge_of(&mut new, name)?.ports.extend_from_slice(ports);
+        AnyRequest::Bridge(BridgeRequest::Join(BridgeJoin { name, ports })) => {
+            path = format!("bridge.{name}");
+            let bridge = bridge_of(&mut new, name)?;
+            if ports.iter().any(|port| bridge.ports.contains(port)) {
+                code = ErrorCode::Exists;
+            }
+            bridge.ports.extend_from_slice(ports);
         }
-        Request::Bridge(BridgeRequest::Leave { name, ports }) => {
+        AnyRequest::Bridge(BridgeRequest::Leave(BridgeLeave { name, ports })) => {
+            path = format!("bridge.{name}");
             let bridge = bridge_of(&mut new, name)?;
             for wanted in ports {
                 let member = member_of(bridge, wanted)?;
@@ -93,33 +129,57 @@ pub fn edit(config: &ValidConfig, request: &Request) -> Result<Option<ValidConfi
                 bridge.statics.retain(|entry| entry.to != StaticTo::Port(member.clone()));
             }
         }
-        Request::Vtep(VtepRequest::Add { vteps, bridge }) => {
-            peers_of(&mut new, bridge.as_deref())?.extend_from_slice(vteps);
+        AnyRequest::Vtep(VtepRequest::Add(VtepAdd { vteps, bridge })) => {
+            path = peers_path(bridge.as_deref());
+            let peers = peers_of(&mut new, bridge.as_deref())?;
+            if vteps.iter().any(|vtep| peers.contains(vtep)) {
+                code = ErrorCode::Exists;
+            }
+            peers.extend_from_slice(vteps);
         }
-        Request::Vtep(VtepRequest::Del { vteps, bridge }) => {
+        AnyRequest::Vtep(VtepRequest::Del(VtepDel { vteps, bridge })) => {
+            path = peers_path(bridge.as_deref());
             let peers = peers_of(&mut new, bridge.as_deref())?;
             for vtep in vteps {
                 let Some(at) = peers.iter().position(|peer| peer == vtep) else {
-                    return Err(format!("{vtep} is not in the list"));
+                    return Err(not_found(format!("{vtep} is not in the list")).at(path));
                 };
                 peers.remove(at);
             }
         }
-        Request::Fdb(FdbRequest::Add { bridge, mac, port, vtep }) => {
+        AnyRequest::Fdb(FdbRequest::Add(FdbAdd { bridge, mac, port, vtep })) => {
             let to = match (port, vtep) {
                 (Some(member), None) => StaticTo::Port(member.clone()),
                 (None, Some(vtep)) => StaticTo::Vtep(*vtep),
-                _ => return Err("a static entry has either a port or a vtep".into()),
+                _ => return Err(invalid("a static entry has either a port or a vtep")),
             };
-            bridge_of(&mut new, bridge)?.statics.push(StaticMac { mac: *mac, to });
+            path = format!("bridge.{bridge}.{mac}");
+            let bridge = bridge_of(&mut new, bridge)?;
+            if bridge.statics.iter().any(|entry| entry.mac == *mac) {
+                code = ErrorCode::Exists;
+            }
+            bridge.statics.push(StaticMac { mac: *mac, to });
         }
-        Request::Fdb(FdbRequest::Del { bridge, mac }) => {
+        AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, mac })) => {
             bridge_of(&mut new, bridge)?.statics.retain(|entry| entry.mac != *mac);
             return Ok((new != *config).then_some(new));
         }
         _ => return Ok(None),
     }
-    read(&(render(&new) + &addition)).map(Some)
+    let new = read(&(render(&new) + &addition));
+    new.map(Some).map_err(|why| RpcError::refused(code, why).at(path))
+}
+
+fn invalid(why: impl Into<String>) -> RpcError {
+    RpcError::refused(ErrorCode::Invalid, why)
+}
+
+fn not_found(why: String) -> RpcError {
+    RpcError::refused(ErrorCode::NotFound, why)
+}
+
+fn peers_path(bridge: Option<&str>) -> String {
+    bridge.map_or_else(|| "vxlan.peers".into(), |bridge| format!("bridge.{bridge}.peers"))
 }
 
 /// The checks of the file are the checks of the commands. The workers run already, whatever their CPUs are.
@@ -140,8 +200,10 @@ struct Change<'a> {
 
 impl Change<'_> {
     /// The configuration with the key changed, as [`Change::apply`] does.
-    fn make(&self, config: &ValidConfig, table: &str, name: Option<&str>) -> Result<ValidConfig, String> {
-        read(&self.apply(&render(config), table, name)?)
+    fn make(&self, config: &ValidConfig, table: &str, name: Option<&str>) -> Result<ValidConfig, RpcError> {
+        let new = self.apply(&render(config), table, name).and_then(|file| read(&file));
+        let path = name.map_or_else(|| format!("{table}.{}", self.key), |name| format!("{table}.{name}.{}", self.key));
+        new.map_err(|why| invalid(why).at(path))
     }
 
     /// The file with the key changed in `table`, of several in the one of this name.
@@ -190,44 +252,47 @@ impl Change<'_> {
     }
 }
 
-fn port_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Port, String> {
+fn port_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Port, RpcError> {
     let suggestion = suggest(name, config.ports.iter().map(|port| port.name.as_str()), "");
     let found = config.ports.iter_mut().find(|port| port.name == name);
-    found.ok_or_else(|| format!("there is no port {name:?}{suggestion}"))
+    found.ok_or_else(|| not_found(format!("there is no port {name:?}{suggestion}")).at(format!("port.{name}")))
 }
 
 /// The membership that is meant: of a port that has one only, without its VLAN too.
-fn member_of(bridge: &Bridge, wanted: &Member) -> Result<Member, String> {
+fn member_of(bridge: &Bridge, wanted: &Member) -> Result<Member, RpcError> {
     if bridge.ports.contains(wanted) {
         return Ok(wanted.clone());
     }
     let mut of_port = bridge.ports.iter().filter(|member| member.port == wanted.port);
     match (of_port.next(), of_port.next(), wanted.vlan) {
         (Some(only), None, None) => Ok(only.clone()),
-        (Some(_), Some(_), None) => Err(format!(
+        (Some(_), Some(_), None) => Err(invalid(format!(
             "port {:?} is several members of bridge {:?}: say which by its VLAN, {}:VLAN",
             wanted.port, bridge.name, wanted.port
-        )),
-        _ => Err(format!("{wanted} is not in bridge {:?}", bridge.name)),
+        ))),
+        _ => Err(not_found(format!("{wanted} is not in bridge {:?}", bridge.name))),
     }
 }
 
 /// The head-end replication list of the overlay or of a bridge.
-fn peers_of<'a>(config: &'a mut ValidConfig, bridge: Option<&str>) -> Result<&'a mut Vec<Ipv4Addr>, String> {
-    let none = || "there is no overlay: [vxlan] has it".to_owned();
+fn peers_of<'a>(config: &'a mut ValidConfig, bridge: Option<&str>) -> Result<&'a mut Vec<Ipv4Addr>, RpcError> {
+    let none = || not_found("there is no overlay: [vxlan] has it".into()).at("vxlan");
     let Some(name) = bridge else { return config.vxlan.as_mut().map(|vxlan| &mut vxlan.peers).ok_or_else(none) };
     let all = config.vxlan.as_ref().ok_or_else(none)?.peers.clone();
     let bridge = bridge_of(config, name)?;
     match bridge.vni {
         Some(_) => Ok(bridge.peers.get_or_insert(all)),
-        None => Err(format!("bridge {name:?} is not in the overlay: give it a vni")),
+        None => {
+            let why = format!("bridge {name:?} is not in the overlay: give it a vni");
+            Err(RpcError::refused(ErrorCode::Conflict, why).at(format!("bridge.{name}.vni")))
+        }
     }
 }
 
-fn bridge_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Bridge, String> {
+fn bridge_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Bridge, RpcError> {
     let suggestion = suggest(name, config.bridges.iter().map(|bridge| bridge.name.as_str()), "");
     let found = config.bridges.iter_mut().find(|bridge| bridge.name == name);
-    found.ok_or_else(|| format!("there is no bridge {name:?}{suggestion}"))
+    found.ok_or_else(|| not_found(format!("there is no bridge {name:?}{suggestion}")).at(format!("bridge.{name}")))
 }
 
 /// The flags as a `[[port]]` of a file.
@@ -269,6 +334,7 @@ fn port_table(port: &PortAdd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dray_api::StatusShow;
     use dray_config::{merge, parse, plan};
 
     fn base() -> ValidConfig {
@@ -276,9 +342,9 @@ mod tests {
     }
 
     /// The plan's lines for the request.
-    fn changes(request: Request) -> Result<Vec<String>, String> {
+    fn changes(request: impl Into<AnyRequest>) -> Result<Vec<String>, String> {
         let base = base();
-        let Some(new) = edit(&base, &request)? else { return Ok(vec![]) };
+        let Some(new) = edit(&base, &request.into()).map_err(|error| error.message)? else { return Ok(vec![]) };
         Ok(plan(&base, &new).unwrap().iter().map(ToString::to_string).collect())
     }
 
@@ -289,7 +355,7 @@ mod tests {
     #[test]
     fn ports() {
         let bridges = vec!["blue".into(), "local:7".into()];
-        let request = Request::Port(PortRequest::Add(Box::new(PortAdd { bridges, ..add() })));
+        let request = PortAdd { bridges, ..add() };
         assert_eq!(
             changes(request),
             Ok(vec![
@@ -298,7 +364,7 @@ mod tests {
                 "~ bridge local: +new:7".into(),
             ])
         );
-        let request = Request::Port(PortRequest::Del { name: "trunk".into() });
+        let request = PortDel { name: "trunk".into() };
         assert_eq!(
             changes(request),
             Ok(vec![
@@ -312,7 +378,7 @@ mod tests {
     #[test]
     fn vhost_user_ports() {
         let port = PortAdd { kind: "vhost-user".into(), socket: Some("@new".into()), ..add() };
-        let request = |port| changes(Request::Port(PortRequest::Add(Box::new(port))));
+        let request = |port: PortAdd| changes(port);
         assert_eq!(request(port.clone()), Ok(vec!["+ port new: vhost-user client @new".into()]));
         let server = PortAdd { role: Some("server".into()), queues: Some(4), ..port.clone() };
         assert_eq!(request(server), Ok(vec!["+ port new: vhost-user server @new".into()]));
@@ -332,7 +398,7 @@ mod tests {
 
     #[test]
     fn wrong_ports_are_refused_with_the_files_messages() {
-        let request = |port| changes(Request::Port(PortRequest::Add(Box::new(port)))).unwrap_err();
+        let request = |port: PortAdd| changes(port).unwrap_err();
         assert_eq!(
             request(PortAdd { mtu: Some(10), mac: Some("x".into()), ..add() }),
             "mac = \"x\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\"\n\
@@ -346,7 +412,7 @@ mod tests {
             request(PortAdd { bridges: vec!["bleu".into()], ..add() }),
             "there is no bridge \"bleu\"; did you mean \"blue\"?"
         );
-        let del = |name: &str| changes(Request::Port(PortRequest::Del { name: name.into() })).unwrap_err();
+        let del = |name: &str| changes(PortDel { name: name.into() }).unwrap_err();
         assert_eq!(del("wbe"), "there is no port \"wbe\"; did you mean \"web\"?");
         assert_eq!(del("uplink"), "port \"uplink\" is the underlay of [vxlan]: apply a configuration without it");
     }
@@ -354,13 +420,11 @@ mod tests {
     #[test]
     fn bridges() {
         let ports = vec![Member { port: "db".into(), vlan: Some(3) }];
-        let request =
-            Request::Bridge(BridgeRequest::Add { name: "new".into(), description: None, vni: Some(7), ports });
+        let request = BridgeAdd { name: "new".into(), description: None, vni: Some(7), ports };
         assert_eq!(changes(request), Ok(vec!["+ bridge new: vni 7, db:3".into()]));
-        let request =
-            Request::Bridge(BridgeRequest::Add { name: "new".into(), description: None, vni: Some(42), ports: vec![] });
+        let request = BridgeAdd { name: "new".into(), description: None, vni: Some(42), ports: vec![] };
         assert_eq!(changes(request), Err("vni = 42 is already used: each bridge has its own".into()));
-        let request = Request::Bridge(BridgeRequest::Del { name: "blue".into() });
+        let request = BridgeDel { name: "blue".into() };
         assert_eq!(changes(request), Ok(vec!["- bridge blue".into()]));
     }
 
@@ -369,7 +433,7 @@ mod tests {
         let mac = "02:00:00:00:00:0c".parse().unwrap();
         let request = |mac, port: Option<Member>, vtep: Option<&str>| {
             let vtep = vtep.map(|ip| ip.parse().unwrap());
-            changes(Request::Fdb(FdbRequest::Add { bridge: "blue".into(), mac, port, vtep }))
+            changes(FdbAdd { bridge: "blue".into(), mac, port, vtep })
         };
         // The port's only membership is meant.
         let member = Some(Member { port: "trunk".into(), vlan: None });
@@ -380,18 +444,17 @@ mod tests {
         assert!(request(mac, None, None).is_err());
         assert!(request(mac, None, Some("224.0.0.1")).is_err());
         assert!(request("01:00:00:00:00:00".parse().unwrap(), member, None).is_err());
-        let del =
-            |mac: &str| changes(Request::Fdb(FdbRequest::Del { bridge: "blue".into(), mac: mac.parse().unwrap() }));
+        let del = |mac: &str| changes(FdbDel { bridge: "blue".into(), mac: mac.parse().unwrap() });
         assert_eq!(del("02:00:00:00:00:0a"), Ok(vec!["~ bridge blue: -static 02:00:00:00:00:0a at trunk:10".into()]));
         assert_eq!(del("02:00:00:00:00:0c"), Ok(vec![]));
     }
 
-    fn set(table: &str, key: &str, values: &[&str]) -> Request {
+    fn set(table: &str, key: &str, values: &[&str]) -> AnyRequest {
         let (key, values) = (key.to_owned(), values.iter().map(|value| (*value).to_owned()).collect());
         match table.split_once(' ') {
-            Some(("port", name)) => Request::Port(PortRequest::Set { name: name.into(), key, values }),
-            Some(("bridge", name)) => Request::Bridge(BridgeRequest::Set { name: name.into(), key, values }),
-            _ => Request::Config(ConfigRequest::Set { table: table.into(), key, values }),
+            Some(("port", name)) => PortSet { name: name.into(), key, values }.into(),
+            Some(("bridge", name)) => BridgeSet { name: name.into(), key, values }.into(),
+            _ => ConfigSet { table: table.into(), key, values }.into(),
         }
     }
 
@@ -454,8 +517,8 @@ mod tests {
     #[test]
     fn members_and_peers_come_and_go() {
         let member = |text: &str| vec![text.parse::<Member>().unwrap()];
-        let join = |port| changes(Request::Bridge(BridgeRequest::Join { name: "blue".into(), ports: member(port) }));
-        let leave = |port| changes(Request::Bridge(BridgeRequest::Leave { name: "blue".into(), ports: member(port) }));
+        let join = |port| changes(BridgeJoin { name: "blue".into(), ports: member(port) });
+        let leave = |port| changes(BridgeLeave { name: "blue".into(), ports: member(port) });
         assert_eq!(join("vm1:30"), Ok(vec!["~ bridge blue: +vm1:30".into()]));
         assert!(join("db").unwrap_err().starts_with("port \"db\" is already in bridge \"blue\" untagged"));
         assert_eq!(join("dbb"), Err("unknown port \"dbb\"; did you mean \"db\"?".into()));
@@ -467,12 +530,10 @@ mod tests {
         assert_eq!(leave("db"), Err("db is not in bridge \"blue\"".into()));
 
         let ip = |last| Ipv4Addr::new(10, 9, 0, last);
-        let add = |last, bridge: Option<&str>| {
-            changes(Request::Vtep(VtepRequest::Add { vteps: vec![ip(last)], bridge: bridge.map(Into::into) }))
-        };
-        let del = |last, bridge: Option<&str>| {
-            changes(Request::Vtep(VtepRequest::Del { vteps: vec![ip(last)], bridge: bridge.map(Into::into) }))
-        };
+        let add =
+            |last, bridge: Option<&str>| changes(VtepAdd { vteps: vec![ip(last)], bridge: bridge.map(Into::into) });
+        let del =
+            |last, bridge: Option<&str>| changes(VtepDel { vteps: vec![ip(last)], bridge: bridge.map(Into::into) });
         assert!(add(4, None).unwrap()[0].ends_with("peers 3"));
         assert!(del(2, None).unwrap()[0].ends_with("peers 1"));
         assert_eq!(add(4, Some("blue")), Ok(vec!["~ bridge blue: peers 2".into()]));
@@ -484,15 +545,43 @@ mod tests {
 
     #[test]
     fn ports_go_up_and_down() {
-        let up = |name: &str| changes(Request::Port(PortRequest::Up { name: name.into() }));
-        let down = |name: &str| changes(Request::Port(PortRequest::Down { name: name.into() }));
+        let up = |name: &str| changes(PortUp { name: name.into() });
+        let down = |name: &str| changes(PortDown { name: name.into() });
         assert_eq!((down("web"), up("web")), (Ok(vec!["~ port web: admin up -> down".into()]), Ok(vec![])));
         assert!(down("wbe").is_err());
     }
 
     #[test]
+    fn refusals_have_codes_and_say_what_they_are_about() {
+        use ErrorCode::{Conflict, Exists, Invalid, NotFound};
+        fn refusal(request: impl Into<AnyRequest>) -> (ErrorCode, String) {
+            let data = edit(&base(), &request.into()).unwrap_err().data.unwrap();
+            (data.code, data.path.unwrap_or_default())
+        }
+        let port = |name: &str| PortAdd { name: name.into(), ..add() };
+        let members = |text: &str| vec![text.parse::<Member>().unwrap()];
+        let bridge = |name: &str, vni| BridgeAdd { name: name.into(), vni: Some(vni), ..BridgeAdd::default() };
+        assert_eq!(refusal(port("web")), (Exists, "port.web".into()));
+        assert_eq!(refusal(PortAdd { mtu: Some(1), ..port("x") }), (Invalid, "port.x".into()));
+        assert_eq!(refusal(PortAdd { bridges: vec!["no".into()], ..port("x") }), (NotFound, "bridge.no".into()));
+        assert_eq!(refusal(PortDel { name: "no".into() }), (NotFound, "port.no".into()));
+        assert_eq!(refusal(PortDel { name: "uplink".into() }), (Conflict, "port.uplink".into()));
+        assert_eq!(refusal(set("port web", "mtu", &["1"])), (Invalid, "port.web.mtu".into()));
+        assert_eq!(refusal(set("port no", "mtu", &["1"])), (NotFound, "port.no".into()));
+        assert_eq!(refusal(set("fdb", "ageing", &["x"])), (Invalid, "fdb.ageing".into()));
+        assert_eq!(refusal(bridge("blue", 7)), (Exists, "bridge.blue".into()));
+        assert_eq!(refusal(bridge("new", 42)), (Conflict, "bridge.new".into()));
+        let join = |port| BridgeJoin { name: "blue".into(), ports: members(port) };
+        assert_eq!((refusal(join("web")), refusal(join("no")).0), ((Exists, "bridge.blue".into()), Invalid));
+        let vteps = vec![Ipv4Addr::new(10, 9, 0, 2)];
+        assert_eq!(refusal(VtepAdd { vteps: vteps.clone(), bridge: None }), (Exists, "vxlan.peers".into()));
+        let local = VtepAdd { vteps, bridge: Some("local".into()) };
+        assert_eq!(refusal(local), (Conflict, "bridge.local.vni".into()));
+    }
+
+    #[test]
     fn other_requests_change_nothing() {
-        assert_eq!(edit(&base(), &Request::Status {}), Ok(None));
+        assert_eq!(edit(&base(), &StatusShow {}.into()), Ok(None));
     }
 
     const FILE: &str = r#"# The shop's host.
@@ -528,7 +617,7 @@ ageing = 60             # short
         let mut config = parse("file", file).unwrap_or_else(|errors| panic!("{errors}"));
         for request in requests {
             let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,{request}}}");
-            let request = Request::decode(line.as_bytes()).1.unwrap_or_else(|error| panic!("{error}"));
+            let request = AnyRequest::decode(line.as_bytes()).1.unwrap_or_else(|error| panic!("{error}"));
             config = edit(&config, &request).unwrap().unwrap();
         }
         merge(file, &render(&config))

@@ -2,7 +2,9 @@
 
 use crate::{client, daemon};
 use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
-use dray_api::{ConfigFile, ConfigRequest, FdbBatch, FdbRequest, MAX_BATCH, MAX_REQUEST, Request, VERSION};
+use dray_api::{
+    AnyRequest, CODES, ConfigApply, ConfigDiff, ConfigFile, FdbBatch, FdbLoad, MAX_BATCH, MAX_REQUEST, NUMBERS, VERSION,
+};
 use dray_config::CONTROL_SOCKET;
 use dray_switch::clock::Stage;
 use dray_switch::{Count, Drop};
@@ -42,43 +44,6 @@ const WATCH: [&str; 3] = [
         r#"{"jsonrpc":"2.0","method":"event","params":{"seq":43,"time":"2026-11-27T18:06:01.123Z","kind":"link","#,
         r#""text":"port web: down: the peer disconnected","port":"web","state":"down"}}"#
     ),
-];
-
-/// A use of each command that makes a request, in the order of [`Request::methods`].
-const EXAMPLES: [&str; 33] = [
-    "status",
-    "port show web",
-    "port add web --kind memif --socket /run/dray/web/memif.sock --bridge blue",
-    "port del web",
-    "port set web description Web server",
-    "port up web",
-    "port down web",
-    "port clear web",
-    "bridge show",
-    "bridge add blue --vni 42 --port web --port trunk:10",
-    "bridge del blue",
-    "bridge join blue web trunk:10",
-    "bridge leave blue trunk:10",
-    "bridge set blue vni 42",
-    "fdb show --bridge blue",
-    "fdb add blue 02:00:00:00:00:01 --port trunk:10",
-    "fdb del blue 02:00:00:00:00:01",
-    "fdb load entries.txt",
-    "fdb flush --port web",
-    "vtep show",
-    "vtep add 10.9.0.4",
-    "vtep del 10.9.0.4 --bridge blue",
-    "worker show",
-    "drop show",
-    "log show",
-    "log level warn,port=debug",
-    "watch --kind link --kind vtep",
-    "config show",
-    "config diff dray.toml",
-    "config apply dray.toml",
-    "config set fdb ageing 60",
-    "config reload",
-    "config save",
 ];
 
 /// The reference page of the commands and of their JSON, in Markdown.
@@ -122,11 +87,11 @@ pub fn reference() -> String {
         let _ = write!(page, "\n### {name}\n\n");
         describe(&mut page, command);
         let method = name.trim_start_matches("dray ").replace(' ', ".");
-        let Some(at) = Request::methods().iter().position(|known| *known == method) else {
+        let Some(known) = AnyRequest::methods().find(|known| known.name == method) else {
             continue;
         };
-        let (line, request) = example(EXAMPLES[at]);
-        assert_eq!(request.method(), method, "EXAMPLES are in the order of the methods");
+        let (line, request) = example(known.example);
+        assert_eq!(request.method(), method, "its example is of it");
         let _ = write!(page, "\n```text\ndray {line}\n{}\n```\n", request.encode(1));
         let replies: Vec<String> = replies(&types, &method)
             .into_iter()
@@ -205,8 +170,8 @@ fn socket(page: &mut String) {
     let [request, answer] = EXCHANGE;
     let [watch, watching, event] = WATCH;
     let _ = write!(
-        page,
-        "
+            page,
+            "
 ## The control socket
 
 It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/specification), one object a line. The
@@ -232,14 +197,25 @@ $ echo '{watch}' | socat -t 60 - UNIX-CONNECT:{CONTROL_SOCKET}
 {event}
 ```
 
-If a request fails, the answer has an `error` with `code` and `message`:
+If a request fails, the answer has an `error` with `code`, a number, `message`, for people, and `data`, for programs. With
+`--json`, `dray` prints it on standard error, as `{{\"error\":{{...}}}}`.
+
+| Number | Meaning |
+|---|---|
+"
+        );
+    for (number, meaning) in NUMBERS {
+        let _ = writeln!(page, "| {number} | {} |", meaning.trim());
+    }
+    *page += "
+In `data`, `code` is what a program can act on; codes are only ever added. `path`, if it is there, says what it is about: an object or
+its key, as in `port.web.mtu`, or a place in a file, as in `dray.toml:3:7`.
 
 | Code | Meaning |
 |---|---|
-"
-    );
-    for (code, doc) in error_codes() {
-        let _ = writeln!(page, "| {code} | {doc} |");
+";
+    for (code, meaning) in CODES {
+        let _ = writeln!(page, "| `{}` | {} |", code.name(), meaning.trim());
     }
 }
 
@@ -326,20 +302,20 @@ fn argument(arg: &Arg) -> String {
 }
 
 /// A command line without `dray`, and the request that it makes.
-fn example(line: &str) -> (&str, Request) {
+fn example(line: &str) -> (&str, AnyRequest) {
     // These read the file while they are parsed, and there is none.
     let file = ConfigFile { name: "dray.toml".into(), text: "[[bridge]]\nname = \"blue\"\n".into() };
     let request = match line {
         "fdb load entries.txt" => {
             let entries = FdbBatch::parse("blue 02:00:00:00:00:01 trunk:10\nblue 02:00:00:00:00:02 10.9.0.2\n");
-            Request::Fdb(FdbRequest::Load { entries, delete: false })
+            FdbLoad { entries, delete: false }.into()
         }
-        "config diff dray.toml" => Request::Config(ConfigRequest::Diff { file: Some(file) }),
-        "config apply dray.toml" => Request::Config(ConfigRequest::Apply { file: Some(file) }),
+        "config diff dray.toml" => ConfigDiff { file: Some(file) }.into(),
+        "config apply dray.toml" => ConfigApply { file: Some(file) }.into(),
         _ => {
-            let root = Request::augment_subcommands(Command::new("dray").no_binary_name(true));
+            let root = AnyRequest::augment_subcommands(Command::new("dray").no_binary_name(true));
             let matches = root.try_get_matches_from(line.split(' '));
-            matches.and_then(|matches| Request::from_arg_matches(&matches)).unwrap_or_else(|error| panic!("{error}"))
+            matches.and_then(|matches| AnyRequest::from_arg_matches(&matches)).unwrap_or_else(|error| panic!("{error}"))
         }
     };
     (line, request)
@@ -463,23 +439,6 @@ fn json_type(types: &[Type], rust_type: &str) -> String {
 
 fn link(name: &str) -> String {
     format!("[{name}](#{})", name.to_lowercase())
-}
-
-/// The error codes of the source, and what its docs say.
-fn error_codes() -> Vec<(&'static str, String)> {
-    let (mut codes, mut doc) = (Vec::new(), Vec::new());
-    for line in SOURCES[0].lines() {
-        if let Some(text) = line.strip_prefix("/// ") {
-            doc.push(text);
-            continue;
-        }
-        let number = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": i64 = "));
-        if let Some(code) = number.and_then(|(_, code)| code.strip_suffix(';')) {
-            codes.push((code, doc.join(" ").replace("[`", "`").replace("`]", "`")));
-        }
-        doc.clear();
-    }
-    codes
 }
 
 /// Whether `reply` to `method` is as the page says: its type has all of its keys but the optional ones, and no others.

@@ -7,16 +7,17 @@ use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;
 use dray_api::{
-    BAD_FILE, BridgeInfo, BridgeRequest, ConfigChange, ConfigFile, ConfigRequest, ConfigSaved, ConfigText, DropInfo,
-    DropRequest, Event, FdbEntry, FdbFlushed, FdbRequest, LogInfo, LogRequest, PortBridge, PortInfo, PortRequest,
-    QueueInfo, REFUSED, Request, RpcError, SilentWorker, StageInfo, Status, VERSION, VtepRequest, WorkerInfo,
-    WorkerRequest,
+    AnyRequest, BAD_FILE, BridgeInfo, BridgeRequest, BridgeShow, ConfigApply, ConfigChange, ConfigDiff, ConfigFile,
+    ConfigReload, ConfigRequest, ConfigSave, ConfigSaved, ConfigSet, ConfigShow, ConfigText, DropInfo, DropRequest,
+    DropShow, ErrorCode, Event, FdbDel, FdbEntry, FdbFlush, FdbFlushed, FdbLoad, FdbRequest, FdbShow, LogInfo,
+    LogRequest, LogShow, PortBridge, PortClear, PortInfo, PortRequest, PortShow, PortShown, QueueInfo, Request,
+    RpcError, SilentWorker, StageInfo, Status, StatusShow, VERSION, VtepRequest, VtepShow, WorkerInfo, WorkerRequest,
+    WorkerShow,
 };
 use dray_config::{Action, Mtus, ValidConfig, parse, plan, render};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};
-use serde::Serialize;
 use std::collections::HashMap;
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
@@ -32,153 +33,172 @@ fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
-fn done<T: Serialize + Send + 'static>(reply: T) -> Reply {
+/// The reply to an `R`.
+fn done<R: Request<Reply: Send + 'static>>(reply: R::Reply) -> Reply {
     Ok(Box::new(move || serde_json::to_string(&reply)))
 }
 
-fn refused(why: impl Into<String>) -> RpcError {
-    RpcError::new(REFUSED, why.into())
+fn refused(code: ErrorCode, why: impl Into<String>) -> RpcError {
+    RpcError::refused(code, why)
 }
 
 impl Switch {
     /// Does what `request` says, and notes that `by` wants it.
-    pub fn handle(&mut self, request: Request, by: &str) -> Reply {
+    pub fn handle(&mut self, request: AnyRequest, by: &str) -> Reply {
         debug!(target: "control", "{} (by {by})", request.method());
         if matches!(
             request,
-            Request::Status {} | Request::Port(PortRequest::Show { .. }) | Request::Drop(DropRequest::Show {})
+            AnyRequest::Status(_) | AnyRequest::Port(PortRequest::Show(_)) | AnyRequest::Drop(DropRequest::Show(_))
         ) {
             self.count_losses();
         }
         match request {
-            Request::Status {} => done(self.status()),
-            Request::Port(PortRequest::Show { name, bridge, up, down, connect: false, .. }) => {
-                let mut infos = self.port_infos(name.as_deref())?;
-                if let Some(bridge) = bridge {
-                    let bridge = self.bridge_pattern(&bridge)?;
-                    infos.retain(|port| port.bridges.iter().any(|of| bridge.matches(&of.bridge)));
-                }
-                infos.retain(|port| !(up && port.link != "up" || down && port.link == "up"));
-                done(infos)
-            }
-            Request::Port(PortRequest::Clear { name }) => {
+            AnyRequest::Status(_) => done::<StatusShow>(self.status()),
+            AnyRequest::Port(PortRequest::Show(show)) => done::<PortShow>(self.port_show(show)?),
+            AnyRequest::Port(PortRequest::Clear(PortClear { name })) => {
                 let ports = self.port_pattern(name.as_deref().unwrap_or("*"))?;
                 for port in self.config.ports.iter().filter(|port| ports.matches(&port.name)) {
                     self.cleared.insert(port.name.clone(), self.dataplane.port_counts(&port.name).unwrap_or_default());
                 }
-                done(ConfigChange::default())
+                done::<PortClear>(ConfigChange::default())
             }
-            Request::Port(PortRequest::Show { name, connect: true, secrets, .. }) => {
-                let name = name.ok_or_else(|| refused("connect needs the name of a port"))?;
-                let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
-                let port = if secrets { port.clone() } else { port.clone().without_secret() };
-                let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
-                let mtu = self.mtus().guest(&port);
-                done(connect(&Guest { port: &port, is_underlay, workers: self.dataplane.workers(), mtu }))
+            AnyRequest::Bridge(BridgeRequest::Show(BridgeShow { name })) => {
+                done::<BridgeShow>(self.bridge_infos(name.as_deref())?)
             }
-            Request::Bridge(BridgeRequest::Show { name }) => done(self.bridge_infos(name.as_deref())?),
-            Request::Fdb(FdbRequest::Show { bridge, port, mac, vtep }) => {
-                let only = bridge.clone().filter(|bridge| !is_pattern(bridge));
-                let bridge = bridge.map(|bridge| self.bridge_pattern(&bridge)).transpose()?;
-                let port = port.map(|port| self.port_pattern(&port)).transpose()?;
-                let mac = mac.map(|mac| WildMatch::new(&mac.to_ascii_lowercase()));
-                Ok(self.fdb_entries(only.as_deref(), move |entry| {
-                    bridge.as_ref().is_none_or(|bridge| bridge.matches(&entry.bridge))
-                        && port.as_ref().is_none_or(|port| entry.port.as_ref().is_some_and(|at| port.matches(at)))
-                        && mac.as_ref().is_none_or(|mac| mac.matches(&entry.mac.to_string()))
-                        && vtep.is_none_or(|vtep| entry.vtep == Some(vtep))
-                }))
-            }
-            Request::Fdb(FdbRequest::Flush { bridge, port }) => {
+            AnyRequest::Fdb(FdbRequest::Show(show)) => self.fdb_show(show),
+            AnyRequest::Fdb(FdbRequest::Flush(FdbFlush { bridge, port })) => {
                 self.known_bridge(bridge.as_deref())?;
                 self.known_port(port.as_deref())?;
                 let entries = self.dataplane.fdb_flush(bridge.as_deref(), port.as_deref()) as u64;
                 info!(target: "fdb", "{entries} entries flushed (by {by})");
-                done(FdbFlushed { entries })
+                done::<FdbFlush>(FdbFlushed { entries })
             }
-            Request::Fdb(FdbRequest::Load { entries, delete }) => done(self.fdb_load(&entries.entries, delete, by)?),
-            Request::Vtep(VtepRequest::Show {}) => {
-                done(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
+            AnyRequest::Fdb(FdbRequest::Load(FdbLoad { entries, delete })) => {
+                done::<FdbLoad>(self.fdb_load(&entries.entries, delete, by)?)
             }
-            Request::Log(LogRequest::Show {}) => done(LogInfo { level: self.config.log.level.clone() }),
-            Request::Worker(WorkerRequest::Show { total }) => done(self.worker_infos(total)),
-            Request::Drop(DropRequest::Show {}) => done(self.drop_infos()),
-            Request::Config(ConfigRequest::Show { secrets: true }) => done(ConfigText { text: render(&self.config) }),
-            Request::Config(ConfigRequest::Show { secrets: false }) => {
-                done(ConfigText { text: render(&self.config.clone().without_secrets()) })
+            AnyRequest::Vtep(VtepRequest::Show(_)) => {
+                done::<VtepShow>(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
             }
-            Request::Config(ConfigRequest::Diff { file }) => {
+            AnyRequest::Log(LogRequest::Show(_)) => done::<LogShow>(LogInfo { level: self.config.log.level.clone() }),
+            AnyRequest::Worker(WorkerRequest::Show(WorkerShow { total })) => {
+                done::<WorkerShow>(self.worker_infos(total))
+            }
+            AnyRequest::Drop(DropRequest::Show(_)) => done::<DropShow>(self.drop_infos()),
+            AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets: true })) => {
+                done::<ConfigShow>(ConfigText { text: render(&self.config) })
+            }
+            AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets: false })) => {
+                done::<ConfigShow>(ConfigText { text: render(&self.config.clone().without_secrets()) })
+            }
+            AnyRequest::Config(ConfigRequest::Diff(ConfigDiff { file })) => {
                 let new = match file {
                     Some(file) => read(&file)?,
                     None => crate::daemon::read(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
                 };
-                let actions = plan(&self.config, &new).map_err(|lines| refused(lines.join("\n")))?;
-                done(change(&actions))
+                let actions =
+                    plan(&self.config, &new).map_err(|lines| refused(ErrorCode::Conflict, lines.join("\n")))?;
+                done::<ConfigDiff>(change(&actions))
             }
-            Request::Config(ConfigRequest::Apply { file: Some(file) }) => {
+            AnyRequest::Config(ConfigRequest::Apply(ConfigApply { file: Some(file) })) => {
                 let new = read(&file)?;
-                let actions = self.apply(new, by).map_err(|why| refused(why.in_file(&file.name, &file.text)))?;
-                done(change(&actions))
+                let actions = self.apply(new, by).map_err(|why| why.error(why.in_file(&file.name, &file.text)))?;
+                done::<ConfigApply>(change(&actions))
             }
-            Request::Config(ConfigRequest::Apply { file: None } | ConfigRequest::Reload {}) => {
-                let actions = self.reload(by).map_err(|(code, why)| RpcError::new(code, why))?;
-                done(change(&actions))
+            AnyRequest::Config(ConfigRequest::Apply(ConfigApply { file: None }) | ConfigRequest::Reload(_)) => {
+                let actions = self.reload(by)?;
+                done::<ConfigReload>(change(&actions))
             }
             // Where else it may be written is the client's to decide, with the client's rights.
-            Request::Config(ConfigRequest::Save { .. }) => {
+            AnyRequest::Config(ConfigRequest::Save(_)) => {
                 let file = self.file.clone();
-                save(&file, &render(&self.config)).map_err(|why| refused(format!("{}: {why}", file.display())))?;
+                save(&file, &render(&self.config))
+                    .map_err(|why| refused(ErrorCode::Failed, format!("{}: {why}", file.display())))?;
                 let text = format!("saved to {}", file.display());
                 info!(target: "config", "{text} (by {by})");
                 tell(Event { text, by: Some(by.into()), ..Event::default() });
-                done(ConfigSaved { file })
+                done::<ConfigSave>(ConfigSaved { file })
             }
-            Request::Port(_)
-            | Request::Bridge(_)
-            | Request::Fdb(_)
-            | Request::Vtep(_)
-            | Request::Log(_)
-            | Request::Config(ConfigRequest::Set { .. }) => self.edit(&request, by),
+            AnyRequest::Port(_)
+            | AnyRequest::Bridge(_)
+            | AnyRequest::Fdb(_)
+            | AnyRequest::Vtep(_)
+            | AnyRequest::Log(_)
+            | AnyRequest::Config(ConfigRequest::Set(_)) => done::<ConfigSet>(self.edit(&request, by)?),
             // The connection sees to it.
-            Request::Watch { .. } => Err(refused("the control loop does not watch")),
+            AnyRequest::Watch(_) => Err(refused(ErrorCode::Failed, "the control loop does not watch")),
         }
+    }
+
+    fn port_show(&self, show: PortShow) -> Result<PortShown, RpcError> {
+        let PortShow { name, bridge, up, down, connect: is_connect, secrets } = show;
+        if is_connect {
+            let name = name.ok_or_else(|| refused(ErrorCode::Invalid, "connect needs the name of a port"))?;
+            let port = self.config.port(&name).ok_or_else(|| self.no_port(&name))?;
+            let port = if secrets { port.clone() } else { port.clone().without_secret() };
+            let is_underlay = self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == name);
+            let mtu = self.mtus().guest(&port);
+            let guest = Guest { port: &port, is_underlay, workers: self.dataplane.workers(), mtu };
+            return Ok(PortShown::Connects(connect(&guest)));
+        }
+        let mut infos = self.port_infos(name.as_deref())?;
+        if let Some(bridge) = bridge {
+            let bridge = self.bridge_pattern(&bridge)?;
+            infos.retain(|port| port.bridges.iter().any(|of| bridge.matches(&of.bridge)));
+        }
+        infos.retain(|port| !(up && port.link != "up" || down && port.link == "up"));
+        Ok(PortShown::Ports(infos))
+    }
+
+    fn fdb_show(&self, show: FdbShow) -> Reply {
+        let FdbShow { bridge, port, mac, vtep } = show;
+        let only = bridge.clone().filter(|bridge| !is_pattern(bridge));
+        let bridge = bridge.map(|bridge| self.bridge_pattern(&bridge)).transpose()?;
+        let port = port.map(|port| self.port_pattern(&port)).transpose()?;
+        let mac = mac.map(|mac| WildMatch::new(&mac.to_ascii_lowercase()));
+        Ok(self.fdb_entries(only.as_deref(), move |entry| {
+            bridge.as_ref().is_none_or(|bridge| bridge.matches(&entry.bridge))
+                && port.as_ref().is_none_or(|port| entry.port.as_ref().is_some_and(|at| port.matches(at)))
+                && mac.as_ref().is_none_or(|mac| mac.matches(&entry.mac.to_string()))
+                && vtep.is_none_or(|vtep| entry.vtep == Some(vtep))
+        }))
     }
 
     /// Applies the file that drayd was started with, and logs what became of it.
     ///
     /// # Errors
-    /// [`BAD_FILE`] or [`REFUSED`], and why; the old configuration runs on.
-    pub fn reload(&mut self, by: &str) -> Result<Vec<Action>, (i64, String)> {
+    /// [`BAD_FILE`] or [`REFUSED`](dray_api::REFUSED), and why; the old configuration runs on.
+    pub fn reload(&mut self, by: &str) -> Result<Vec<Action>, RpcError> {
         systemd::reloading();
         let file = self.file.clone();
         let name = file.display().to_string();
         let result = crate::daemon::read(&file)
-            .map_err(|why| (BAD_FILE, why))
-            .and_then(|(config, text)| self.apply(config, by).map_err(|why| (REFUSED, why.in_file(&name, &text))));
+            .map_err(|why| RpcError::new(BAD_FILE, why))
+            .and_then(|(config, text)| self.apply(config, by).map_err(|why| why.error(why.in_file(&name, &text))));
         match &result {
             Ok(actions) => info!(target: "config", "{name} read again, {} changes", actions.len()),
-            Err((_, why)) => warn!(target: "config", "{name} not applied:\n{why}"),
+            Err(error) => warn!(target: "config", "{name} not applied:\n{error}"),
         }
         systemd::ready(&self.summary());
         result
     }
 
     /// Requests that change the running configuration.
-    fn edit(&mut self, request: &Request, by: &str) -> Reply {
-        let Some(new) = edit(&self.config, request).map_err(refused)? else {
+    fn edit(&mut self, request: &AnyRequest, by: &str) -> Result<ConfigChange, RpcError> {
+        let Some(new) = edit(&self.config, request)? else {
             // The one request that may change nothing: an entry that was learned, not configured.
-            if let Request::Fdb(FdbRequest::Del { bridge, mac }) = request
+            if let AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, mac })) = request
                 && !self.dataplane.fdb_remove(bridge, *mac)
             {
-                return Err(refused(format!("bridge {bridge:?} has no entry {mac}")));
+                let why = format!("bridge {bridge:?} has no entry {mac}");
+                return Err(refused(ErrorCode::NotFound, why).at(format!("bridge.{bridge}.{mac}")));
             }
-            return done(ConfigChange::default());
+            return Ok(ConfigChange::default());
         };
-        done(change(&self.apply(new, by).map_err(|why| refused(why.to_string()))?))
+        Ok(change(&self.apply(new, by).map_err(|why| why.error(why.to_string()))?))
     }
 
     fn no_port(&self, name: &str) -> RpcError {
-        refused(format!("there is no port {name:?}"))
+        refused(ErrorCode::NotFound, format!("there is no port {name:?}")).at(format!("port.{name}"))
     }
 
     fn known_port(&self, name: Option<&str>) -> Result<(), RpcError> {
@@ -190,7 +210,10 @@ impl Switch {
 
     fn known_bridge(&self, name: Option<&str>) -> Result<(), RpcError> {
         match name.filter(|name| self.config.bridge(name).is_none()) {
-            Some(name) => Err(refused(format!("there is no bridge {name:?}"))),
+            Some(name) => {
+                let why = format!("there is no bridge {name:?}");
+                Err(refused(ErrorCode::NotFound, why).at(format!("bridge.{name}")))
+            }
             None => Ok(()),
         }
     }
@@ -369,7 +392,8 @@ impl Switch {
                     is_static: entry.is_static,
                 }
             };
-            serde_json::to_string(&entries.into_iter().map(entry).filter(is_wanted).collect::<Vec<_>>())
+            let reply: <FdbShow as Request>::Reply = entries.into_iter().map(entry).filter(is_wanted).collect();
+            serde_json::to_string(&reply)
         })
     }
 
@@ -458,7 +482,10 @@ fn drops(counts: &PortCounts) -> impl Iterator<Item = (Drop, u64)> {
 }
 
 fn read(file: &ConfigFile) -> Result<ValidConfig, RpcError> {
-    parse(&file.name, &file.text).map_err(|errors| RpcError::new(BAD_FILE, errors.to_string()))
+    parse(&file.name, &file.text).map_err(|errors| {
+        let place = errors.errors.first().map(|e| format!("{}:{}:{}", e.file, e.place.line, e.place.column));
+        RpcError::new(BAD_FILE, errors.to_string()).at(place.unwrap_or_else(|| file.name.clone()))
+    })
 }
 
 fn change(actions: &[Action]) -> ConfigChange {

@@ -6,7 +6,9 @@
 use crate::events;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use dray_api::{EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, REFUSED, Request, Response, RpcError};
+use dray_api::{
+    AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, Response, RpcError, Watch,
+};
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
 use nix::unistd::{Uid, User};
@@ -48,7 +50,7 @@ const LIMITS: Limits =
 /// A request on its way to the control loop.
 pub struct Call {
     /// What is asked.
-    pub request: Request,
+    pub request: AnyRequest,
     /// Who asks: user and process.
     pub by: Arc<str>,
     /// Where the reply goes. Nobody waits there any more if it took too long.
@@ -144,7 +146,7 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
         };
         if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
             connections.fetch_sub(1, Ordering::Relaxed);
-            let error = RpcError::new(REFUSED, format!("there are {MAX_CONNECTIONS} connections already"));
+            let error = RpcError::refused(ErrorCode::Busy, format!("there are {MAX_CONNECTIONS} connections already"));
             let _ = stream.set_nonblocking(true);
             let _ = (&stream).write_all((Response::new(Value::Null, Err(error)).encode() + "\n").as_bytes());
             continue;
@@ -176,10 +178,10 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
                 return write(&mut stream, Response::new(Value::Null, Err(error)).encode(), limits);
             }
         };
-        let (id, request) = Request::decode(&line);
+        let (id, request) = AnyRequest::decode(&line);
         drop(line);
         let request = match request {
-            Ok(Request::Watch { kinds, since }) => match begin_watch(&kinds, since) {
+            Ok(AnyRequest::Watch(Watch { kinds, since })) => match begin_watch(&kinds, since) {
                 Ok((result, watcher)) => {
                     write(&mut stream, Response::new(id, Ok(result)).encode(), limits)?;
                     return watch(&mut stream, watcher, &kinds, limits);
@@ -201,7 +203,7 @@ fn begin_watch(kinds: &[EventKind], since: Option<u64>) -> Result<(Value, events
     if kinds.contains(&EventKind::Other) {
         return Err(RpcError::new(INVALID_PARAMS, "watch: kinds has one that there is not".into()));
     }
-    let refused = |why: String| RpcError::new(REFUSED, why);
+    let refused = |why: String| RpcError::refused(ErrorCode::Busy, why);
     let (watching, watcher) = events::watch(since).ok_or_else(|| refused("too many are watching already".into()))?;
     let result = serde_json::to_value(watching).map_err(|error| refused(error.to_string()))?;
     Ok((result, watcher))
@@ -257,14 +259,14 @@ fn peer(stream: &UnixStream) -> String {
 }
 
 /// The control loop's reply, as JSON.
-fn ask(request: Request, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
-    let failed = |why: &str| RpcError::new(REFUSED, why.into());
+fn ask(request: AnyRequest, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
+    let failed = |why: &str| RpcError::refused(ErrorCode::Busy, why);
     let (reply, replies) = bounded(1);
     calls
         .send_timeout(Call { request, by: by.clone(), reply }, ANSWER)
         .map_err(|_| failed("drayd is busy or shutting down"))?;
     let reply = replies.recv_timeout(ANSWER).map_err(|_| failed("drayd did not answer in time"))??;
-    reply().map_err(|error| failed(&error.to_string()))
+    reply().map_err(|error| RpcError::refused(ErrorCode::Failed, error.to_string()))
 }
 
 enum Line {

@@ -5,7 +5,7 @@ use crate::log::{self, Limit};
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports, Wanted};
 use crossbeam_channel::Receiver;
-use dray_api::{Event, EventKind, VtepInfo};
+use dray_api::{ErrorCode, Event, EventKind, RpcError, VtepInfo};
 use dray_config::{Action, Port, ValidConfig, error_at_port, plan};
 use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};
@@ -51,6 +51,14 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// For programs, with `message` for people.
+    pub fn error(&self, message: String) -> RpcError {
+        match &self.port {
+            Some(port) => RpcError::refused(ErrorCode::Failed, message).at(format!("port.{port}")),
+            None => RpcError::refused(ErrorCode::Conflict, message),
+        }
+    }
+
     /// For people, with the place in the file that the configuration is from.
     pub fn in_file(&self, name: &str, text: &str) -> String {
         let place = self.port.as_ref().and_then(|port| error_at_port(name, text, port, &self.to_string()));

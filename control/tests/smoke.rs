@@ -217,8 +217,30 @@ fn it_is_configured_asked_and_ended() {
 
     assert_eq!(switch.terminate(), Some(0));
     assert!(!switch.path("dray.sock").exists() && !switch.path("memif.sock").exists());
-    let error = switch.refused("status", 1);
-    assert!(error.contains("is drayd running?"), "{error}");
+    let error = switch.refused("status", 3);
+    assert!(error.contains("dray.sock") && error.contains("is drayd running? Start it with"), "{error}");
+}
+
+#[test]
+fn a_stopped_drayd_is_not_reachable() {
+    let mut switch = Switch::start(TWO_PORTS);
+    switch.signal("-STOP");
+    for command in ["status", "watch"] {
+        let start = Instant::now();
+        let error = switch.refused(command, 3);
+        let took = start.elapsed();
+        assert!(error.contains("dray.sock does not answer: drayd is stopped or stuck"), "{command}: {error}");
+        assert!(took < Duration::from_secs(5), "{command}: {took:?}");
+    }
+    let error = |args: &str, status| serde_json::from_str::<Value>(&switch.refused(args, status)).unwrap();
+    assert_eq!(error("--json drop show", 3)["error"]["data"], json!({ "code": "unreachable" }));
+    switch.signal("-CONT");
+    assert_eq!(switch.json("status")["ports"], 2);
+    let gone = error("port del nothing --json", 1);
+    assert_eq!(gone["error"]["data"], json!({ "code": "not-found", "path": "port.nothing" }));
+    assert_eq!(gone["error"]["message"], "there is no port \"nothing\"");
+    assert_eq!(error("--json port dell x", 2)["error"]["data"], json!({ "code": "invalid" }));
+    assert_eq!(switch.terminate(), Some(0));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
-mod control;
 pub mod cpu;
 pub mod demo;
 pub mod eth;

@@ -1,7 +1,7 @@
 //! Where the time of drayd's workers goes while frames are sent: what its counters say at the end, less what they said before.
 
-use crate::control::Control;
-use dray_api::{Request, StageInfo, WorkerInfo, WorkerRequest};
+use dray_api::{StageInfo, WorkerInfo, WorkerShow};
+use dray_client::Client;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -105,9 +105,8 @@ impl Work {
 /// # Errors
 /// If there is none, or what it says.
 pub fn totals(socket: &Path) -> Result<Vec<WorkerInfo>, String> {
-    let mut control = Control::connect(socket)?;
-    let show = Request::Worker(WorkerRequest::Show { total: true });
-    control.call(&show).map_err(|e| format!("{}: {e}", socket.display()))
+    let workers = Client::connect(socket)?.call(&WorkerShow { total: true });
+    workers.map_err(|e| format!("{}: {e}", socket.display()))
 }
 
 /// Asks a drayd what its workers do while frames are sent, from a thread of its own.

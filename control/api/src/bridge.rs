@@ -1,67 +1,98 @@
 //! `bridge`: bridges and their members.
 
-use clap::Subcommand;
+use crate::ConfigChange;
+use crate::requests::requests;
 use dray_config::Member;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// `bridge`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum BridgeRequest {
-    /// Show bridges
-    Show {
-        /// Only this bridge, or those that match a pattern with * and ?
-        name: Option<String>,
-    },
-    /// Add a bridge
-    Add {
-        /// Its name
-        name: String,
-        /// What people call it
-        #[arg(long, value_name = "TEXT")]
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        description: Option<String>,
-        /// VXLAN network identifier with which it joins the overlay
-        #[arg(long)]
-        vni: Option<u32>,
-        /// A member, untagged or with a VLAN; may be given several times
-        #[arg(long = "port", value_name = "PORT[:VLAN]")]
-        #[serde(default)]
-        ports: Vec<Member>,
-    },
-    /// Delete a bridge; its ports stay
-    Del {
-        /// Its name
-        name: String,
-    },
-    /// Put ports into a bridge
-    Join {
-        /// The bridge's name
-        name: String,
-        /// A port, untagged or with a VLAN
-        #[arg(value_name = "PORT[:VLAN]", required = true)]
-        ports: Vec<Member>,
-    },
-    /// Take ports out of a bridge, and its static entries that lead there
-    Leave {
-        /// The bridge's name
-        name: String,
-        /// A port; with the VLAN, if it is there with several
-        #[arg(value_name = "PORT[:VLAN]", required = true)]
-        ports: Vec<Member>,
-    },
-    /// Change a key of a bridge
-    Set {
-        /// Its name
-        name: String,
-        /// The key, as in the configuration file
-        key: String,
-        /// Its value, several for a list; its default without one
-        #[arg(value_name = "VALUE")]
-        #[serde(default)]
-        values: Vec<String>,
-    },
+requests! {
+    /// `bridge`
+    BridgeRequest in Bridge {
+        "bridge.show" Show(BridgeShow) -> Vec<BridgeInfo>, "bridge show";
+        "bridge.add" Add(BridgeAdd) -> ConfigChange, "bridge add blue --vni 42 --port web --port trunk:10";
+        "bridge.del" Del(BridgeDel) -> ConfigChange, "bridge del blue";
+        "bridge.join" Join(BridgeJoin) -> ConfigChange, "bridge join blue web trunk:10";
+        "bridge.leave" Leave(BridgeLeave) -> ConfigChange, "bridge leave blue trunk:10";
+        "bridge.set" Set(BridgeSet) -> ConfigChange, "bridge set blue vni 42";
+    }
+}
+
+/// Show bridges
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeShow {
+    /// Only this bridge, or those that match a pattern with * and ?
+    pub name: Option<String>,
+}
+
+/// Add a bridge
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeAdd {
+    /// Its name
+    pub name: String,
+    /// What people call it
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// VXLAN network identifier with which it joins the overlay
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub vni: Option<u32>,
+    /// A member, untagged or with a VLAN; may be given several times
+    #[cfg_attr(feature = "clap", arg(long = "port", value_name = "PORT[:VLAN]"))]
+    #[serde(default)]
+    pub ports: Vec<Member>,
+}
+
+/// Delete a bridge; its ports stay
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeDel {
+    /// Its name
+    pub name: String,
+}
+
+/// Put ports into a bridge
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeJoin {
+    /// The bridge's name
+    pub name: String,
+    /// A port, untagged or with a VLAN
+    #[cfg_attr(feature = "clap", arg(value_name = "PORT[:VLAN]", required = true))]
+    pub ports: Vec<Member>,
+}
+
+/// Take ports out of a bridge, and its static entries that lead there
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeLeave {
+    /// The bridge's name
+    pub name: String,
+    /// A port; with the VLAN, if it is there with several
+    #[cfg_attr(feature = "clap", arg(value_name = "PORT[:VLAN]", required = true))]
+    pub ports: Vec<Member>,
+}
+
+/// Change a key of a bridge
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct BridgeSet {
+    /// Its name
+    pub name: String,
+    /// The key, as in the configuration file
+    pub key: String,
+    /// Its value, several for a list; its default without one
+    #[cfg_attr(feature = "clap", arg(value_name = "VALUE"))]
+    #[serde(default)]
+    pub values: Vec<String>,
 }
 
 /// One of the reply to `bridge.show`.

@@ -1,15 +1,20 @@
 //! `drop`: what was dropped, and why.
 
-use clap::Subcommand;
+use crate::requests::requests;
 use serde::{Deserialize, Serialize};
 
-/// `drop`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum DropRequest {
-    /// Show drop counters that are not zero
-    Show {},
+requests! {
+    /// `drop`
+    DropRequest in Drop {
+        "drop.show" Show(DropShow) -> Vec<DropInfo>, "drop show";
+    }
 }
+
+/// Show drop counters that are not zero
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct DropShow {}
 
 /// One of the reply to `drop.show`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,26 @@
 //! `watch`: what happens, as it happens.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
+/// Print what happens, as it happens
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Only events of this kind; may be given several times
+    #[cfg_attr(feature = "clap", arg(long = "kind", value_name = "KIND", value_enum))]
+    #[serde(default)]
+    pub kinds: Vec<EventKind>,
+    /// Begin with the event of this number, if it is still kept; else with the next one
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SEQ"))]
+    #[serde(default)]
+    pub since: Option<u64>,
+}
+
 /// What an event is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// A port's link came up or went down
@@ -31,7 +46,7 @@ pub enum EventKind {
     Lost,
     /// Of a kind that this version does not know
     #[serde(other)]
-    #[value(skip)]
+    #[cfg_attr(feature = "clap", value(skip))]
     Other,
 }
 

@@ -1,7 +1,7 @@
 //! `fdb`: the forwarding database.
 
-use crate::{MAX_REQUEST, Request};
-use clap::{Subcommand, ValueHint};
+use crate::requests::requests;
+use crate::{ConfigChange, MAX_REQUEST};
 use dray_config::{Mac, Member};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -9,68 +9,93 @@ use std::net::Ipv4Addr;
 /// The most entries of one `fdb.load`: what the switch does between two requests of others.
 pub const MAX_BATCH: usize = 10_000;
 
-/// `fdb`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum FdbRequest {
-    /// Show entries
-    Show {
-        /// Only this bridge, or those that match a pattern with * and ?
-        #[arg(long)]
-        bridge: Option<String>,
-        /// Only what is behind this port, or behind any that matches
-        #[arg(long)]
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        port: Option<String>,
-        /// Only this address, or those that match
-        #[arg(long)]
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mac: Option<String>,
-        /// Only what is behind this VTEP
-        #[arg(long, value_name = "IP")]
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        vtep: Option<Ipv4Addr>,
-    },
-    /// Add a static entry
-    #[command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"])))]
-    Add {
-        /// The bridge's name
-        bridge: String,
-        /// The MAC address
-        mac: Mac,
-        /// The member it is behind
-        #[arg(long, value_name = "PORT[:VLAN]")]
-        port: Option<Member>,
-        /// The VTEP it is behind
-        #[arg(long, value_name = "IP")]
-        vtep: Option<Ipv4Addr>,
-    },
-    /// Delete an entry, learned or static
-    Del {
-        /// The bridge's name
-        bridge: String,
-        /// The MAC address
-        mac: Mac,
-    },
-    /// Add many static entries; one that is there already gets its new place
-    Load {
-        /// A file of lines `BRIDGE MAC PORT[:VLAN]` or `BRIDGE MAC IP`, the IP being a VTEP's; "-" reads standard input
-        #[arg(value_name = "FILE", value_parser = FdbBatch::read, value_hint = ValueHint::FilePath)]
-        entries: FdbBatch,
-        /// Delete these entries instead, learned or static; lines need no place then
-        #[arg(long)]
-        #[serde(default)]
-        delete: bool,
-    },
-    /// Forget learned entries
-    Flush {
-        /// Only those of this bridge
-        #[arg(long)]
-        bridge: Option<String>,
-        /// Only those behind this port
-        #[arg(long)]
-        port: Option<String>,
-    },
+requests! {
+    /// `fdb`
+    FdbRequest in Fdb {
+        "fdb.show" Show(FdbShow) -> Vec<FdbEntry>, "fdb show --bridge blue";
+        "fdb.add" Add(FdbAdd) -> ConfigChange, "fdb add blue 02:00:00:00:00:01 --port trunk:10";
+        "fdb.del" Del(FdbDel) -> ConfigChange, "fdb del blue 02:00:00:00:00:01";
+        "fdb.load" Load(FdbLoad) -> FdbLoaded, "fdb load entries.txt";
+        "fdb.flush" Flush(FdbFlush) -> FdbFlushed, "fdb flush --port web";
+    }
+}
+
+/// Show entries
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct FdbShow {
+    /// Only this bridge, or those that match a pattern with * and ?
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub bridge: Option<String>,
+    /// Only what is behind this port, or behind any that matches
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Only this address, or those that match
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Only what is behind this VTEP
+    #[cfg_attr(feature = "clap", arg(long, value_name = "IP"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<Ipv4Addr>,
+}
+
+/// Add a static entry
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "clap", command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"]))))]
+pub struct FdbAdd {
+    /// The bridge's name
+    pub bridge: String,
+    /// The MAC address
+    pub mac: Mac,
+    /// The member it is behind
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PORT[:VLAN]"))]
+    pub port: Option<Member>,
+    /// The VTEP it is behind
+    #[cfg_attr(feature = "clap", arg(long, value_name = "IP"))]
+    pub vtep: Option<Ipv4Addr>,
+}
+
+/// Delete an entry, learned or static
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct FdbDel {
+    /// The bridge's name
+    pub bridge: String,
+    /// The MAC address
+    pub mac: Mac,
+}
+
+/// Add many static entries; one that is there already gets its new place
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct FdbLoad {
+    /// A file of lines `BRIDGE MAC PORT[:VLAN]` or `BRIDGE MAC IP`, the IP being a VTEP's; "-" reads standard input
+    #[cfg_attr(feature = "clap", arg(value_name = "FILE", value_parser = FdbBatch::read, value_hint = clap::ValueHint::FilePath))]
+    pub entries: FdbBatch,
+    /// Delete these entries instead, learned or static; lines need no place then
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default)]
+    pub delete: bool,
+}
+
+/// Forget learned entries
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct FdbFlush {
+    /// Only those of this bridge
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub bridge: Option<String>,
+    /// Only those behind this port
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub port: Option<String>,
 }
 
 /// Entries for `fdb.load`: an array on the wire.
@@ -135,7 +160,7 @@ impl FdbBatch {
     }
 
     /// As requests that the switch takes: each of at most [`MAX_BATCH`] entries and [`MAX_REQUEST`] bytes.
-    pub fn into_requests(self, delete: bool) -> impl Iterator<Item = Request> {
+    pub fn into_requests(self, delete: bool) -> impl Iterator<Item = FdbLoad> {
         // As much as JSON has to add to any entry, however each byte of the names is escaped.
         let bytes = |entry: &FdbStatic| {
             let port = entry.port.as_ref().map_or(0, |member| member.port.len());
@@ -151,7 +176,7 @@ impl FdbBatch {
                 part.push(entry);
             }
             let entries = FdbBatch { entries: part, refused: Vec::new() };
-            (!entries.entries.is_empty()).then_some(Request::Fdb(FdbRequest::Load { entries, delete }))
+            (!entries.entries.is_empty()).then_some(FdbLoad { entries, delete })
         })
     }
 }
@@ -228,6 +253,7 @@ pub struct FdbFlushed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{AnyRequest, Request};
     use serde_json::json;
 
     #[test]
@@ -266,8 +292,8 @@ mod tests {
         let wire = r#"{"jsonrpc":"2.0","id":1,"method":"fdb.load","params":{"entries":[{"bridge":"b","mac":"02:00:00:00:00:01"}]}}"#;
         let entry = FdbStatic { bridge: "b".into(), mac: Mac([2, 0, 0, 0, 0, 1]), ..FdbStatic::default() };
         let batch = FdbBatch { entries: vec![entry], refused: vec![] };
-        let one = Request::Fdb(FdbRequest::Load { entries: batch, delete: false });
-        assert_eq!(Request::decode(wire.as_bytes()), (json!(1), Ok(one)));
+        let one = FdbLoad { entries: batch, delete: false }.into();
+        assert_eq!(AnyRequest::decode(wire.as_bytes()), (json!(1), Ok(one)));
 
         // Names that JSON makes six times as long, and short ones.
         for (name, requests) in [("\u{1}".repeat(60), 15..25), ("b".into(), 3..8)] {
@@ -284,8 +310,8 @@ mod tests {
             for request in batch.clone().into_requests(true) {
                 let line = request.encode(u64::MAX);
                 assert!(line.len() < MAX_REQUEST, "{}", line.len());
-                let (_, Ok(Request::Fdb(FdbRequest::Load { entries, delete: true }))) =
-                    Request::decode(line.as_bytes())
+                let (_, Ok(AnyRequest::Fdb(FdbRequest::Load(FdbLoad { entries, delete: true })))) =
+                    AnyRequest::decode(line.as_bytes())
                 else {
                     panic!("{line:.200}")
                 };

@@ -1,19 +1,30 @@
 //! `log`: what drayd logs.
 
-use clap::Subcommand;
+use crate::ConfigChange;
+use crate::requests::requests;
 use serde::{Deserialize, Serialize};
 
-/// `log`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum LogRequest {
-    /// Show the level of the lines that are logged
-    Show {},
-    /// Change it
-    Level {
-        /// error, warn, info, debug, trace or off; or several TARGET=LEVEL with commas between them
-        level: String,
-    },
+requests! {
+    /// `log`
+    LogRequest in Log {
+        "log.show" Show(LogShow) -> LogInfo, "log show";
+        "log.level" Level(LogLevel) -> ConfigChange, "log level warn,port=debug";
+    }
+}
+
+/// Show the level of the lines that are logged
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct LogShow {}
+
+/// Change it
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// error, warn, info, debug, trace or off; or several TARGET=LEVEL with commas between them
+    pub level: String,
 }
 
 /// Reply to `log.show`.

@@ -1,156 +1,218 @@
 //! `port`: ports, and how others attach to them.
 
-use crate::is_false;
-use clap::{Args, Subcommand, ValueHint};
+use crate::ConfigChange;
+use crate::requests::{is_false, requests};
 use dray_config::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// `port`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum PortRequest {
-    /// Show ports
-    Show {
-        /// Only this port, or those that match a pattern with * and ?
-        name: Option<String>,
-        /// Only those in this bridge, or in any that matches
-        #[arg(long)]
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        bridge: Option<String>,
-        /// Only those whose link is up
-        #[arg(long)]
-        #[serde(default, skip_serializing_if = "is_false")]
-        up: bool,
-        /// Only those whose link is down
-        #[arg(long, conflicts_with = "up")]
-        #[serde(default, skip_serializing_if = "is_false")]
-        down: bool,
-        /// Show how other programs attach to it, ready to paste
-        #[arg(long, requires = "name")]
-        #[serde(default)]
-        connect: bool,
-        /// Show the secret in it, not "***"
-        #[arg(long, requires = "connect")]
-        #[serde(default, skip_serializing_if = "is_false")]
-        secrets: bool,
-    },
-    /// Add a port; the flags are the keys of the configuration file
-    Add(Box<PortAdd>),
-    /// Delete a port, and take it out of its bridges
-    Del {
-        /// Its name
-        name: String,
-    },
-    /// Change a key of a port
-    Set {
-        /// Its name
-        name: String,
-        /// The key, as in the configuration file
-        key: String,
-        /// Its value; its default without one
-        #[arg(value_name = "VALUE")]
-        #[serde(default)]
-        values: Vec<String>,
-    },
-    /// Open a port that is administratively down
-    Up {
-        /// Its name
-        name: String,
-    },
-    /// Close a port and keep it closed: its peer is told, and no frame is taken or sent
-    Down {
-        /// Its name
-        name: String,
-    },
-    /// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
-    Clear {
-        /// Its name, or a pattern with * and ? [default: all ports]
-        name: Option<String>,
-    },
+requests! {
+    /// `port`
+    PortRequest in Port {
+        "port.show" Show(PortShow) -> PortShown, "port show web";
+        "port.add" Add(PortAdd) -> ConfigChange,
+            "port add web --kind memif --socket /run/dray/web/memif.sock --bridge blue";
+        "port.del" Del(PortDel) -> ConfigChange, "port del web";
+        "port.set" Set(PortSet) -> ConfigChange, "port set web description Web server";
+        "port.up" Up(PortUp) -> ConfigChange, "port up web";
+        "port.down" Down(PortDown) -> ConfigChange, "port down web";
+        "port.clear" Clear(PortClear) -> ConfigChange, "port clear web";
+    }
 }
 
-/// The keys of `[[port]]`; the switch checks them as it checks a file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Args)]
+/// Show ports
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortShow {
+    /// Only this port, or those that match a pattern with * and ?
+    pub name: Option<String>,
+    /// Only those in this bridge, or in any that matches
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Only those whose link is up
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub up: bool,
+    /// Only those whose link is down
+    #[cfg_attr(feature = "clap", arg(long, conflicts_with = "up"))]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub down: bool,
+    /// Show how other programs attach to it, ready to paste
+    #[cfg_attr(feature = "clap", arg(long, requires = "name"))]
+    #[serde(default)]
+    pub connect: bool,
+    /// Show the secret in it, not "***"
+    #[cfg_attr(feature = "clap", arg(long, requires = "connect"))]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub secrets: bool,
+}
+
+/// Delete a port, and take it out of its bridges
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortDel {
+    /// Its name
+    pub name: String,
+}
+
+/// Change a key of a port
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortSet {
+    /// Its name
+    pub name: String,
+    /// The key, as in the configuration file
+    pub key: String,
+    /// Its value; its default without one
+    #[cfg_attr(feature = "clap", arg(value_name = "VALUE"))]
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// Open a port that is administratively down
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortUp {
+    /// Its name
+    pub name: String,
+}
+
+/// Close a port and keep it closed: its peer is told, and no frame is taken or sent
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortDown {
+    /// Its name
+    pub name: String,
+}
+
+/// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct PortClear {
+    /// Its name, or a pattern with * and ? [default: all ports]
+    pub name: Option<String>,
+}
+
+/// Add a port; the flags are the keys of the configuration file
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortAdd {
     /// Its name
-    #[arg(required_unless_present = "named", default_value = "", hide_default_value = true)]
+    #[cfg_attr(
+        feature = "clap",
+        arg(required_unless_present = "named", default_value = "", hide_default_value = true)
+    )]
     pub name: String,
     /// Its name, as it was given before
-    #[arg(long = "name", hide = true, conflicts_with = "name")]
+    #[cfg_attr(feature = "clap", arg(long = "name", hide = true, conflicts_with = "name"))]
     #[serde(skip)]
     pub named: Option<String>,
     /// "memif", "vhost-user" or "eth"
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub kind: String,
     /// What people call it
-    #[arg(long, value_name = "TEXT")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// "up" or "down": down keeps it closed [default: up]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
     /// memif, vhost-user: the control channel's socket, a path or "@name"
-    #[arg(long, value_hint = ValueHint::AnyPath)]
+    #[cfg_attr(feature = "clap", arg(long, value_hint = clap::ValueHint::AnyPath))]
     pub socket: Option<String>,
     /// memif, vhost-user: who may connect to a server's socket, its permission bits [default: 0660]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_mode: Option<String>,
     /// memif, vhost-user: the owner of a server's socket, name or number [default: drayd's user]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_owner: Option<String>,
     /// memif, vhost-user: the group of a server's socket, name or number [default: drayd's group]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_group: Option<String>,
     /// memif: interface id on that socket [default: 0]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub id: Option<u64>,
     /// memif, vhost-user: "server" or "client" [default: server for memif, client for vhost-user]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub role: Option<String>,
     /// memif: must be the same on both sides
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub secret: Option<String>,
     /// memif, eth: descriptors in a ring or queue [default: 1024]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub ring_size: Option<u64>,
     /// memif: bytes in a buffer, as a client [default: 2048]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub buffer_size: Option<u64>,
     /// Queue pairs; for vhost-user the most that the VM may use [default: 1, 16 for vhost-user]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub queues: Option<u64>,
     /// The port's own MAC address [default: made from the name]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub mac: Option<String>,
     /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub mtu: Option<u64>,
     /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub max_macs: Option<u64>,
     /// How many broadcasts it may send in a second [default: no limit]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_broadcast: Option<u64>,
     /// How many multicasts it may send in a second [default: no limit]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_multicast: Option<u64>,
     /// How many unicasts to unknown addresses it may send in a second [default: no limit]
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unknown_unicast: Option<u64>,
     /// eth: a PCI address or a DPDK vdev
-    #[arg(long)]
+    #[cfg_attr(feature = "clap", arg(long))]
     pub device: Option<String>,
     /// Put it in this bridge, untagged or with a VLAN; may be given several times
-    #[arg(long = "bridge", value_name = "BRIDGE[:VLAN]")]
+    #[cfg_attr(feature = "clap", arg(long = "bridge", value_name = "BRIDGE[:VLAN]"))]
     #[serde(default)]
     pub bridges: Vec<String>,
+}
+
+/// Reply to `port.show`: the ports, or with `connect` how others attach to one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortShown {
+    /// With `connect`: a way for each program that can. Without ports there is nothing to tell this by, and nothing to tell.
+    Connects(Vec<ConnectInfo>),
+    /// The ports, in the order of the configuration.
+    Ports(Vec<PortInfo>),
+}
+
+impl PortShown {
+    /// The ports; none, if `connect` was asked.
+    pub fn ports(self) -> Vec<PortInfo> {
+        match self {
+            PortShown::Ports(ports) => ports,
+            PortShown::Connects(_) => Vec::new(),
+        }
+    }
+
+    /// How others attach; nothing, if `connect` was not asked.
+    pub fn connects(self) -> Vec<ConnectInfo> {
+        match self {
+            PortShown::Connects(connects) => connects,
+            PortShown::Ports(_) => Vec::new(),
+        }
+    }
 }
 
 /// One of the reply to `port.show`.
@@ -251,13 +313,12 @@ pub struct PortBridge {
 
 /// One of the reply to `port.show` with `connect`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct ConnectInfo {
     /// The program that would attach to the port, such as `testpmd`.
     pub program: String,
     /// What to paste. Only comments, if the program can't be given the port's socket or secret.
     pub text: String,
     /// What to know before: which versions work, or that Dray's tests can't run these lines.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }

@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What the switch is and does
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct StatusShow {}
+
 /// Reply to `status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,36 +1,52 @@
 //! `vtep`: the other VTEPs.
 
-use clap::Subcommand;
+use crate::ConfigChange;
+use crate::requests::requests;
 use dray_config::Mac;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// `vtep`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum VtepRequest {
-    /// Show the other VTEPs
-    Show {},
-    /// Add VTEPs to the head-end replication list of the table vxlan, or of a bridge
-    Add {
-        /// A VTEP's address
-        #[arg(value_name = "IP", required = true)]
-        vteps: Vec<Ipv4Addr>,
-        /// The bridge; if it has no list of its own, it gets one with those of the table vxlan
-        #[arg(long)]
-        #[serde(default)]
-        bridge: Option<String>,
-    },
-    /// Take VTEPs out of the head-end replication list of the table vxlan, or of a bridge
-    Del {
-        /// A VTEP's address
-        #[arg(value_name = "IP", required = true)]
-        vteps: Vec<Ipv4Addr>,
-        /// The bridge; if it has no list of its own, it gets one with the others of the table vxlan
-        #[arg(long)]
-        #[serde(default)]
-        bridge: Option<String>,
-    },
+requests! {
+    /// `vtep`
+    VtepRequest in Vtep {
+        "vtep.show" Show(VtepShow) -> Vec<VtepInfo>, "vtep show";
+        "vtep.add" Add(VtepAdd) -> ConfigChange, "vtep add 10.9.0.4";
+        "vtep.del" Del(VtepDel) -> ConfigChange, "vtep del 10.9.0.4 --bridge blue";
+    }
+}
+
+/// Show the other VTEPs
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct VtepShow {}
+
+/// Add VTEPs to the head-end replication list of the table vxlan, or of a bridge
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct VtepAdd {
+    /// A VTEP's address
+    #[cfg_attr(feature = "clap", arg(value_name = "IP", required = true))]
+    pub vteps: Vec<Ipv4Addr>,
+    /// The bridge; if it has no list of its own, it gets one with those of the table vxlan
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default)]
+    pub bridge: Option<String>,
+}
+
+/// Take VTEPs out of the head-end replication list of the table vxlan, or of a bridge
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct VtepDel {
+    /// A VTEP's address
+    #[cfg_attr(feature = "clap", arg(value_name = "IP", required = true))]
+    pub vteps: Vec<Ipv4Addr>,
+    /// The bridge; if it has no list of its own, it gets one with the others of the table vxlan
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default)]
+    pub bridge: Option<String>,
 }
 
 /// One of the reply to `vtep.show`.

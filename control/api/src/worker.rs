@@ -1,19 +1,24 @@
 //! `worker`: the workers, and where their time goes.
 
-use clap::Subcommand;
+use crate::requests::requests;
 use serde::{Deserialize, Serialize};
 
-/// `worker`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum WorkerRequest {
-    /// Show the workers, and where their time goes
-    Show {
-        /// Since the workers started, not in the last second
-        #[arg(long)]
-        #[serde(default)]
-        total: bool,
-    },
+requests! {
+    /// `worker`
+    WorkerRequest in Worker {
+        "worker.show" Show(WorkerShow) -> Vec<WorkerInfo>, "worker show";
+    }
+}
+
+/// Show the workers, and where their time goes
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct WorkerShow {
+    /// Since the workers started, not in the last second
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(default)]
+    pub total: bool,
 }
 
 /// One of the reply to `worker.show`.

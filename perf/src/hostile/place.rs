@@ -1,9 +1,9 @@
 //! Where an attack takes place: a daemon of its own, with a folder, honest ports, and a port "x" for the attacker.
 
-use crate::control::Control;
 use crate::cpu;
 use crate::peer::TempDir;
-use dray_api::{PortRequest, Request};
+use dray_api::PortDel;
+use dray_client::Client;
 use dray_config::SocketName;
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use std::fmt::Write;
@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long drayd may take to be there.
+const START: Duration = Duration::from_secs(20);
 /// How long SIGTERM may take before SIGKILL.
 const TERM: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take before it is said that it does not help.
@@ -100,7 +102,7 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.spawn().map_err(|e| format!("start setpriv {}: {e}", drayd.display()))?;
         let mut daemon = Daemon { child, dir };
-        match Control::open(&daemon.control()) {
+        match Client::wait(&daemon.control(), START) {
             Ok(_) => Ok(daemon),
             Err(e) => Err(format!("{e}\n{}", daemon.last_words())),
         }
@@ -142,11 +144,11 @@ impl Daemon {
     /// If the daemon refuses.
     pub fn delete(&self, name: &str) -> Result<Duration, String> {
         let begin = Instant::now();
-        let request = Request::Port(PortRequest::Del { name: name.into() });
-        let deleted = Control::connect(&self.control()).and_then(|mut c| c.call::<serde_json::Value>(&request));
+        let request = PortDel { name: name.into() };
+        let deleted = Client::connect(&self.control()).and_then(|mut client| client.call(&request));
         let took = begin.elapsed();
         // An answer that does not come is a figure too.
-        deleted.map(|_| took).or_else(|e| if took > Duration::from_secs(1) { Ok(took) } else { Err(e) })
+        deleted.map(|_| took).or_else(|e| if took > Duration::from_secs(1) { Ok(took) } else { Err(e.into()) })
     }
 
     /// Ends it: how long it took, and what was needed beside SIGTERM.

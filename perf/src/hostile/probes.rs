@@ -1,8 +1,7 @@
 //! What is asked of the switch while it is attacked, and what it takes of the machine.
 
 use super::place::{GUEST, Place, Urgency};
-use crate::control::Control;
-use dray_api::{PortRequest, Request, WorkerInfo, WorkerRequest};
+use dray_api::{AnyRequest, PortShow, StatusShow, WorkerShow};
 use dray_config::SocketName;
 use dray_switch::mem::ticks;
 use dray_vhost::memif::{Client, ClientOptions};
@@ -31,24 +30,14 @@ pub(super) struct Asked {
 pub(super) fn control(place: &Place, socket: &Path, end: &AtomicBool) -> Asked {
     place.take_place(Urgency::First);
     let mut most = Asked::default();
-    let requests = [
-        Request::Status {},
-        Request::Port(PortRequest::Show {
-            name: None,
-            bridge: None,
-            up: false,
-            down: false,
-            connect: false,
-            secrets: false,
-        }),
-    ];
+    let requests: [AnyRequest; 2] = [StatusShow {}.into(), PortShow::default().into()];
     for request in requests.iter().cycle() {
         if end.load(Ordering::Relaxed) {
             break;
         }
         let begin = Instant::now();
         // One that is refused or cut off took as long as that.
-        let _ = Control::connect(socket).and_then(|mut control| control.call::<serde_json::Value>(request));
+        let _ = dray_client::Client::connect(socket).and_then(|mut client| client.ask(request));
         most.slowest = most.slowest.max(begin.elapsed());
         let usage = usage(place.pid);
         (most.memory, most.files) = (most.memory.max(usage.0), most.files.max(usage.1));
@@ -62,8 +51,7 @@ pub(super) fn control(place: &Place, socket: &Path, end: &AtomicBool) -> Asked {
 /// # Errors
 /// If the control socket does not tell.
 pub(super) fn time_of(socket: &Path, port: &str) -> Result<(u64, u64), String> {
-    let request = Request::Worker(WorkerRequest::Show { total: true });
-    let workers: Vec<WorkerInfo> = Control::connect(socket)?.call(&request)?;
+    let workers = dray_client::Client::connect(socket)?.call(&WorkerShow { total: true })?;
     let queues = workers.iter().flat_map(|worker| &worker.loads).filter(|queue| queue.port == port);
     Ok((ticks(), queues.map(|queue| queue.ticks).sum()))
 }

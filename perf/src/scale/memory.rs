@@ -1,11 +1,11 @@
 //! Memory of each thing that there may be many of, the start with many, and FDB entries in batches.
 
-use crate::control::Control;
 use crate::peer::{Dray, Switch};
 use crate::report::{Column, Document, Table, Tone};
 use crate::scale::case::{head, memif};
-use crate::scale::{Results, ScaleArgs, wait};
-use dray_api::{FdbBatch, FdbStatic, Request, Status};
+use crate::scale::{Results, START, ScaleArgs, load, wait};
+use dray_api::{FdbBatch, FdbStatic, StatusShow};
+use dray_client::Client as Control;
 use dray_config::{Mac, Member, Role, SocketName};
 use dray_vhost::memif::{Client, ClientOptions};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
@@ -111,8 +111,8 @@ impl Many {
     fn start(self, dray: &Dray, cpu: usize) -> Result<(Switch, Control, f64), String> {
         let begin = Instant::now();
         let switch = dray.start_with(cpu, |dir| self.configuration(dir, cpu))?;
-        let mut control = Control::open(&switch.control())?;
-        let status: Status = control.call(&Request::Status {})?;
+        let mut control = Control::wait(&switch.control(), START)?;
+        let status = control.call(&StatusShow {})?;
         let seconds = begin.elapsed().as_secs_f64();
         if status.bridges != self.bridges as usize {
             return Err(format!("drayd has {} bridges instead of {}", status.bridges, self.bridges));
@@ -166,7 +166,7 @@ pub(super) fn measure(dray: &Dray, args: &ScaleArgs, results: &mut Results, stop
     };
     let clients = (0..ports).map(client).collect::<Result<Vec<_>, _>>()?;
     let up = |control: &mut Control, count: u32| {
-        wait("the links", || Ok(control.call::<Status>(&Request::Status {})?.ports_up == count as usize))
+        wait("the links", || Ok(control.call(&StatusShow {})?.ports_up == count as usize))
     };
     up(&mut control, ports)?;
     note("memif link, one queue pair", ports, down, switch.private_memory());
@@ -202,7 +202,7 @@ pub(super) fn measure(dray: &Dray, args: &ScaleArgs, results: &mut Results, stop
     for (memory, vteps) in of_tunnels.iter_mut().zip([1, many]) {
         interrupted()?;
         let (switch, mut control, _) = overlay.start(dray, cpu)?;
-        control.load(entries(many, behind_vteps(vteps)), false)?;
+        load(&mut control, entries(many, behind_vteps(vteps)), false)?;
         // They are asked for a little later.
         std::thread::sleep(Duration::from_millis(300));
         *memory = switch.private_memory();
@@ -221,7 +221,7 @@ pub(super) fn measure(dray: &Dray, args: &ScaleArgs, results: &mut Results, stop
     for (at, (what, batch, delete)) in batches.into_iter().enumerate() {
         interrupted()?;
         let begin = Instant::now();
-        control.load(batch, delete)?;
+        load(&mut control, batch, delete)?;
         batch_figures.push(Batch { what: what.into(), entries: count, seconds: begin.elapsed().as_secs_f64() });
         if at == 0 {
             note("static entry, beside its place in the FDB", count, before, switch.private_memory());

@@ -12,7 +12,6 @@ mod wire;
 pub use case::Axis;
 pub use memory::{Batch, Memory, Start};
 
-use crate::control::Control;
 use crate::cpu;
 use crate::mood;
 use crate::peer::{Dray, Switch};
@@ -21,7 +20,8 @@ use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
 use case::Case;
 use clap::{Args, ValueEnum};
-use dray_api::{FdbBatch, Request, Status, VtepInfo, VtepRequest};
+use dray_api::{FdbBatch, FdbLoaded, StatusShow, VtepShow};
+use dray_client::Client;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -127,26 +127,41 @@ struct Subject {
     links: Links,
 }
 
+/// How long drayd may take to be there.
+const START: Duration = Duration::from_secs(20);
+
+/// Adds or deletes static entries.
+///
+/// # Errors
+/// If one was refused.
+fn load(control: &mut Client, batch: FdbBatch, delete: bool) -> Result<(), String> {
+    let mut loaded = FdbLoaded::default();
+    control.load(batch, delete, &mut loaded)?;
+    match loaded.refused.first() {
+        Some(refused) => Err(format!("drayd refuses an FDB entry: {}", refused.reason)),
+        None => Ok(()),
+    }
+}
+
 impl Subject {
     fn start(dray: &Dray, on: usize, case: Case) -> Result<Subject, String> {
         let mut switch = dray.start_with(on, |dir| case.configuration(dir, on))?;
         let [socket, _] = switch.sockets();
         let with_log = |switch: &Switch, e: String| format!("{e}\ndrayd's last words:\n{}", switch.log());
         let mut links = Links::connect(case, &socket).map_err(|e| with_log(&switch, e))?;
-        let mut control = Control::open(&switch.control())?;
-        let ready = |control: &mut Control, links: &mut Links| -> Result<(), String> {
-            wait("the links", || Ok(control.call::<Status>(&Request::Status {})?.ports_up == case.ports() as usize))?;
-            control.load(FdbBatch { entries: case.statics(), refused: vec![] }, false)?;
+        let mut control = Client::wait(&switch.control(), START)?;
+        let ready = |control: &mut Client, links: &mut Links| -> Result<(), String> {
+            wait("the links", || Ok(control.call(&StatusShow {})?.ports_up == case.ports() as usize))?;
+            load(control, FdbBatch { entries: case.statics(), refused: vec![] }, false)?;
             if case.has_overlay() {
                 links.answer_arp()?;
-                let show = Request::Vtep(VtepRequest::Show {});
                 wait("the tunnels", || {
-                    let vteps: Vec<VtepInfo> = control.call(&show)?;
+                    let vteps = control.call(&VtepShow {})?;
                     Ok(vteps.iter().all(|vtep| vtep.state == "resolved"))
                 })?;
             }
             links.teach();
-            let known = control.call::<Status>(&Request::Status {})?.fdb_used;
+            let known = control.call(&StatusShow {})?.fdb_used;
             let macs = if case.axis == Axis::Flood { 1 } else { 2 * u64::from(case.flows()) };
             if known == macs { Ok(()) } else { Err(format!("drayd has learned {known} of {macs} MACs")) }
         };
