@@ -1,6 +1,6 @@
 //! Counters: each worker writes its own, everybody may read them.
 
-pub use dray_switch::fdb::MAX_PORTS;
+pub use dray_switch::egress::MAX_PORTS;
 
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};

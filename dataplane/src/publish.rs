@@ -3,7 +3,8 @@
 use crate::Underlay;
 use crate::numbers::Numbers;
 use dray_config::{StaticTo, ValidConfig};
-use dray_switch::fdb::{Egress, key};
+use dray_switch::egress::Egress;
+use dray_switch::fdb::key;
 use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables, Tunnel};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;

@@ -3,7 +3,8 @@
 use dray_config::{Access, Mac, Memif, Role, SocketName, VhostUser};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
-use dray_switch::fdb::{Egress, Fdb, key};
+use dray_switch::egress::Egress;
+use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};

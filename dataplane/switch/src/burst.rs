@@ -4,7 +4,7 @@
 //! Every decision is made on the head, which its sender can no longer change.
 
 use crate::drops::Drops;
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::mem::Segment;
 use crate::offload::{Offload, Pending};
 use crate::wire::{ETH, flow_hash};

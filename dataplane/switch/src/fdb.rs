@@ -11,72 +11,10 @@
 //! To free a slot its key is exchanged for `RESERVED` too, then its value for `GONE`: who changes a value exchanges what he has seen,
 //! so that one of both knows what was there last, and each port's count of entries stays exact without a lock.
 
+use crate::egress::{Egress, MAX_PORTS};
 use crate::mem::{self, Line as Bucket, Lines};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
-
-/// Port numbers are below this: 1,024 configured ones, and as many that are about to go while an apply is under way.
-pub const MAX_PORTS: usize = 2048;
-
-/// Where a frame leaves, or how others reach the place it came from: a port with the VLAN tag to push (0: none), or a
-/// tunnel. One word, so that an FDB entry can hold it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Egress(u32);
-
-const TUNNEL: u32 = 1 << 31;
-
-impl Egress {
-    /// Port `port`, untagged (`vlan` 0) or tagged.
-    #[inline(always)]
-    pub const fn port(port: u16, vlan: u16) -> Self {
-        Egress((vlan as u32) << 16 | port as u32)
-    }
-
-    /// Tunnel number `tunnel` of the tables.
-    #[inline(always)]
-    pub const fn tunnel(tunnel: u16) -> Self {
-        Egress(TUNNEL | tunnel as u32)
-    }
-
-    /// A tunnel that isn't known yet: [`View::learn`] learns nothing there.
-    pub const NOWHERE: Egress = Egress(u32::MAX);
-
-    /// Another number for each place.
-    #[inline(always)]
-    pub(crate) const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Whether it is a port without a tag.
-    #[inline(always)]
-    pub const fn is_untagged_port(self) -> bool {
-        self.0 <= u16::MAX as u32
-    }
-
-    /// Whether it is a tunnel.
-    #[inline(always)]
-    pub const fn is_tunnel(self) -> bool {
-        self.0 & TUNNEL != 0
-    }
-
-    /// The port's or tunnel's number.
-    #[inline(always)]
-    pub const fn index(self) -> u16 {
-        self.0 as u16
-    }
-
-    /// The VLAN tag to push; 0 for none.
-    #[inline(always)]
-    pub const fn vlan(self) -> u16 {
-        (self.0 >> 16) as u16 & 0xfff
-    }
-
-    /// Whose share of the table it counts for: its port's, whatever the VLAN. All tunnels have one, the last.
-    #[inline(always)]
-    const fn share(self) -> usize {
-        if self.is_tunnel() { MAX_PORTS } else { self.0 as usize % MAX_PORTS }
-    }
-}
 
 /// A key: bridge in the upper 16 bits, MAC in the lower 48, first byte on the wire highest.
 #[inline(always)]
@@ -293,7 +231,7 @@ impl<'a> View<'a> {
     /// Where `key`, whose home is `home`, is.
     #[inline(always)]
     pub fn lookup(self, key: u64, home: u32) -> Option<Egress> {
-        self.find(key, home).map(|(_, value)| Egress(value as u32))
+        self.find(key, home).map(|(_, value)| Egress::from_bits(value as u32))
     }
 
     /// The slot's value word and its content.
@@ -324,7 +262,7 @@ impl<'a> View<'a> {
     /// if it is another place, and never to a static entry.
     #[inline(always)]
     pub fn learn(self, key: u64, home: u32, egress: Egress, now: u16) -> Learned {
-        let fresh = egress.0 as u64 | (now as u64) << 32;
+        let fresh = egress.bits() as u64 | (now as u64) << 32;
         match self.find(key, home) {
             Some((_, old)) if old == fresh => Learned::Known,
             Some((word, old)) => self.fdb.refresh(word, old, fresh),
@@ -398,12 +336,12 @@ impl Fdb {
 
     /// The share that a value's entry counts for.
     fn share(&self, value: u64) -> &Share {
-        &self.shares[Egress(value as u32).share()]
+        &self.shares[Egress::from_bits(value as u32).share()]
     }
 
     #[cold]
     fn refresh(&self, word: &AtomicU64, old: u64, fresh: u64) -> Learned {
-        if old & STATIC != 0 || Egress(fresh as u32) == Egress::NOWHERE {
+        if old & STATIC != 0 || Egress::from_bits(fresh as u32) == Egress::NOWHERE {
             return Learned::Known;
         }
         let (from, to) = (self.share(old), self.share(fresh));
@@ -430,7 +368,7 @@ impl Fdb {
 
     #[cold]
     fn insert(&self, key: u64, home: u32, value: u64) -> Learned {
-        if Egress(value as u32) == Egress::NOWHERE {
+        if Egress::from_bits(value as u32) == Egress::NOWHERE {
             return Learned::Known;
         }
         let share = (value & STATIC == 0).then(|| &self.share(value).macs);
@@ -474,7 +412,7 @@ impl Fdb {
 
     /// Adds or replaces a static entry. Control thread only. False if there is no room.
     pub fn set_static(&self, key: u64, egress: Egress) -> bool {
-        let (home, value) = (self.view().home(key), egress.0 as u64 | STATIC);
+        let (home, value) = (self.view().home(key), egress.bits() as u64 | STATIC);
         for _ in 0..100 {
             match self.view().find(key, home) {
                 Some((word, old)) => {
@@ -566,7 +504,7 @@ impl Fdb {
                 let entry = Entry {
                     bridge: (key >> 48) as u16,
                     mac: [mac[2], mac[3], mac[4], mac[5], mac[6], mac[7]],
-                    egress: Egress(value as u32),
+                    egress: Egress::from_bits(value as u32),
                     is_static,
                     // A worker's clock may be a step ahead of ours: that is no age, not 65,535 seconds.
                     age: match now.wrapping_sub((value >> 32) as u16) {

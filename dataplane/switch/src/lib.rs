@@ -6,6 +6,7 @@ pub mod clock;
 mod counts;
 mod cpu;
 pub mod drops;
+pub mod egress;
 pub mod fdb;
 pub mod mem;
 mod names;

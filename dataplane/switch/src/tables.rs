@@ -1,7 +1,7 @@
 //! What the stages look things up in: built on the control thread from the validated configuration, published as one
 //! immutable whole, never changed afterwards.
 
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::stages::{StageTables, Stages};
 use crate::wire;
 use dray_config::Mac;

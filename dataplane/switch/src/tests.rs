@@ -2,7 +2,8 @@
 //! frames accounted for.
 
 use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_MAX, HEAD_UNDERLAY};
-use crate::fdb::{Egress, Fdb};
+use crate::egress::Egress;
+use crate::fdb::Fdb;
 use crate::offload::tests::*;
 use crate::offload::{Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};

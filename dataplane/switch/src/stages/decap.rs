@@ -5,7 +5,7 @@
 use super::{Context, Pass, Process, Selection, Verdict, parse, parse::Addresses, vlan};
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::mem;
 use crate::names::{Named, declare};
 use crate::offload::{self, Gso};

@@ -5,7 +5,7 @@
 use super::{Context, Pass, Process, Selection, send::TxLists};
 use crate::burst::{Burst, Frame};
 use crate::drops::Drop;
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::names::{Named, declare};
 use crate::offload;
 use crate::port::Output;

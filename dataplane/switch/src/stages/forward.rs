@@ -3,7 +3,7 @@
 use super::{Context, Pass, Process, Selection, parse::GROUP, send::TxLists, vlan};
 use crate::burst::Burst;
 use crate::drops::Drop;
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::names::{Named, declare};
 use crate::port::Output;
 

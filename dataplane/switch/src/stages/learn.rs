@@ -7,7 +7,8 @@
 
 use super::{Context, Pass, Process, Selection};
 use crate::burst::Burst;
-use crate::fdb::{Egress, Learned};
+use crate::egress::Egress;
+use crate::fdb::Learned;
 use crate::mem;
 use crate::names::{Named, declare};
 use crate::port::Output;

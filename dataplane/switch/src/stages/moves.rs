@@ -32,6 +32,7 @@ impl Process for Moves {
 
 #[cfg(test)]
 mod tests {
+    use crate::egress::Egress;
     use crate::tests::{A, ALL, B, Switch, frame, three_ports};
     use crate::{Count, fdb};
 
@@ -56,10 +57,10 @@ mod tests {
     #[test]
     fn what_stays_at_its_port_has_not_moved() {
         let mut s = three_ports();
-        s.fdb.set_static(fdb::key(1, A), fdb::Egress::port(1, 0));
+        s.fdb.set_static(fdb::key(1, A), Egress::port(1, 0));
         assert_eq!([0, 1, 2].map(|port| moves(&mut s, port, A)), [0; 3], "a static entry");
         moves(&mut s, 0, B);
-        s.fdb.set_limit(fdb::Egress::port(2, 0), 0);
+        s.fdb.set_limit(Egress::port(2, 0), 0);
         assert_eq!([2, 0].map(|port| moves(&mut s, port, B)), [0; 2], "the port may not have it");
     }
 }

@@ -3,7 +3,7 @@
 use super::{Context, Pass, Process, Selection, Verdict, vlan};
 use crate::burst::{BURST, Burst, Meta};
 use crate::drops::Drop;
-use crate::fdb::Egress;
+use crate::egress::Egress;
 use crate::names::{Named, declare};
 use crate::port::Output;
 use crate::stages::learn::{Marker, Seen};

@@ -3,7 +3,7 @@
 use super::{Pass, Process, Selection};
 use crate::burst::{ADDED_MAX, BURST, Burst, FRAMES};
 use crate::drops::Drop;
-use crate::fdb::{Egress, MAX_PORTS};
+use crate::egress::{Egress, MAX_PORTS};
 use crate::names::{Named, declare};
 use crate::offload::{self, Accepts};
 use crate::port::Output;
