@@ -23,7 +23,7 @@ use dray_config::{Mac, StaticTo, ValidConfig};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
-use dray_switch::tables::Tables;
+use dray_switch::tables::{Port, Tables};
 use dray_switch::{Rx, Tx};
 use handle::Handle;
 use publish::{Compiled, Names, Places};
@@ -618,13 +618,13 @@ impl Dataplane {
 
     /// Whether what `port` brings stays in order when another worker polls it: through every port that it may leave by.
     fn keeps_order(&self, port: u16) -> bool {
-        let overlay = self.tables.overlay.as_ref();
         let is_member = |to: &Egress| !to.is_tunnel() && to.index() == port;
-        self.tables.bridges.iter().enumerate().all(|(number, bridge)| {
-            let overlay = overlay.filter(|overlay| overlay.bridges[number] != 0);
-            let underlay = overlay.map(|overlay| overlay.port);
-            let is_here = underlay == Some(port) || bridge.flood.iter().any(is_member);
-            let mut ports = bridge.flood.iter().filter(|to| !to.is_tunnel()).map(|to| to.index()).chain(underlay);
+        self.tables.groups.iter().enumerate().all(|(bridge, group)| {
+            let encaps = self.tables.adjacencies.encaps.iter().filter(|encap| encap.vnis[bridge] != 0);
+            let underlays = encaps.map(|encap| encap.port);
+            let is_here = underlays.clone().any(|underlay| underlay == port) || group.members.iter().any(is_member);
+            let members = group.members.iter().filter(|to| !to.is_tunnel()).map(|to| to.index());
+            let mut ports = members.chain(underlays);
             !is_here || ports.all(|to| !self.unordered.contains(&to))
         })
     }
@@ -643,7 +643,7 @@ impl Dataplane {
     /// How many MACs are learned behind a port; behind all tunnels, if it is the underlay port.
     pub fn fdb_learned(&self, port: &str) -> usize {
         let Some(number) = self.names.ports.get(port) else { return 0 };
-        let is_underlay = self.tables.overlay.as_ref().is_some_and(|overlay| overlay.port == number);
+        let is_underlay = self.tables.ports.get(usize::from(number)).is_some_and(Port::is_underlay);
         self.fdb.learned(if is_underlay { Egress::tunnel(0) } else { Egress::port(number, 0) })
     }
 

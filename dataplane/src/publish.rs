@@ -3,9 +3,10 @@
 use crate::Underlay;
 use crate::numbers::Numbers;
 use dray_config::{StaticTo, ValidConfig};
+use dray_switch::adjacency::{Adjacencies, Encap, Tunnel};
 use dray_switch::egress::Egress;
 use dray_switch::fdb::key;
-use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables, Tunnel};
+use dray_switch::tables::{Group, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
@@ -83,7 +84,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         ports.resize(ports.len().max(number + 1), PortTable::Unused);
         configured.insert(number, port);
     }
-    let mut bridges = vec![BridgeTable::default(); names.bridges.end()];
+    let mut groups = vec![Group::default(); names.bridges.end()];
     let mut places = Places::default();
     let mut statics = HashMap::new();
     let mut vnis = Vec::new();
@@ -95,20 +96,20 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         config.vxlan.iter().flat_map(|v| &v.peers).map(|vtep| Egress::tunnel(names.vteps.number(vtep))).collect();
     for bridge in &config.bridges {
         let number = names.bridges.number(&bridge.name);
-        bridges.resize(bridges.len().max(number as usize + 1), BridgeTable::default());
-        let table = &mut bridges[number as usize];
+        groups.resize(groups.len().max(number as usize + 1), Group::default());
+        let Group { members } = &mut groups[number as usize];
         for member in &bridge.ports {
             let port = names.ports.number(&member.port);
             let vlan = member.vlan.unwrap_or(0);
             join(&mut ports[port as usize], vlan, number);
-            table.flood.push(Egress::port(port, vlan));
+            members.push(Egress::port(port, vlan));
             places.members.insert((number, Egress::port(port, vlan)));
         }
         if let Some(vni) = bridge.vni {
             vnis.push((vni, number));
             match &bridge.peers {
-                Some(own) => table.flood.extend(own.iter().map(|vtep| Egress::tunnel(names.vteps.number(vtep)))),
-                None => table.flood.extend_from_slice(&everyone),
+                Some(own) => members.extend(own.iter().map(|vtep| Egress::tunnel(names.vteps.number(vtep)))),
+                None => members.extend_from_slice(&everyone),
             }
             places.overlay.insert(number);
         }
@@ -116,22 +117,28 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
             statics.insert(key(number, entry.mac.0), names.egress(&entry.to));
         }
     }
+    let mut adjacencies = Adjacencies::default();
     let overlay = config.vxlan.as_ref().map(|vxlan| {
         let port = names.ports.number(&vxlan.port);
         ports[port as usize] = PortTable::Underlay;
         let mac = config.ports.iter().find(|p| p.name == vxlan.port).map(|p| underlay.mac.unwrap_or(p.mac));
         let mac = mac.expect("the underlay port is a configured port");
-        let mut overlay = Overlay::new(port, mac, vxlan.local.address, vxlan.udp_port);
-        (overlay.mtu, overlay.learn_vteps) = (vxlan.mtu, vxlan.learn_vteps);
-        overlay.tunnels.resize(names.vteps.end(), Tunnel::default());
+
+        let mut encap = Encap::new(port, mac, vxlan.local.address, vxlan.udp_port);
+        encap.mtu = vxlan.mtu;
+        encap.vnis.resize(groups.len(), 0);
+        vnis.iter().for_each(|&(vni, bridge)| encap.vnis[bridge as usize] = vni);
+        adjacencies.tunnels.resize(names.vteps.end(), Tunnel::default());
         for &vtep in &vteps {
             let neighbour = vxlan.next_hop(vtep).and_then(|hop| underlay.neighbours.get(&hop));
             if let Some(&neighbour) = neighbour {
-                overlay.tunnels[names.vteps.number(&vtep) as usize] = overlay.tunnel(vtep, neighbour);
+                adjacencies.tunnels[names.vteps.number(&vtep) as usize] = encap.tunnel(0, vtep, neighbour);
             }
         }
-        overlay.bridges.resize(bridges.len(), 0);
-        vnis.iter().for_each(|&(vni, bridge)| overlay.bridges[bridge as usize] = vni);
+        adjacencies.encaps.push(encap);
+
+        let mut overlay = Overlay::new(mac, vxlan.local.address, vxlan.udp_port);
+        overlay.learn_vteps = vxlan.learn_vteps;
         overlay.vnis = IntMap::new(vnis.into_iter());
         overlay.vteps = IntMap::new(vteps.iter().map(|&v| (v.into(), names.vteps.number(&v))));
         overlay
@@ -141,7 +148,7 @@ pub(crate) fn compile(config: &ValidConfig, underlay: &Underlay, names: &mut Nam
         None => bridges.into(),
     });
     let ports = ports.collect();
-    Compiled { tables: Tables { ports, bridges, overlay }, places, statics }
+    Compiled { tables: Tables { ports, groups, adjacencies, overlay }, places, statics }
 }
 
 /// Puts `vlan` (0: untagged) of a port into a bridge.

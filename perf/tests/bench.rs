@@ -58,7 +58,7 @@ fn all_switches_are_measured() {
         let names: Vec<&str> = stages.iter().map(|s| s["stage"].as_str().unwrap()).collect();
         let first_and_last = names.starts_with(&["receive", "parse"]) && names.ends_with(&["send", "release"]);
         assert!(first_and_last, "{names:?}\n{log}");
-        assert_eq!(names.contains(&"encap"), case["way"] == "encapsulate", "{names:?}\n{log}");
+        assert_eq!(names.contains(&"rewrite"), case["way"] == "encapsulate", "{names:?}\n{log}");
         for f in figures {
             assert!(f["mpps"].as_f64().unwrap() > 0.0 && f["wrong"] == 0, "{f}\n{log}");
         }

@@ -1,6 +1,7 @@
 //! Ports with a peer each, and a worker's turn between them.
 
 use dray_config::{Access, Mac, Memif, Role, SocketName, VhostUser};
+use dray_switch::adjacency::{Adjacencies, Encap, OUTER};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::egress::Egress;
@@ -8,7 +9,7 @@ use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, NO_BRIDGE, OUTER, Overlay, Port, PortTable, Tables};
+use dray_switch::tables::{Group, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables};
 use dray_switch::{Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
@@ -285,17 +286,20 @@ fn tables(what: What) -> Tables {
         What::Decap => vec![PortTable::Underlay, PortTable::Access(BRIDGE)],
     };
     let underlay = ports.iter().position(|port| matches!(port, PortTable::Underlay));
-    let flood = (0..ports.len() as u16).map(|port| Egress::port(port, 0)).collect();
+    let members = (0..ports.len() as u16).map(|port| Egress::port(port, 0)).collect();
+    let mut adjacencies = Adjacencies::default();
     let overlay = underlay.map(|port| {
-        let mut overlay = Overlay::new(port as u16, OURS.0, OURS.1, UDP_PORT);
-        overlay.bridges = vec![0, VNI];
+        let mut encap = Encap::new(port as u16, OURS.0, OURS.1, UDP_PORT);
+        encap.vnis = vec![0, VNI];
+        adjacencies.tunnels = vec![encap.tunnel(0, THEIRS.1, THEIRS.0)];
+        adjacencies.encaps = vec![encap];
+        let mut overlay = Overlay::new(OURS.0, OURS.1, UDP_PORT);
         overlay.vnis = IntMap::new([(VNI, BRIDGE)].into_iter());
         overlay.vteps = IntMap::new([(THEIRS.1.into(), 0)].into_iter());
-        overlay.tunnels = vec![overlay.tunnel(THEIRS.1, THEIRS.0)];
         overlay
     });
     let ports = ports.into_iter().map(Port::from).collect();
-    Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay }
+    Tables { ports, groups: vec![Group::default(), Group { members }], adjacencies, overlay }
 }
 
 /// A FDB that knows everybody.
@@ -334,8 +338,8 @@ fn frame(case: &Case, n: u32) -> Vec<u8> {
     if case.what != What::Decap {
         return frame;
     }
-    let sender = Overlay::new(0, THEIRS.0, THEIRS.1, UDP_PORT);
-    let tunnel = sender.tunnel(OURS.1, OURS.0);
+    let sender = Encap::new(0, THEIRS.0, THEIRS.1, UDP_PORT);
+    let tunnel = sender.tunnel(0, OURS.1, OURS.0);
     let mut outer = [0; OUTER];
     sender.write_headers(&tunnel, &mut outer);
     let len = (OUTER - 14 + frame.len()) as u16;

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs)]
 
+use dray_switch::adjacency::{Adjacencies, Encap};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::egress::Egress;
@@ -14,7 +15,7 @@ use dray_switch::fdb::Fdb;
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, Port, PortTable, Tables};
+use dray_switch::tables::{Group, IntMap, Overlay, Port, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -53,15 +54,16 @@ fn mac(side: u8, n: u32) -> [u8; 6] {
 fn tables() -> Tables {
     let (local, peer) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
     let (ours, theirs) = (dray_config::Mac([2, 9, 0, 0, 0, 1]), dray_config::Mac([2, 9, 0, 0, 0, 2]));
-    let flood = vec![Egress::port(0, 0), Egress::port(1, 0)];
-    let mut overlay = Overlay::new(2, ours, local, 4789);
-    overlay.bridges = vec![0, 42];
+    let members = vec![Egress::port(0, 0), Egress::port(1, 0)];
+    let mut encap = Encap::new(2, ours, local, 4789);
+    encap.vnis = vec![0, 42];
+    let mut overlay = Overlay::new(ours, local, 4789);
     overlay.vnis = IntMap::new([(42, 1)].into_iter());
     overlay.vteps = IntMap::new([(peer.into(), 0)].into_iter());
-    overlay.tunnels = vec![overlay.tunnel(peer, theirs)];
     Tables {
         ports: [PortTable::Access(1), PortTable::Access(1), PortTable::Underlay].map(Port::from).into(),
-        bridges: vec![BridgeTable::default(), BridgeTable { flood }],
+        groups: vec![Group::default(), Group { members }],
+        adjacencies: Adjacencies { tunnels: vec![encap.tunnel(0, peer, theirs)], encaps: vec![encap] },
         overlay: Some(overlay),
     }
 }

@@ -9,13 +9,14 @@
 #![allow(missing_docs)]
 
 use dray_config::Mac;
+use dray_switch::adjacency::{Adjacencies, Encap};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
 use dray_switch::port::{Output, Punt};
-use dray_switch::tables::{BridgeTable, IntMap, Overlay, Port, PortTable, Tables};
+use dray_switch::tables::{Group, IntMap, Overlay, Port, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -107,11 +108,11 @@ impl Subject {
         let mut trunk = Box::new([0; 4096]);
         let bridges = if tagged { n as u16 } else { 1 };
         let receivers = if axis == Axis::Flood { n as u16 } else { 1 };
-        let mut table = vec![BridgeTable::default()];
+        let mut groups = vec![Group::default()];
         for b in 1..=bridges {
             trunk[b as usize] = b;
-            let flood = (0..=receivers).map(|port| Egress::port(port, if tagged { b } else { 0 })).collect();
-            table.push(BridgeTable { flood });
+            let members = (0..=receivers).map(|port| Egress::port(port, if tagged { b } else { 0 })).collect();
+            groups.push(Group { members });
         }
         let access = if tagged { PortTable::Trunk(trunk) } else { PortTable::Access(1) };
         let mut ports = vec![Port::from(access); usize::from(receivers) + 1];
@@ -119,13 +120,16 @@ impl Subject {
             ports[1] = PortTable::Underlay.into();
         }
         let tunnels = if matches!(axis, Axis::Tunnels | Axis::Decap) { n } else { 1 };
+        let mut adjacencies = Adjacencies::default();
         let overlay = has_overlay.then(|| {
-            let mut overlay = Overlay::new(1, Mac(OURS), LOCAL, 4789);
-            overlay.bridges = (0..=bridges).map(|b| 1000 + u32::from(b)).collect();
+            let mut encap = Encap::new(1, Mac(OURS), LOCAL, 4789);
+            encap.vnis = (0..=bridges).map(|b| 1000 + u32::from(b)).collect();
+            adjacencies.tunnels = (0..tunnels).map(|t| encap.tunnel(0, vtep(t), Mac(THEIRS))).collect();
+            adjacencies.encaps = vec![encap];
+            let mut overlay = Overlay::new(Mac(OURS), LOCAL, 4789);
             overlay.vnis = IntMap::new((1..=bridges).map(|b| (1000 + u32::from(b), b)).collect::<Vec<_>>().into_iter());
             overlay.vteps =
                 IntMap::new((0..tunnels).map(|t| (vtep(t).into(), t as u16)).collect::<Vec<_>>().into_iter());
-            overlay.tunnels = (0..tunnels).map(|t| overlay.tunnel(vtep(t), Mac(THEIRS))).collect();
             overlay
         });
 
@@ -165,7 +169,7 @@ impl Subject {
             frames.push(bytes.try_into().unwrap());
         }
         let port = u16::from(axis == Axis::Decap);
-        let tables = Tables { ports, bridges: table, overlay };
+        let tables = Tables { ports, groups, adjacencies, overlay };
         Subject { n, tables, fdb, frames, len, port, at: 0, pipeline: Pipeline::default() }
     }
 

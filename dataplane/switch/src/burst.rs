@@ -69,8 +69,6 @@ pub(crate) struct Meta {
     pub dst_bucket: Lanes<u32>,
     /// Where the frames came from, as others reach it.
     pub ingress: Lanes<Egress>,
-    /// Where they leave, if that is a tunnel.
-    pub egress: Lanes<Egress>,
     /// Priority and drop eligibility of the tags that were taken out (the upper four bits of their TCI), for the next one.
     pub priority: Lanes<u16>,
 }
@@ -82,7 +80,6 @@ impl Default for Meta {
             src: Lanes([0; FRAMES]),
             dst_bucket: Lanes([0; FRAMES]),
             ingress: Lanes([Egress::NOWHERE; FRAMES]),
-            egress: Lanes([Egress::NOWHERE; FRAMES]),
             priority: Lanes([0; FRAMES]),
         }
     }

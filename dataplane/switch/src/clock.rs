@@ -101,16 +101,16 @@ impl StageClock {
 mod tests {
     use super::*;
 
-    /// One burst: 3 frames are received, 2 are learned, none is encapsulated. What the clock said of it.
+    /// One burst: 3 frames are received, 2 are learned, none is decapsulated. What the clock said of it.
     fn burst(clock: &mut StageClock) -> Vec<(Stage, u64, u64)> {
         clock.begin();
         clock.mark(Stage::Receive, 3);
         std::thread::sleep(std::time::Duration::from_micros(10));
-        clock.mark(Stage::Encap, 0);
+        clock.mark(Stage::Decap, 0);
         clock.mark(Stage::Learn, 2);
         let mut said = Vec::new();
         clock.end(|stage, time| {
-            assert!(stage != Stage::Learn || time.ticks > 1000, "{time:?}: what encap took counts here");
+            assert!(stage != Stage::Learn || time.ticks > 1000, "{time:?}: what decap took counts here");
             said.push((stage, time.frames, time.bursts));
         });
         said

@@ -1,6 +1,7 @@
 //! The switching pipeline: bursts, stages, tables, FDB. Knows neither DPDK nor sockets.
 #![deny(unsafe_code)]
 
+pub mod adjacency;
 pub mod burst;
 pub mod clock;
 mod counts;

@@ -6,9 +6,9 @@
 //! What is asked for must be in the head, the first [`HEAD_MAX`](crate::burst::HEAD_MAX) bytes: a checksum field beyond is refused,
 //! and so is segmentation of a frame with longer headers.
 
+use crate::adjacency::OUTER;
 use crate::burst::{Burst, Frame, HEADROOM};
 use crate::mem::{self, Segment};
-use crate::tables::OUTER;
 use crate::wire::{self, ETH, TAG, be16, be32};
 
 /// Into how many pieces a frame may be cut; a request for more is refused. One frame must not hold up a worker, nor fill a ring of

@@ -2,10 +2,11 @@
 //! remains.
 
 use crate::burst::Burst;
-use crate::clock::StageClock;
+use crate::clock::{Stage, StageClock};
 use crate::counts::Counts;
 use crate::port::Output;
-use crate::stages::{Pass, Stages, learn::Seen, send::TxLists};
+use crate::stages::leaving::{Leaving, SETS};
+use crate::stages::{Pass, Stages, learn::Seen};
 use crate::tables::{Port, PortTable};
 
 pub use crate::stages::Context;
@@ -28,7 +29,8 @@ pub struct Pipeline {
     /// How long the stages take. The burst begins and ends with whoever receives it.
     pub clock: StageClock,
     seen: Seen,
-    lists: TxLists,
+    /// The frames of the burst by where they leave: adjacencies, and groups of these.
+    leaving: [Vec<Leaving>; 2],
     stages: Stages,
     /// What a port is of which the tables don't know.
     unused: Port,
@@ -39,7 +41,7 @@ impl Default for Pipeline {
         Pipeline {
             clock: StageClock::default(),
             seen: Seen::default(),
-            lists: TxLists::default(),
+            leaving: [SETS, SETS].map(Vec::with_capacity),
             stages: Stages::default(),
             unused: PortTable::Unused.into(),
         }
@@ -49,10 +51,18 @@ impl Default for Pipeline {
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
-        let Pipeline { clock, seen, lists, stages, unused } = self;
+        // The stages that run again for what flooding had no room for the first time.
+        const FROM_FLOOD: u32 = u32::MAX << Stage::Flood as u32;
+        let Pipeline { clock, seen, leaving, stages, unused } = self;
         let port = cx.tables.ports.get(cx.port as usize).unwrap_or(unused);
-        let mut pass = Pass::new(burst, &cx, port, out, (seen, lists));
-        stages.run(port.wanted, &mut pass, clock);
-        pass.tally
+        let mut pass = Pass::new(burst, &cx, port, out, seen, leaving);
+        let mut wanted = port.wanted;
+        loop {
+            stages.run(wanted, &mut pass, clock);
+            if !pass.is_left {
+                return pass.tally;
+            }
+            wanted &= FROM_FLOOD;
+        }
     }
 }

@@ -1,13 +1,12 @@
 //! What the stages look things up in: built on the control thread from the validated configuration, published as one
 //! immutable whole, never changed afterwards.
 
+use crate::adjacency::Adjacencies;
 use crate::egress::Egress;
 use crate::stages::{StageTables, Stages};
-use crate::wire;
 use dray_config::Mac;
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
 
 /// No bridge: bridges count from 1.
 pub const NO_BRIDGE: u16 = 0;
@@ -17,8 +16,10 @@ pub const NO_BRIDGE: u16 = 0;
 pub struct Tables {
     /// By port number.
     pub ports: Vec<Port>,
-    /// By bridge number; number 0 is nobody's.
-    pub bridges: Vec<BridgeTable>,
+    /// Who gets what is for all of a bridge, by bridge number; number 0 is nobody's.
+    pub groups: Vec<Group>,
+    /// What is written before frames that leave by tunnels.
+    pub adjacencies: Adjacencies,
     /// The VXLAN overlay, if there is one.
     pub overlay: Option<Overlay>,
 }
@@ -72,96 +73,34 @@ pub enum PortTable {
     Trunk(Box<[u16; 4096]>),
 }
 
-/// Who gets a bridge's flooded frames.
+/// Adjacencies that get the same frames: all of them do.
 #[derive(Clone, Default)]
-pub struct BridgeTable {
-    /// Member ports and, if the bridge has a VNI, the tunnels of its head-end replication list.
-    pub flood: Vec<Egress>,
+pub struct Group {
+    /// Of a bridge: its member ports and, if it has a VNI, the tunnels of its head-end replication list.
+    pub members: Vec<Egress>,
 }
 
-/// The VXLAN overlay (RFC 7348) over IPv4.
+/// Where the VXLAN overlay (RFC 7348) over IPv4 ends here: what is taken from the underlay port.
 pub struct Overlay {
-    /// Underlay port number.
-    pub port: u16,
     /// The VTEP's own MAC on the underlay.
     pub mac: Mac,
     /// The VTEP's own address.
     pub local: Ipv4Addr,
     /// UDP destination port.
     pub udp_port: u16,
-    /// Longest outer IP packet, bytes.
-    pub mtu: u16,
     /// Whether packets of unknown VTEPs are taken.
     pub learn_vteps: bool,
-    /// Bridge number -> VNI. Of each frame's bridge encapsulation reads nothing else, so they lie close together.
-    pub bridges: Vec<u32>,
     /// VNI -> bridge number.
     pub vnis: IntMap,
     /// VTEP address -> tunnel number.
     pub vteps: IntMap,
-    /// By tunnel number.
-    pub tunnels: Vec<Tunnel>,
-    /// The outer headers that all tunnels have in common.
-    template: [u8; OUTER],
 }
-
-/// Bytes that encapsulation puts before a frame: Ethernet, IPv4, UDP, VXLAN.
-pub const OUTER: usize = 14 + 20 + 8 + 8;
 
 impl Overlay {
-    /// Without networks and tunnels, with an MTU of 1500. DF is set, TTL is 64.
-    pub fn new(port: u16, mac: Mac, local: Ipv4Addr, udp_port: u16) -> Self {
-        let mut t = [0; OUTER];
-        t[6..12].copy_from_slice(&mac.0);
-        t[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0x00]);
-        t[20..24].copy_from_slice(&[0x40, 0x00, 64, 17]);
-        t[26..30].copy_from_slice(&local.octets());
-        t[36..38].copy_from_slice(&udp_port.to_be_bytes());
-        t[42] = 0x08;
-        Overlay {
-            port,
-            mac,
-            local,
-            udp_port,
-            mtu: 1500,
-            learn_vteps: false,
-            bridges: Vec::new(),
-            vnis: IntMap::default(),
-            vteps: IntMap::default(),
-            tunnels: Vec::new(),
-            template: t,
-        }
+    /// Without networks and tunnels; unknown VTEPs are not taken.
+    pub fn new(mac: Mac, local: Ipv4Addr, udp_port: u16) -> Self {
+        Overlay { mac, local, udp_port, learn_vteps: false, vnis: IntMap::default(), vteps: IntMap::default() }
     }
-
-    /// A tunnel to the VTEP `remote` by way of the neighbour `next_hop`.
-    pub fn tunnel(&self, remote: Ipv4Addr, next_hop: Mac) -> Tunnel {
-        let mut start = *self.template.first_chunk().expect("longer");
-        start[..6].copy_from_slice(&next_hop.0);
-        let mut tunnel = Tunnel { start, remote: remote.octets(), sum: None };
-        let mut headers = [0; OUTER];
-        self.write_headers(&tunnel, &mut headers);
-        tunnel.sum = NonZeroU16::new(wire::fold(wire::sum(&headers[14..34])));
-        tunnel
-    }
-
-    /// Writes the outer headers in `tunnel`, but for lengths, checksum, source port and VNI, which are zero.
-    #[inline(always)]
-    pub fn write_headers(&self, tunnel: &Tunnel, headers: &mut [u8; OUTER]) {
-        *headers = self.template;
-        headers[..8].copy_from_slice(&tunnel.start);
-        headers[30..34].copy_from_slice(&tunnel.remote);
-    }
-}
-
-/// One remote VTEP: what is its own in the outer headers. A quarter of a cache line, for each frame may go into another tunnel.
-#[derive(Clone, Copy, Default)]
-#[repr(align(16))]
-pub struct Tunnel {
-    /// The next hop's MAC and the beginning of our own: one word is written sooner than two pieces of it.
-    start: [u8; 8],
-    remote: [u8; 4],
-    /// Sum of the outer IPv4 header as 16-bit words, with a length of zero (RFC 1071); none while the next hop isn't resolved.
-    pub sum: Option<NonZeroU16>,
 }
 
 /// A small map from u32 to u16 that is built once: open addressing, at most a quarter full, with a secret hash. VTEPs that are learned are
@@ -270,24 +209,5 @@ mod tests {
             IntMap::with(&pairs, 1 << 14, u64::from(GOLDEN) << 32).longest_run() > 1000,
             "the test tests something"
         );
-    }
-
-    #[test]
-    fn headers_are_ethernet_ipv4_udp_vxlan() {
-        let overlay = Overlay::new(0, Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 9, 0, 1), 4789);
-        let tunnel = overlay.tunnel(Ipv4Addr::new(10, 9, 0, 2), Mac([2, 0, 0, 0, 0, 2]));
-        #[rustfmt::skip]
-        let expected = [
-            2, 0, 0, 0, 0, 2,  2, 0, 0, 0, 0, 1,  0x08, 0x00,
-            0x45, 0, 0, 0,  0, 0, 0x40, 0,  64, 17, 0, 0,  10, 9, 0, 1,  10, 9, 0, 2,
-            0, 0, 0x12, 0xb5,  0, 0, 0, 0,
-            0x08, 0, 0, 0,  0, 0, 0, 0,
-        ];
-        let mut headers = [0xff; OUTER];
-        overlay.write_headers(&tunnel, &mut headers);
-        assert_eq!(headers, expected);
-        assert_eq!(tunnel.sum.unwrap().get(), 0x4500 + 0x4000 + 0x4011 + 0x0a09 + 1 + 0x0a09 + 2);
-        assert_eq!(Tunnel::default().sum, None);
-        assert_eq!(size_of::<Tunnel>(), 16);
     }
 }

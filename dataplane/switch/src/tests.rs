@@ -1,6 +1,7 @@
 //! The pipeline as it runs, with literal bytes and ports that only note what they are given. Every test ends with all
 //! frames accounted for.
 
+use crate::adjacency::{Adjacencies, Encap, Tunnel};
 use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_MAX, HEAD_UNDERLAY};
 use crate::egress::Egress;
 use crate::fdb::Fdb;
@@ -8,7 +9,7 @@ use crate::offload::tests::*;
 use crate::offload::{Accepts, Gso, Offload};
 use crate::pipeline::{Context, Pipeline, Tally};
 use crate::port::{Output, Punt};
-use crate::tables::{BridgeTable, IntMap, NO_BRIDGE, Overlay, Port as TablePort, PortTable, Tables, Tunnel};
+use crate::tables::{Group, IntMap, NO_BRIDGE, Overlay, Port as TablePort, PortTable, Tables};
 use crate::{Count, Drop, Tx, wire};
 use dray_config::Mac;
 use std::collections::{HashMap, HashSet};
@@ -129,16 +130,16 @@ fn tagged(dst: [u8; 6], src: [u8; 6], vlan: u16, len: usize) -> Vec<u8> {
     f
 }
 
-fn bridge(flood: &[Egress]) -> BridgeTable {
-    BridgeTable { flood: flood.to_vec() }
+fn bridge(members: &[Egress]) -> Group {
+    Group { members: members.to_vec() }
 }
 
 /// Ports 0, 1 and 2 untagged in bridge 1.
 pub(crate) fn three_ports() -> Switch {
     Switch::new(Tables {
         ports: vec![PortTable::Access(1).into(); 3],
-        bridges: vec![BridgeTable::default(), bridge(&[Egress::port(0, 0), Egress::port(1, 0), Egress::port(2, 0)])],
-        overlay: None,
+        groups: vec![Group::default(), bridge(&[Egress::port(0, 0), Egress::port(1, 0), Egress::port(2, 0)])],
+        ..Tables::default()
     })
 }
 
@@ -290,7 +291,7 @@ fn one_frame_of_a_burst_is_another() {
 fn a_port_without_a_bridge_and_a_bridge_without_others() {
     let mut s = three_ports();
     s.tables.ports[1] = PortTable::Unused.into();
-    s.tables.bridges[1] = bridge(&[Egress::port(0, 0)]);
+    s.tables.groups[1] = bridge(&[Egress::port(0, 0)]);
     assert_eq!(s.run(1, vec![frame(B, A, 60)]), []);
     assert_eq!(s.drops, [(Drop::VlanNoBridge, 1)]);
     assert_eq!(s.run(0, vec![frame(B, A, 60)]), []);
@@ -306,13 +307,13 @@ fn trunk() -> Switch {
         ports: [PortTable::Trunk(vlans), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)]
             .map(TablePort::from)
             .into(),
-        bridges: vec![
-            BridgeTable::default(),
+        groups: vec![
+            Group::default(),
             bridge(&[Egress::port(0, 10), Egress::port(1, 0)]),
             bridge(&[Egress::port(0, 20), Egress::port(2, 0)]),
             bridge(&[Egress::port(0, 0), Egress::port(3, 0)]),
         ],
-        overlay: None,
+        ..Tables::default()
     })
 }
 
@@ -329,8 +330,8 @@ fn a_trunk_pops_and_pushes_tags() {
         assert_eq!(s.run(3, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
     }
     // From one VLAN of a trunk to another the priority stays.
-    s.tables.bridges[2].flood.push(Egress::port(0, 40));
-    s.tables.bridges[2].flood.retain(|e| e.index() == 0);
+    s.tables.groups[2].members.push(Egress::port(0, 40));
+    s.tables.groups[2].members.retain(|e| e.index() == 0);
     assert_eq!(s.run(0, vec![tagged(ALL, A, 0xb000 | 20, 64)]), [(0, tagged(ALL, A, 0xb000 | 40, 64))]);
     s.fdb.set_static(crate::fdb::key(2, B), Egress::port(0, 40));
     assert_eq!(s.run(0, vec![tagged(B, A, 0xb000 | 20, 64)]), [(0, tagged(B, A, 0xb000 | 40, 64))]);
@@ -341,6 +342,33 @@ fn a_trunk_pops_and_pushes_tags() {
     let cut = tagged(B, A, 10, 64)[..17].to_vec();
     assert_eq!(s.run(0, vec![cut]), []);
     assert_eq!(s.drops, [(Drop::ParseTruncated, 1)]);
+}
+
+/// As they came, with a tag, to one and to all, one after the other: each port gets its frames in order, copies after the frames themselves.
+#[test]
+fn frames_of_one_burst_leave_every_way() {
+    let mut s = trunk();
+    s.tables.groups[2].members.push(Egress::port(1, 40));
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::port(1, 0));
+    s.fdb.set_static(crate::fdb::key(2, C), Egress::port(2, 30));
+    let burst = (0..BURST).map(|n| match n % 4 {
+        0 => tagged(B, A, 10, 64 + n),
+        1 => tagged(C, A, 0xb000 | 20, 64 + n),
+        2 => tagged(ALL, A, 0xb000 | 20, 64 + n),
+        _ => frame(ALL, A, 60 + n),
+    });
+    let sent = s.run(0, burst.collect());
+    let to = |port| sent.iter().filter(|(p, _)| *p == port).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+    let of = |kind, make: &dyn Fn(usize) -> Vec<u8>| (kind..BURST).step_by(4).map(make).collect::<Vec<_>>();
+    let known = of(0, &|n| frame(B, A, 60 + n));
+    assert_eq!(to(1), [known, of(2, &|n| tagged(ALL, A, 0xb000 | 40, 64 + n))].concat());
+    let mut both = of(1, &|n| tagged(C, A, 0xb000 | 30, 64 + n));
+    both.extend(of(2, &|n| frame(ALL, A, 60 + n)));
+    // By the lengths that they came with, less the tag.
+    both.sort_by_key(|frame| frame.len() - if frame[12] == 0x81 { wire::TAG } else { 0 });
+    assert_eq!(to(2), both);
+    assert_eq!(to(3), of(3, &|n| frame(ALL, A, 60 + n)));
+    assert_eq!((s.tally.copies, &s.drops[..]), (BURST as u32 / 4, &[][..]));
 }
 
 /// A tag behind a popped one would be the first one behind an untagged member, and say another bridge on a mixed trunk.
@@ -357,7 +385,7 @@ fn a_tag_behind_a_popped_one_is_dropped_by_name() {
         assert_eq!(s.run(3, vec![behind([0x81, 0, 0, 0], inner)]), []);
         assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
         // Between VLANs of trunks, too.
-        s.tables.bridges[1].flood.push(Egress::port(1, 20));
+        s.tables.groups[1].members.push(Egress::port(1, 20));
         assert_eq!(s.run(0, vec![behind([0x81, 0, 0xe0, 10], inner), behind([0x81, 0, 0, 0], inner)]), []);
         assert_eq!(s.drops, [(Drop::VlanDoubleTag, 2)]);
     }
@@ -375,9 +403,8 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
     vlans[10] = 1;
     let mut ports = vec![TablePort::from(PortTable::Trunk(vlans)); 100];
     ports.push(PortTable::Access(1).into());
-    let flood = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
-    let mut s =
-        Switch::new(Tables { ports, bridges: vec![BridgeTable::default(), BridgeTable { flood }], overlay: None });
+    let members = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
+    let mut s = Switch::new(Tables { ports, groups: vec![Group::default(), Group { members }], ..Tables::default() });
     let burst: Vec<_> = (0..BURST).map(|n| frame(ALL, [2, 0, 0, 0, 1, n as u8], 60 + n)).collect();
     let sent = s.run(100, burst.clone());
     assert_eq!(sent.len(), 100 * BURST);
@@ -392,15 +419,15 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
 /// Whatever a bridge's size, a burst makes a bounded number of copies; of long frames fewer.
 #[test]
 fn flooding_more_copies_than_a_burst_may_make() {
-    for (members, len, whole) in [(1000, 60, 9), (1000, 1500, 5), (129, 60, 64), (129, 1500, 32), (1000, 9000, 1)] {
-        let flood = (0..members).map(|p| Egress::port(p, 0)).collect();
+    for (size, len, whole) in [(1000, 60, 9), (1000, 1500, 5), (129, 60, 64), (129, 1500, 32), (1000, 9000, 1)] {
+        let members = (0..size).map(|p| Egress::port(p, 0)).collect();
         let mut s = Switch::new(Tables {
-            ports: vec![PortTable::Access(1).into(); members as usize],
-            bridges: vec![BridgeTable::default(), BridgeTable { flood }],
-            overlay: None,
+            ports: vec![PortTable::Access(1).into(); size as usize],
+            groups: vec![Group::default(), Group { members }],
+            ..Tables::default()
         });
         let sent = s.run(0, (0..BURST).map(|n| frame(ALL, [2, 0, 0, 0, 1, n as u8], len)).collect());
-        assert_eq!(sent.len(), (members as usize - 1) * whole, "{members} members, {len} bytes");
+        assert_eq!(sent.len(), (size as usize - 1) * whole, "{size} members, {len} bytes");
         let refused = (BURST - whole) as u32;
         assert_eq!(s.drops.iter().map(|(_, n)| n).sum::<u32>(), refused);
         assert!(s.drops.iter().all(|(reason, _)| *reason == Drop::FloodTooManyCopies), "{:?}", s.drops);
@@ -415,15 +442,17 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
 
 /// Port 0 is the underlay, port 1 is in bridge 1 with VNI 42, which floods to tunnels 0 and 1; tunnel 1 isn't resolved.
 fn overlay() -> Switch {
-    let flood = vec![Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)];
-    let mut overlay = Overlay::new(0, VTEP_MAC, LOCAL, 4789);
-    overlay.bridges = vec![0, 42];
+    let members = vec![Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)];
+    let mut encap = Encap::new(0, VTEP_MAC, LOCAL, 4789);
+    encap.vnis = vec![0, 42];
+    let mut overlay = Overlay::new(VTEP_MAC, LOCAL, 4789);
     overlay.vnis = IntMap::new([(42, 1)].into_iter());
     overlay.vteps = IntMap::new([(PEER.into(), 0), (OTHER.into(), 1)].into_iter());
-    overlay.tunnels = vec![overlay.tunnel(PEER, PEER_MAC), Tunnel::default()];
+    let tunnels = vec![encap.tunnel(0, PEER, PEER_MAC), Tunnel::default()];
     Switch::new(Tables {
         ports: [PortTable::Underlay, PortTable::Access(1)].map(TablePort::from).into(),
-        bridges: vec![BridgeTable::default(), BridgeTable { flood }],
+        groups: vec![Group::default(), Group { members }],
+        adjacencies: Adjacencies { tunnels, encaps: vec![encap] },
         overlay: Some(overlay),
     })
 }

@@ -3,9 +3,12 @@
 
 use super::*;
 use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
+use crate::egress::Egress;
 use crate::mem::to_vec;
 use crate::port::{Output, Punt};
-use crate::stages::send::TxLists;
+use crate::stages::Selection;
+use crate::stages::leaving::Leaving;
+use crate::stages::send::Send;
 use crate::{Sent, Tx};
 use std::collections::HashMap;
 
@@ -294,13 +297,13 @@ fn send_one(port: &mut Port, bytes: &'static [u8], offload: Offload, head: usize
 
 /// Sends these frames of `burst` to all `ports`. What was sent, how many frames segmentation added, and what was dropped.
 fn send(ports: &mut [&mut Port], burst: &mut Burst, frames: &[u16]) -> (Sent, u32, HashMap<&'static str, u32>) {
-    let mut lists = TxLists::default();
-    for port in 0..ports.len() as u16 {
-        frames.iter().for_each(|&i| lists.push(port, i));
-    }
+    let mut all = Selection::NONE;
+    frames.iter().for_each(|&i| all.add(i));
+    let to = |port| Leaving { port, ..Leaving::new(Egress::port(port, 0), all) };
+    let mut leaving = (0..ports.len() as u16).map(to).collect();
     let mut out = Ports { ports, sent: Sent::default(), drops: HashMap::new(), added: 0 };
-    lists.flush(burst, &mut out);
-    assert_eq!(lists.switched as usize, out.ports.len() * frames.len());
+    let switched = Send::default().send(burst, &mut leaving, &mut out);
+    assert_eq!(switched as usize, out.ports.len() * frames.len());
     (out.sent, out.added, out.drops)
 }
 

@@ -3,6 +3,7 @@
 //! its DSCP stays as it was (RFC 2983, pipe model).
 
 use super::{Context, Pass, Process, Selection, Verdict, parse, parse::Addresses, vlan};
+use crate::adjacency::OUTER;
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::egress::Egress;
@@ -10,7 +11,7 @@ use crate::mem;
 use crate::names::{Named, declare};
 use crate::offload::{self, Gso};
 use crate::port::{Output, Punt};
-use crate::tables::{OUTER, Overlay, Port};
+use crate::tables::{Overlay, Port};
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
 use dray_config::Mac;
 use std::net::Ipv4Addr;
@@ -328,16 +329,17 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adjacency::Encap;
 
     /// What is read with few instructions is what is read with all checks, whatever the bytes are.
     #[test]
     fn the_usual_way_agrees_with_the_other() {
         let (local, peer) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
         let (ours, theirs) = (Mac([2, 9, 0, 0, 0, 1]), Mac([2, 9, 0, 0, 0, 2]));
-        let overlay = Overlay::new(0, ours, local, 4789);
-        let sender = Overlay::new(0, theirs, peer, 4789);
+        let overlay = Overlay::new(ours, local, 4789);
+        let sender = Encap::new(0, theirs, peer, 4789);
         let mut good = [0; OUTER];
-        sender.write_headers(&sender.tunnel(local, ours), &mut good);
+        sender.write_headers(&sender.tunnel(0, local, ours), &mut good);
         let mut good = good.to_vec();
         good.resize(OUTER + 60, 0);
         good[16..18].copy_from_slice(&96u16.to_be_bytes());

@@ -1,9 +1,15 @@
-//! One copy for everybody in the bridge: broadcast, multicast and what isn't known. Never back to where it came from,
-//! and never from a tunnel to a tunnel (split horizon: every VTEP is asked by the first one itself).
+//! Replication: what has a group for its egress goes to each of the group's members. Never back to where it came from, and never from a
+//! tunnel to a tunnel (split horizon: every VTEP is asked by the first one itself).
+//!
+//! Members that get frames as they came share their heads; where something is to be written before them each has copies of its own, of
+//! heads and never of bodies. There is room for so many copies at a time: when it is used up the rest waits until these were sent
+//! ([`Pass::is_left`]).
 
-use super::{Context, Pass, Process, Selection, encap, send::TxLists, vlan};
-use crate::burst::{ADDED_MAX, Burst};
+use super::leaving::{Leaving, SETS};
+use super::{Context, Pass, Process, Selection};
+use crate::burst::{ADDED_MAX, BURST, Burst};
 use crate::drops::Drop;
+use crate::egress::Egress;
 use crate::names::{Named, declare};
 use crate::port::Output;
 
@@ -16,18 +22,6 @@ declare! { REASONS of Drop;
     FloodTooManyCopies = "flood.too_many_copies";
 }
 
-#[derive(Default)]
-pub(crate) struct Flood;
-
-impl Process for Flood {
-    const REASONS: &[Named] = REASONS;
-
-    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
-        pass.tally.copies = run(pass.burst, pass.live, pass.cx, pass.lists, pass.out);
-        pass.live.len()
-    }
-}
-
 const MAC: u64 = (1 << 48) - 1;
 /// 01:80:c2:00:00:00 to :0f stay on their link (IEEE 802.1Q, table 8-1).
 const LINK_LOCAL: u64 = 0x0180_c200_0000;
@@ -35,47 +29,148 @@ const LINK_LOCAL: u64 = 0x0180_c200_0000;
 /// A copy counts once more for so many bytes, which take as long to write.
 const LONG: usize = 1024;
 
-/// How many copies were made beyond the frames themselves.
-fn run(burst: &mut Burst, live: Selection, cx: &Context, lists: &mut TxLists, out: &mut impl Output) -> u32 {
-    let (mut copies, mut cost) = (0, 0);
-    for i in live.iter() {
-        let (ingress, priority) = (burst.meta.ingress[i], burst.meta.priority[i]);
-        if burst.meta.dst[i] & MAC & !0xf == LINK_LOCAL {
-            burst.drop(i, Drop::FloodLinkLocal);
-            continue;
+/// Frames of one group that go to the same members of it.
+struct Flooding {
+    group: u16,
+    ingress: Egress,
+    frames: Selection,
+    /// How many members get them.
+    targets: u32,
+    /// The member that is next.
+    next: usize,
+    /// Those of the frames that it has not got yet.
+    waiting: Selection,
+}
+
+impl Flooding {
+    /// Of frames from `ingress`, none yet.
+    fn new(group: u16, ingress: Egress, members: &[Egress]) -> Self {
+        let targets = members.iter().filter(|to| is_target(**to, ingress)).count() as u32;
+        Flooding { group, ingress, frames: Selection::NONE, targets, next: 0, waiting: Selection::NONE }
+    }
+
+    /// Whether what comes from `ingress` goes to the same members.
+    #[inline(always)]
+    fn is_from(&self, ingress: Egress) -> bool {
+        self.ingress == ingress || self.ingress.is_tunnel() && ingress.is_tunnel()
+    }
+}
+
+/// Whether frames from `ingress` may go to the member `to` of their group.
+#[inline(always)]
+fn is_target(to: Egress, ingress: Egress) -> bool {
+    !(to == ingress || to.is_tunnel() && ingress.is_tunnel())
+}
+
+pub(crate) struct Flood {
+    /// Of this burst.
+    floods: Vec<Flooding>,
+    /// Which of these is next.
+    next: usize,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Flood { floods: Vec::with_capacity(BURST), next: 0 }
+    }
+}
+
+impl Process for Flood {
+    const REASONS: &[Named] = REASONS;
+
+    #[inline(always)]
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        if pass.groups.is_empty() & !pass.is_left {
+            return 0;
         }
-        if cost >= ADDED_MAX {
-            burst.drop(i, Drop::FloodTooManyCopies);
-            continue;
+        let frames = pass.groups.iter().map(Leaving::len).sum();
+        if !pass.is_left {
+            self.gather(pass.burst, pass.groups, pass.cx, &mut pass.tally.copies);
         }
-        let mut targets = 0;
-        for &to in &cx.tables.bridges[burst.meta.bridge(i) as usize].flood {
-            if to == ingress || to.is_tunnel() && ingress.is_tunnel() {
-                continue;
+        pass.is_left = self.replicate(pass.burst, pass.leaving, pass.cx);
+        frames
+    }
+}
+
+impl Flood {
+    /// Takes the frames that have a group for their egress, and counts the copies that will be made of them.
+    #[inline(never)]
+    fn gather(&mut self, burst: &mut Burst, groups: &mut Vec<Leaving>, cx: &Context, copies: &mut u32) {
+        let (mut reserved, mut over) = (Selection::NONE, Selection::NONE);
+        let mut cost = 0;
+        self.next = 0;
+        self.floods.clear();
+        for set in groups.drain(..) {
+            let Some(first) = set.frames.iter().next() else { continue };
+            let group = set.egress.index();
+            let members = &cx.tables.groups[usize::from(group)].members;
+            let mut flooding = Flooding::new(group, burst.meta.ingress[first], members);
+            for i in set.frames.iter() {
+                let ingress = burst.meta.ingress[i];
+                if burst.meta.dst[i] & MAC & !0xf == LINK_LOCAL {
+                    reserved.add(i);
+                    continue;
+                }
+                if cost >= ADDED_MAX {
+                    over.add(i);
+                    continue;
+                }
+                if !flooding.is_from(ingress) {
+                    let from_elsewhere = Flooding::new(group, ingress, members);
+                    self.add(std::mem::replace(&mut flooding, from_elsewhere), burst, copies);
+                }
+                flooding.frames.add(i);
+                cost += flooding.targets * (1 + burst.frame(i).len() / LONG) as u32;
             }
-            targets += 1;
-            if !to.is_tunnel() && to.vlan() == 0 {
-                // As it came: all such ports share the one head.
-                lists.push(to.index(), i);
-                continue;
-            }
-            let copy = burst.copy(i).unwrap_or_else(|| {
-                lists.flush(burst, out);
-                burst.forget_copies();
-                burst.copy(i).expect("no copies are left over from before")
-            });
-            if to.is_tunnel() {
-                encap::one(burst, cx, lists, copy, to.index());
-            } else {
-                vlan::push(&mut burst.frames[copy], to.vlan() | priority);
-                lists.push(to.index(), copy);
-            }
+            self.add(flooding, burst, copies);
         }
-        cost += targets * (1 + burst.frame(i).len() / LONG) as u32;
-        match targets {
-            0 => burst.drop(i, Drop::FloodNoTarget),
-            n => copies += n - 1,
+        reserved.drop(burst, Drop::FloodLinkLocal);
+        over.drop(burst, Drop::FloodTooManyCopies);
+    }
+
+    /// Adds these frames, if there are any and anybody gets them.
+    fn add(&mut self, flooding: Flooding, burst: &mut Burst, copies: &mut u32) {
+        let frames = flooding.frames;
+        if flooding.targets == 0 {
+            frames.drop(burst, Drop::FloodNoTarget);
+        } else if frames.len() != 0 {
+            *copies += (flooding.targets - 1) * frames.len() as u32;
+            self.floods.push(Flooding { waiting: frames, ..flooding });
         }
     }
-    copies
+
+    /// Says by which adjacencies the frames leave, and makes their copies, as far as there is room. Whether something is left.
+    #[inline(never)]
+    fn replicate(&mut self, burst: &mut Burst, leaving: &mut Vec<Leaving>, cx: &Context) -> bool {
+        burst.forget_copies();
+        while let Some(flooding) = self.floods.get_mut(self.next) {
+            let members = &cx.tables.groups[usize::from(flooding.group)].members;
+            while let Some(&to) = members.get(flooding.next) {
+                if !is_target(to, flooding.ingress) {
+                    flooding.next += 1;
+                    continue;
+                }
+                if leaving.len() == SETS {
+                    return true;
+                }
+                let mut set = Leaving::new(to, flooding.frames);
+                if !to.is_untagged_port() && flooding.targets != 1 {
+                    set.frames = Selection::NONE;
+                    for i in flooding.waiting.iter() {
+                        let Some(copy) = burst.copy(i) else {
+                            leaving.push(set);
+                            return true;
+                        };
+                        set.copies.add(copy - BURST as u16);
+                        flooding.waiting.remove(i);
+                    }
+                    flooding.waiting = flooding.frames;
+                }
+                leaving.push(set);
+                flooding.next += 1;
+            }
+            self.next += 1;
+        }
+        false
+    }
 }

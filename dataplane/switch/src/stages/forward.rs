@@ -1,6 +1,6 @@
-//! Where each frame goes: to the place its destination was last seen at, or, if it is a group's or not known, to all.
+//! Where each frame goes: to the place its destination was last seen at, or, if it is a group's or not known, to the group of its bridge.
 
-use super::{Context, Pass, Process, Selection, parse::GROUP, send::TxLists, vlan};
+use super::{Context, Pass, Process, Selection, leaving::Leaving, parse::GROUP};
 use crate::burst::Burst;
 use crate::drops::Drop;
 use crate::egress::Egress;
@@ -21,51 +21,66 @@ impl Process for Forward {
     const REASONS: &[Named] = REASONS;
 
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
-        let frames = pass.live.len();
-        pass.tunnels = run(pass.burst, &mut pass.live, pass.cx, pass.lists);
-        frames
+        run(pass.burst, pass.live, pass.cx, pass.leaving, pass.groups);
+        pass.live.len()
     }
 }
 
-/// Puts frames for ports into `lists`. Returns those for tunnels, whose numbers are in their metadata; what must be flooded stays in
-/// `live`.
+/// Adds the frames that leave by one adjacency to `leaving`, and those that are for all of their bridge to `groups`.
 #[inline(never)]
-fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, lists: &mut TxLists) -> Selection {
-    let (mut tunnels, mut flooded) = (Selection::NONE, Selection::NONE);
-    let (mut same_port, mut split_horizon) = (Selection::NONE, Selection::NONE);
-    // Frames of a burst often leave through one port, one after the other.
+fn run(burst: &mut Burst, live: Selection, cx: &Context, leaving: &mut Vec<Leaving>, groups: &mut Vec<Leaving>) {
+    let (mut same_port, mut split_horizon, mut unknown) = (Selection::NONE, Selection::NONE, Selection::NONE);
+    // Frames of a burst often leave one way, one after the other.
     let (mut last, mut run) = (Egress::NOWHERE, Selection::NONE);
     for i in live.iter() {
         let (dst, ingress) = (burst.meta.dst[i], burst.meta.ingress[i]);
         if dst & GROUP != 0 {
-            flooded.add(i);
+            unknown.add(i);
             continue;
         }
         let Some(egress) = cx.fdb.lookup(dst, burst.meta.dst_bucket[i]) else {
-            flooded.add(i);
+            unknown.add(i);
             continue;
         };
         if egress == ingress {
             same_port.add(i);
         } else if egress == last {
             run.add(i);
-        } else if egress.is_untagged_port() {
-            lists.push_all(last, run);
-            (last, run) = (egress, Selection::NONE);
-            run.add(i);
-        } else if !egress.is_tunnel() {
-            vlan::push(&mut burst.frames[i], egress.vlan() | burst.meta.priority[i]);
-            lists.push(egress.index(), i);
-        } else if ingress.is_tunnel() {
+        } else if egress.is_tunnel() && ingress.is_tunnel() {
             split_horizon.add(i);
         } else {
-            burst.meta.egress[i] = egress;
-            tunnels.add(i);
+            add(leaving, last, run);
+            (last, run) = (egress, Selection::NONE);
+            run.add(i);
         }
     }
-    lists.push_all(last, run);
+    add(leaving, last, run);
+    if unknown.bits() != 0 {
+        to_all(burst, unknown, groups);
+    }
     same_port.drop(burst, Drop::ForwardSamePort);
     split_horizon.drop(burst, Drop::ForwardSplitHorizon);
-    *live = flooded;
-    tunnels
+}
+
+/// Frames that leave by the groups of their bridges.
+#[inline(never)]
+fn to_all(burst: &Burst, frames: Selection, groups: &mut Vec<Leaving>) {
+    let (mut last, mut run) = (Egress::NOWHERE, Selection::NONE);
+    for i in frames.iter() {
+        let egress = Egress::group(burst.meta.bridge(i));
+        if egress != last {
+            add(groups, last, run);
+            (last, run) = (egress, Selection::NONE);
+        }
+        run.add(i);
+    }
+    add(groups, last, run);
+}
+
+/// Adds `frames`, if there are any, as a set.
+#[inline(never)]
+fn add(sets: &mut Vec<Leaving>, egress: Egress, frames: Selection) {
+    if frames.bits() != 0 {
+        sets.push(Leaving::new(egress, frames));
+    }
 }

@@ -4,12 +4,13 @@
 mod list;
 
 pub(crate) mod decap;
-pub(crate) mod encap;
 pub(crate) mod flood;
 pub(crate) mod forward;
 pub(crate) mod learn;
+pub(crate) mod leaving;
 pub(crate) mod moves;
 pub(crate) mod parse;
+pub(crate) mod rewrite;
 pub(crate) mod send;
 pub(crate) mod storm;
 pub(crate) mod vlan;
@@ -23,7 +24,7 @@ use crate::pipeline::Tally;
 use crate::port::{self, Output};
 use crate::tables::{Port, Tables};
 use learn::Seen;
-use send::TxLists;
+use leaving::Leaving;
 
 stages! {
 first:
@@ -40,14 +41,14 @@ stages:
     Learn in learn;
     /// counts the addresses that came from another port
     Moves in moves;
-    /// finds where the destination is; puts a tag in if it is behind a trunk
+    /// finds where the destination is: an adjacency, or the group of its bridge
     Forward in forward;
-    /// writes the tunnel's outer headers into the headroom
-    Encap in encap;
     /// drops what is for all members beyond what the port may send of it in a second
     Storm in storm by storm::Limits;
-    /// gives what isn't known to all members; whoever needs other headers gets a head of its own, never a body
+    /// gives what is for a group to all its members; whoever needs other bytes gets a head of its own, never a body
     Flood in flood;
+    /// writes a tag or a tunnel's outer headers into the headroom
+    Rewrite in rewrite;
     /// calls each port once with all its frames
     Send in send;
 last:
@@ -85,16 +86,18 @@ pub(crate) struct Pass<'a, O> {
     pub out: &'a mut O,
     /// What this worker has learned this second.
     pub seen: &'a mut Seen,
-    /// The frames that leave, by port.
-    pub lists: &'a mut TxLists,
-    /// Frames whose destination is not found yet. From forward on: those that are for all.
+    /// Frames whose destination is not found yet: until forward.
     pub live: Selection,
     /// Of these, from parse on, those whose source is to be learned.
     pub unseen: Selection,
     /// Of these, from learn on, those that were behind another port.
     pub moved: Selection,
-    /// From forward on: frames for tunnels, which their metadata name.
-    pub tunnels: Selection,
+    /// From forward on: the frames that have an adjacency for their egress.
+    pub leaving: &'a mut Vec<Leaving>,
+    /// From forward to flood: those that have a group.
+    pub groups: &'a mut Vec<Leaving>,
+    /// Whether flooding goes on when what it has made so far was sent.
+    pub is_left: bool,
     /// What became of it so far.
     pub tally: Tally,
 }
@@ -107,7 +110,8 @@ impl<'a, O> Pass<'a, O> {
         cx: &'a Context<'a>,
         port: &'a Port,
         out: &'a mut O,
-        (seen, lists): (&'a mut Seen, &'a mut TxLists),
+        seen: &'a mut Seen,
+        [leaving, groups]: &'a mut [Vec<Leaving>; 2],
     ) -> Self {
         let live = Selection::all(burst.len());
         Pass {
@@ -116,11 +120,12 @@ impl<'a, O> Pass<'a, O> {
             port,
             out,
             seen,
-            lists,
             live,
             unseen: Selection::NONE,
             moved: Selection::NONE,
-            tunnels: Selection::NONE,
+            leaving,
+            groups,
+            is_left: false,
             tally: Tally::default(),
         }
     }
@@ -169,6 +174,12 @@ impl Selection {
     #[inline(always)]
     pub(crate) fn add(&mut self, i: u16) {
         self.0 |= 1 << i;
+    }
+
+    /// Takes frame `i` out.
+    #[inline(always)]
+    pub(crate) fn remove(&mut self, i: u16) {
+        self.0 &= !(1 << i);
     }
 
     /// Adds frame `i`, or doesn't, without a branch.
@@ -227,7 +238,7 @@ impl Selection {
             if let Some(reason) = verdict.reason() {
                 burst.drop(i, reason);
             }
-            self.0 &= !(1 << i);
+            self.remove(i);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Frames by the port they leave through, so that every port is called once a burst.
 
-use super::{Pass, Process, Selection};
+use super::{Pass, Process, Selection, leaving::Leaving};
 use crate::burst::{ADDED_MAX, BURST, Burst, FRAMES};
 use crate::drops::Drop;
-use crate::egress::{Egress, MAX_PORTS};
+use crate::egress::MAX_PORTS;
 use crate::names::{Named, declare};
 use crate::offload::{self, Accepts};
 use crate::port::Output;
@@ -14,26 +14,13 @@ declare! { REASONS of Drop;
     TxTooManyPieces = "tx.too_many_pieces";
 }
 
-#[derive(Default)]
-pub(crate) struct Send;
-
-impl Process for Send {
-    const REASONS: &[Named] = REASONS;
-
-    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
-        pass.lists.flush(pass.burst, pass.out);
-        pass.tally.switched = std::mem::take(&mut pass.lists.switched);
-        pass.tally.switched as usize
-    }
-}
-
 /// A list of frames for each port.
-pub(crate) struct TxLists {
+pub(crate) struct Send {
     /// For every number that there can be: an FDB entry may name a port that is not in this worker's tables yet.
     lists: Box<[List]>,
     touched: Vec<u16>,
-    /// Frames handed to ports since this was last emptied.
-    pub(crate) switched: u32,
+    /// Frames handed to ports.
+    switched: u32,
     /// The numbers of one port's frames.
     numbers: [u16; FRAMES],
     /// For pieces of frames on their way out; empty.
@@ -58,9 +45,9 @@ const ALL: [u16; BURST] = {
     all
 };
 
-impl Default for TxLists {
+impl Default for Send {
     fn default() -> Self {
-        TxLists {
+        Send {
             lists: vec![List::default(); MAX_PORTS].into(),
             touched: Vec::new(),
             switched: 0,
@@ -72,33 +59,52 @@ impl Default for TxLists {
     }
 }
 
-impl TxLists {
-    /// Frame or copy `i` leaves through `port`. Between two [`TxLists::flush`] a port gets each of them once at most.
-    #[inline(always)]
-    pub(crate) fn push(&mut self, port: u16, i: u16) {
-        self.add(port, i as usize / BURST, 1 << (i as usize % BURST));
-    }
+impl Process for Send {
+    const REASONS: &[Named] = REASONS;
 
-    /// `frames` of the burst, if there are any, leave through the port `to`.
-    #[inline(never)]
-    pub(crate) fn push_all(&mut self, to: Egress, frames: Selection) {
-        if frames.bits() != 0 {
-            self.add(to.index(), 0, frames.bits());
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        let switched = self.send(pass.burst, pass.leaving, pass.out);
+        pass.tally.switched += switched;
+        switched as usize
+    }
+}
+
+impl Send {
+    /// Sends the frames of all sets. How many they were.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, burst: &mut Burst, leaving: &mut Vec<Leaving>, out: &mut impl Output) -> u32 {
+        // Bursts mostly leave through one port, which needs no list.
+        if let [Leaving { port, frames, copies, .. }] = leaving[..]
+            && !burst.has_offloads()
+        {
+            leaving.clear();
+            return send(port, [frames.bits(), copies.bits()], burst, &mut self.numbers, out);
         }
+        for set in leaving.iter() {
+            // All of a set may have been dropped since it was made.
+            if set.frames.bits() | set.copies.bits() != 0 {
+                self.add(set);
+            }
+        }
+        leaving.clear();
+        self.flush(burst, out);
+        std::mem::take(&mut self.switched)
     }
 
+    /// Puts the frames of `set` into their port's list, which has each of them once at most.
     #[inline(always)]
-    fn add(&mut self, port: u16, word: usize, bits: u64) {
-        let list = &mut self.lists[port as usize];
+    fn add(&mut self, set: &Leaving) {
+        let list = &mut self.lists[usize::from(set.port)];
         if *list == List::default() {
-            self.touched.push(port);
+            self.touched.push(set.port);
         }
-        list[word % list.len()] |= bits;
+        list[0] |= set.frames.bits();
+        list[1] |= set.copies.bits();
     }
 
     /// Sends everything.
     #[inline]
-    pub(crate) fn flush(&mut self, burst: &mut Burst, out: &mut impl Output) {
+    fn flush(&mut self, burst: &mut Burst, out: &mut impl Output) {
         if burst.has_offloads() {
             self.finish(burst, out);
         }

@@ -87,18 +87,17 @@ impl Process for Storm {
 
     #[inline(never)]
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
-        let frames = pass.live.len();
         let mut kinds = [Selection::NONE; 3];
-        for i in pass.live.iter() {
+        for i in pass.groups.iter().flat_map(|set| set.frames.iter()) {
             kinds[kind(pass.burst.meta.dst[i])].add(i);
         }
         for ((frames, limit), reason) in kinds.into_iter().zip(&pass.port.stages.storm.0).zip(BY_KIND) {
             let Some(limit) = limit.as_ref().filter(|_| frames.len() != 0) else { continue };
             let over = frames.after(limit.take(frames.len() as u32, pass.cx.now));
             over.drop(pass.burst, reason);
-            pass.live = pass.live.without(over);
+            pass.groups.iter_mut().for_each(|set| set.frames = set.frames.without(over));
         }
-        frames
+        kinds.iter().map(|frames| frames.len()).sum()
     }
 }
 

@@ -1,6 +1,5 @@
-//! 802.1Q tags: taken out where a frame comes in, put in where it leaves. A priority tag (VLAN 0) counts as none.
-//!
-//! It is done for each frame just before its addresses are read (`parse`), in one pass.
+//! 802.1Q tags: taken out where a frame comes in, just before its addresses are read (`parse`), put in where it leaves (`rewrite`). A
+//! priority tag (VLAN 0) counts as none.
 
 use crate::burst::Frame;
 use crate::drops::Drop;
@@ -21,7 +20,7 @@ pub(crate) fn pop(frame: &mut Frame) -> Result<u16, Drop> {
 }
 
 /// Puts a tag in: the addresses move down into the headroom.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn push(frame: &mut Frame, tci: u16) {
     let head = frame.push_front::<TAG, { TAG + 12 }>();
     let addresses: [u8; 12] = *head.last_chunk().expect("two addresses");

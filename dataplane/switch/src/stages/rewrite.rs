@@ -1,0 +1,94 @@
+//! What is written before frames that leave: a VLAN tag, or the outer headers of a tunnel, in the headroom. Nothing else does, so that
+//! what is between this and send has each frame as it leaves, and its port.
+//!
+//! VXLAN encapsulation is RFC 7348, section 5. The outer header has the inner one's DSCP and ECN (RFC 6040, section 4.1, normal mode; RFC
+//! 2983, uniform model).
+
+use super::{Pass, Process, leaving::Leaving, vlan};
+use crate::adjacency::{Adjacencies, OUTER};
+use crate::burst::{Burst, Frame};
+use crate::drops::Drop;
+use crate::names::{Named, declare};
+use crate::offload;
+use crate::port::Output;
+use crate::wire::{self, ETH};
+
+declare! { REASONS of Drop;
+    /// The encapsulated frame does not fit the underlay's MTU.
+    VxlanTooBig = "vxlan.too_big";
+    /// The next hop towards the VTEP is not resolved (yet).
+    VxlanNoNeighbour = "vxlan.no_neighbour";
+}
+
+#[derive(Default)]
+pub(crate) struct Rewrite;
+
+impl Process for Rewrite {
+    const REASONS: &[Named] = REASONS;
+
+    fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
+        let mut rewritten = 0;
+        for set in pass.leaving.iter_mut() {
+            if set.egress.is_untagged_port() {
+                set.port = set.egress.index();
+                continue;
+            }
+            rewritten += set.len();
+            if set.egress.is_tunnel() {
+                encapsulate(pass.burst, set, &pass.cx.tables.adjacencies);
+            } else {
+                tag(pass.burst, set);
+            }
+        }
+        rewritten
+    }
+}
+
+/// Puts a tag into the frames of `set`, with the priority that they came with.
+#[inline(never)]
+fn tag(burst: &mut Burst, set: &mut Leaving) {
+    set.port = set.egress.index();
+    let vlan = set.egress.vlan();
+    set.each(burst, |burst, i| {
+        vlan::push(&mut burst.frames[i], vlan | burst.meta.priority[i]);
+        Ok(())
+    });
+}
+
+/// Encapsulates the frames of `set`, which leave by a tunnel.
+#[inline(never)]
+fn encapsulate(burst: &mut Burst, set: &mut Leaving, adjacencies: &Adjacencies) {
+    let Some((tunnel, encap, sum)) = adjacencies.resolved(set.egress.index()) else {
+        return set.each(burst, |_, _| Err(Drop::VxlanNoNeighbour));
+    };
+    set.port = encap.port;
+    let mut headers = [0; OUTER];
+    encap.write_headers(tunnel, &mut headers);
+    set.each(burst, |burst, i| {
+        let vni = encap.vnis.get(usize::from(burst.meta.bridge(i))).copied().unwrap_or(0);
+        wrap(&mut burst.frames[i], &headers, sum, vni, encap.mtu)
+    });
+}
+
+/// Puts the outer `headers`, whose sum is `sum`, before `frame`, which is in the network `vni`. The outer packet is `mtu` bytes at most.
+#[inline(always)]
+fn wrap(frame: &mut Frame, headers: &[u8; OUTER], sum: u16, vni: u32, mtu: u16) -> Result<(), Drop> {
+    // Of a frame that is to be cut, each piece gets its own lengths and checksum when it is.
+    let ip_len = offload::longest_piece(frame) + OUTER - ETH;
+    if ip_len > mtu.into() {
+        return Err(Drop::VxlanTooBig);
+    }
+    let class = wire::traffic_class(frame.head()).ok_or(Drop::VxlanInnerTag)?;
+    let source_port = 0xc000 | wire::flow_hash(frame.head()) as u16 & 0x3fff;
+    let bytes = frame.push_front::<OUTER, OUTER>();
+    *bytes = *headers;
+    bytes[15] = class;
+    // Together less than 0x1_ff00, for an MTU is less than 0xfe00: what is carried carries nothing again.
+    let sum = u32::from(sum) + ip_len as u32 + u32::from(class);
+    bytes[16..18].copy_from_slice(&(ip_len as u16).to_be_bytes());
+    bytes[24..26].copy_from_slice(&(!(sum + (sum >> 16)) as u16).to_be_bytes());
+    bytes[34..36].copy_from_slice(&source_port.to_be_bytes());
+    bytes[38..40].copy_from_slice(&(ip_len as u16 - 20).to_be_bytes());
+    bytes[46..50].copy_from_slice(&(vni << 8).to_be_bytes());
+    Ok(())
+}
