@@ -278,6 +278,6 @@ worker on CPU 3: 40.0 ticks, 20.0 ns a packet, 64.0 packets a burst, idle 2.5 %
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("dray.sock");
         let error = Watch::start(&socket).err().unwrap();
-        assert!(error.starts_with(&format!("{}: ", socket.display())), "{error}");
+        assert!(error.starts_with(&format!("no switch at {}: ", socket.display())), "{error}");
     }
 }
