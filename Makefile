@@ -64,6 +64,7 @@ check: ## Format, lints, licences, generated documents, instructions a frame
 	$(CARGO) clippy --workspace --all-targets --locked --profile $(PROFILE) -- -D warnings
 	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-config --example reference | diff docs/configuration.md -
 	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-control --example commands | diff docs/commands.md -
+	$(CARGO) run --quiet --locked --profile $(PROFILE) -p dray-switch --example troubleshooting | diff docs/troubleshooting.md -
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --profile $(PROFILE) --quiet
 	$(CARGO) bench --quiet --locked -p dray-dataplane --bench instructions
 

@@ -16,7 +16,7 @@ use dray_config::schema::{self, Section};
 use dray_config::{CONTROL_SOCKET, HIDDEN_SECRET};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -642,7 +642,12 @@ fn drops(drops: &[DropInfo]) -> String {
     for d in drops {
         table.row([d.port.clone(), d.name.clone(), thousands(d.count), d.description.clone()]);
     }
-    table.render()
+    let mut text = table.render();
+    let reasons: BTreeMap<_, _> = drops.iter().map(|d| (&d.name, d)).collect();
+    for (name, d) in reasons {
+        text += &format!("\n{name}\n  usual cause: {}\n  what to do:  {}\n", d.cause, d.remedy);
+    }
+    text
 }
 
 #[cfg(test)]

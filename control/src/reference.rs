@@ -154,7 +154,8 @@ fn names(page: &mut String) {
         ),
         (
             "Drop reasons",
-            "Those that begin with `tx.` count for the port that packets were to leave through, all others for the one they came from.",
+            "Those that begin with `tx.` count for the port that packets were to leave through, all others for the one they came from. \
+             What usually makes each happen, and what to do about it: [Troubleshooting](troubleshooting.md).",
             drops.collect(),
         ),
     ];

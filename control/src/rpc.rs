@@ -429,6 +429,8 @@ impl Switch {
             infos.extend(drops(&counts).map(|(drop, count)| DropInfo {
                 name: drop.name().into(),
                 description: drop.description().into(),
+                cause: drop.cause().into(),
+                remedy: drop.remedy().into(),
                 port: port.name.clone(),
                 count,
             }));

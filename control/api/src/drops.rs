@@ -24,6 +24,10 @@ pub struct DropInfo {
     pub name: String,
     /// What happened, for people.
     pub description: String,
+    /// What usually makes it happen.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
     /// The port it happened on.
     pub port: String,
     /// How often.

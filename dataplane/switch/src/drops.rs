@@ -2,7 +2,7 @@
 //! where they happen: in a stage's file, or, what rings have in common, in [`crate::port`].
 
 use crate::burst::Burst;
-use crate::names::numbered;
+use crate::names::{at, numbered};
 use crate::stages::REASONS;
 
 numbered! {
@@ -10,7 +10,26 @@ numbered! {
     Drop of REASONS
 }
 
+// Nobody is left alone with a reason.
+const _: () = {
+    let mut i = 0;
+    while i < Drop::COUNT {
+        assert!(!Drop::ALL[i].cause().is_empty() && !Drop::ALL[i].remedy().is_empty());
+        i += 1;
+    }
+};
+
 impl Drop {
+    /// What usually makes it happen, for whoever runs the switch.
+    pub const fn cause(self) -> &'static str {
+        at(REASONS, self.index()).cause
+    }
+
+    /// What to do about it, with the command that shows or mends it.
+    pub const fn remedy(self) -> &'static str {
+        at(REASONS, self.index()).remedy
+    }
+
     /// Whether it happens to a frame on its way out, and so counts for the port it was to leave through.
     pub const fn is_tx(self) -> bool {
         const IS_TX: [bool; Drop::COUNT] = {

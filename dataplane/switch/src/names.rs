@@ -7,6 +7,10 @@ pub(crate) struct Named {
     pub name: &'static str,
     /// What it means, for people.
     pub description: &'static str,
+    /// Of a drop reason: what usually makes it happen, for whoever runs the switch. Empty for a counter.
+    pub cause: &'static str,
+    /// Of a drop reason: what to do about it, with the command that shows or mends it. Empty for a counter.
+    pub remedy: &'static str,
 }
 
 /// How many there are in all these lists.
@@ -113,11 +117,19 @@ macro_rules! numbered {
 }
 
 /// Declares reasons or counters in the file where they happen, as a list to be handed on: `declare! { REASONS of Drop; ... }`. Each is a
-/// constant of the type, named as a variant is.
+/// constant of the type, named as a variant is. A drop reason has its usual cause and its remedy beside it, from which
+/// docs/troubleshooting.md is made: plain text, with commands and keys in backquotes, for it is shown by the command, too.
 macro_rules! declare {
-    ($list:ident of $type:ident; $($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)*) => {
-        pub(crate) const $list: &[$crate::names::Named] =
-            &[$($crate::names::Named { name: $name, description: concat!($($doc),+).trim_ascii() },)*];
+    ($list:ident of $type:ident; $(
+        $(#[doc = $doc:literal])+
+        $variant:ident = $name:literal $({ cause: $cause:literal, remedy: $remedy:literal, })?;
+    )*) => {
+        pub(crate) const $list: &[$crate::names::Named] = &[$($crate::names::Named {
+            name: $name,
+            description: concat!($($doc),+).trim_ascii(),
+            cause: concat!($($cause)?),
+            remedy: concat!($($remedy)?),
+        },)*];
 
         #[allow(non_upper_case_globals)]
         impl $crate::$type {

@@ -8,33 +8,89 @@ use std::net::Ipv4Addr;
 
 declare! { RX_REASONS of Drop;
     /// The peer's descriptor named memory outside its regions, an endless chain or a frame of no length.
-    RxBadDescriptor = "rx.bad_descriptor";
+    RxBadDescriptor = "rx.bad_descriptor" {
+        cause: "A fault in the peer's driver, or a peer that attacks. If the frame only had no length the link \
+            stays up; else it ends, and the peer connects again.",
+        remedy: "`dray port show NAME` says what was wrong. Update the peer's driver (memif client, virtio \
+            driver, QEMU).",
+    };
     /// The frame is longer than the port's MTU allows.
-    RxTooBig = "rx.too_big";
+    RxTooBig = "rx.too_big" {
+        cause: "The peer's MTU is larger than the port's; rarely, a frame that is spread over more than 64 \
+            buffers.",
+        remedy: "`dray port show NAME --connect` has the MTU for the peer. Or `dray port set NAME mtu N` raises \
+            the port's.",
+    };
     /// The frame's checksum or segmentation request contradicts its headers, points beyond their first 192 bytes, or asks for more
     /// than 1,024 segments (virtio 1.2, section 5.1.6.2).
-    RxBadOffload = "rx.bad_offload";
+    RxBadOffload = "rx.bad_offload" {
+        cause: "The guest leaves checksums or segmentation of its own tunnels to the device; or a fault in its \
+            driver.",
+        remedy: "In the guest, for its device: `ethtool -K DEV tx off tso off gso off`.",
+    };
     /// The driver sent it on a ring that is not enabled.
-    RxDisabled = "rx.disabled";
+    RxDisabled = "rx.disabled" {
+        cause: "A guest whose driver is starting or is changing its number of queues: a few of these do no \
+            harm.",
+        remedy: "If it grows: `ethtool -l DEV` in the guest shows its queues, `ethtool -L DEV combined N` sets \
+            them.",
+    };
     /// The NIC or the kernel had no room or no buffer, by their own counters; counted as received, too.
-    RxMissed = "rx.missed";
+    RxMissed = "rx.missed" {
+        cause: "The port's worker has too much to do, or something else runs on its CPU.",
+        remedy: "`dray worker show`: at 100 % give it less to do (another `[[worker]]`, `queues` of the port). \
+            Below that, a larger `ring-size` takes longer bursts, and docs/tuning.md keeps others off \
+            its CPU.",
+    };
     /// The NIC received it with an error, by its own counter; counted as received, too.
-    RxError = "rx.error";
+    RxError = "rx.error" {
+        cause: "A damaged cable or transceiver, or a neighbour that sends longer frames than the device takes.",
+        remedy: "`ethtool -S DEV`, if the device is the kernel's too, or the neighbour's counters name the \
+            error.",
+    };
 }
 
 declare! { TX_REASONS of Drop;
     /// The egress port has no peer.
-    TxLinkDown = "tx.link_down";
+    TxLinkDown = "tx.link_down" {
+        cause: "The container or virtual machine behind the port is not running. Broadcasts go to every member \
+            of a bridge, so one that is down counts them.",
+        remedy: "`dray port show NAME` says why it is down. `dray bridge leave` takes out of the bridge what is \
+            not to come back.",
+    };
     /// The receiver's ring had no free slot.
-    TxRingFull = "tx.ring_full";
+    TxRingFull = "tx.ring_full" {
+        cause: "The receiver is slower than what it is sent: the switch waits for nobody.",
+        remedy: "Give the receiver more CPU. Against short bursts, a longer ring: `ring-size` of the port \
+            (memif, eth), `rx_queue_size` of the VM's device.",
+    };
     /// The frame is longer than the egress port's MTU or buffers allow.
-    TxTooBig = "tx.too_big";
+    TxTooBig = "tx.too_big" {
+        cause: "Members of one bridge have different MTUs; or the VM's buffers are short and its device can't \
+            use several for a frame.",
+        remedy: "`dray bridge show` has the MTU that fits all of a bridge: set it in the senders, or raise the \
+            port's by `dray port set NAME mtu N`. For a VM, `mrg_rxbuf=on`.",
+    };
     /// The receiver's descriptor named memory outside its regions.
-    TxBadDescriptor = "tx.bad_descriptor";
+    TxBadDescriptor = "tx.bad_descriptor" {
+        cause: "A fault in the receiver's driver, or a peer that attacks. Its link ends, and it connects again.",
+        remedy: "`dray port show NAME` says what was wrong. Update the peer's driver (memif client, virtio \
+            driver, QEMU).",
+    };
     /// The NIC or the kernel took the frame and did not send it after all, by their own counters: no room, or no link.
-    TxDevice = "tx.device";
+    TxDevice = "tx.device" {
+        cause: "The kernel's interface behind the port is down, or has no room: the other end of its veth pair, \
+            or its NIC, is slower.",
+        remedy: "`ip -s link show DEV` has the kernel's counters, and says whether it is up. `ip link set DEV \
+            up` if it is not.",
+    };
     /// No mbuf was left for the frame.
-    TxNoBuffer = "tx.no_buffer";
+    TxNoBuffer = "tx.no_buffer" {
+        cause: "The device holds more buffers than its rings have places, which is what is set aside: a fault \
+            in its driver, or it hangs.",
+        remedy: "`dray port down NAME` and `dray port up NAME` open it anew. If it comes back, look for the \
+            device in `journalctl -k`.",
+    };
 }
 
 /// One receive queue, owned by one worker. One dynamic call a burst.

@@ -18,23 +18,60 @@ use std::net::Ipv4Addr;
 
 declare! { REASONS of Drop;
     /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
-    UnderlayNotForUs = "underlay.not_for_us";
+    UnderlayNotForUs = "underlay.not_for_us" {
+        cause: "What is for others on the same network: IPv6, LLDP, spanning tree, broadcasts. A few of these \
+            are in order.",
+        remedy: "If a tunnel does not work: the sender's remote address and port must be `local` and `udp-port` \
+            of `[vxlan]`, untagged; its neighbour table must have the `mac` of the underlay's port.",
+    };
     /// An underlay frame that is still to be segmented: an outer packet holds one inner frame and can't be cut.
-    UnderlayGso = "underlay.gso";
+    UnderlayGso = "underlay.gso" {
+        cause: "The underlay's port is a virtual machine that leaves segmentation to the device.",
+        remedy: "In that guest, for its device: `ethtool -K DEV tso off gso off`.",
+    };
     /// Slow-path frames (ARP, ICMP to our own address) came faster than they are answered.
-    UnderlayPuntFull = "underlay.punt_full";
+    UnderlayPuntFull = "underlay.punt_full" {
+        cause: "Somebody floods the VTEP's address with ARP or ping.",
+        remedy: "Find the sender in the underlay: `tcpdump -c 100 -ni DEV 'arp or icmp'` on a host there. \
+            Entries in `neighbours` of `[vxlan]` need no ARP meanwhile.",
+    };
     /// The outer IPv4 or UDP header is malformed, a fragment, or contradicts the frame's length.
-    VxlanBadOuter = "vxlan.bad_outer";
+    VxlanBadOuter = "vxlan.bad_outer" {
+        cause: "The outer packets are fragmented on the way (RFC 7348 forbids it), because they are longer than \
+            an MTU there; or damaged.",
+        remedy: "The MTU of every device on the way must be 50 bytes more than the bridge's, which `dray bridge \
+            show` has; the other VTEP is to set DF (`df set` of Linux's vxlan).",
+    };
     /// The VXLAN header's I flag is not set (RFC 7348, section 5).
-    VxlanBadFlags = "vxlan.bad_flags";
+    VxlanBadFlags = "vxlan.bad_flags" {
+        cause: "Something that is not VXLAN is sent to this UDP port.",
+        remedy: "Look at the sender; `udp-port` of `[vxlan]` is 4789 for VXLAN.",
+    };
     /// No bridge has this VNI.
-    VxlanUnknownVni = "vxlan.unknown_vni";
+    VxlanUnknownVni = "vxlan.unknown_vni" {
+        cause: "The other VTEP has an overlay that this host does not take part in, or the number differs.",
+        remedy: "`dray bridge show` has the VNIs here; `dray bridge set BRIDGE vni N` changes one. Or take this \
+            host out of the other VTEP's list.",
+    };
     /// The sender is not a configured VTEP and `learn-vteps` is off.
-    VxlanUnknownVtep = "vxlan.unknown_vtep";
+    VxlanUnknownVtep = "vxlan.unknown_vtep" {
+        cause: "The other host is in no `peers`.",
+        remedy: "`dray vtep add IP`. Or `dray config set vxlan learn-vteps true`, which takes packets of whoever \
+            can reach the underlay.",
+    };
     /// The encapsulated frame, or one that was to be, has a VLAN tag (RFC 7348, section 6.1).
-    VxlanInnerTag = "vxlan.inner_tag";
+    VxlanInnerTag = "vxlan.inner_tag" {
+        cause: "The other VTEP has a trunk in its overlay; or a port here sends 802.1ad tags (0x88a8).",
+        remedy: "Give each VLAN a bridge and a VNI of its own: `dray bridge join BRIDGE PORT:VLAN` takes the tag \
+            off.",
+    };
     /// The outer header tells of congestion (CE), and the transport inside does not know ECN (RFC 6040, section 4.2).
-    VxlanEcn = "vxlan.ecn";
+    VxlanEcn = "vxlan.ecn" {
+        cause: "The sending VTEP says of all its packets that they know ECN, and a router on the way was \
+            congested.",
+        remedy: "Have that VTEP copy the ECN bits of the inner packet. The congestion itself is in the routers' \
+            queues.",
+    };
 }
 
 const VXLAN: usize = 8;

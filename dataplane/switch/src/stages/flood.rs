@@ -15,11 +15,22 @@ use crate::port::Output;
 
 declare! { REASONS of Drop;
     /// A destination reserved for link-local protocols (IEEE 802.1Q, 01:80:c2:00:00:0x).
-    FloodLinkLocal = "flood.link_local";
+    FloodLinkLocal = "flood.link_local" {
+        cause: "A neighbour speaks spanning tree, LLDP or LACP, which are not to go beyond the next switch.",
+        remedy: "Nothing, this is in order. To be rid of it, switch the protocol off in the peer.",
+    };
     /// A flooded frame had nobody to go to.
-    FloodNoTarget = "flood.no_target";
+    FloodNoTarget = "flood.no_target" {
+        cause: "The bridge has no other member.",
+        remedy: "`dray bridge show BRIDGE` has its members, `dray bridge join BRIDGE PORT` adds one; with a VNI, \
+            `dray vtep add IP` the other hosts.",
+    };
     /// Flooding had made 8,192 copies of the frames before it in its burst, or of long ones fewer: one sender must not hold up all others.
-    FloodTooManyCopies = "flood.too_many_copies";
+    FloodTooManyCopies = "flood.too_many_copies" {
+        cause: "Broadcasts into a bridge of many members, from a sender that sends little else.",
+        remedy: "Limit it: `dray port set NAME max-broadcast N`, and `max-multicast`, `max-unknown-unicast`. Or \
+            split the bridge.",
+    };
 }
 
 const MAC: u64 = (1 << 48) - 1;

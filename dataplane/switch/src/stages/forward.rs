@@ -9,9 +9,18 @@ use crate::port::Output;
 
 declare! { REASONS of Drop;
     /// The destination is behind the port the frame came from.
-    ForwardSamePort = "forward.same_port";
+    ForwardSamePort = "forward.same_port" {
+        cause: "A switch behind the port floods what it has not learned yet: a few of these are in order. Many: \
+            a loop, or two senders with one MAC address.",
+        remedy: "`dray fdb show --mac MAC` says where the address is; `mac moves` in `dray port show NAME` grows \
+            if there are two.",
+    };
     /// From a tunnel towards a tunnel of the same overlay.
-    ForwardSplitHorizon = "forward.split_horizon";
+    ForwardSplitHorizon = "forward.split_horizon" {
+        cause: "Another VTEP floods what it has not learned yet: a few of these are in order. Many: it does not \
+            reach the right VTEP itself.",
+        remedy: "Give each VTEP all others as peers, here by `dray vtep add IP`.",
+    };
 }
 
 #[derive(Default)]

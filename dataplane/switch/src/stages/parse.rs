@@ -13,15 +13,32 @@ use crate::wire::{self, ETH, be16};
 declare! { REASONS of Drop;
     /// The frame is shorter than an Ethernet header with its tag. Through `net_af_packet` so is every frame whose outer tag is not
     /// 802.1Q's (0x8100): DPDK would make it one.
-    ParseTruncated = "parse.truncated";
+    ParseTruncated = "parse.truncated" {
+        cause: "A fault in the sender; or 802.1ad tags (0x88a8) on a device of `net_af_packet`.",
+        remedy: "Use 802.1Q tags there, or give DPDK the NIC itself by its PCI address.",
+    };
     /// The source address is a group address or all zeros.
-    ParseBadSource = "parse.bad_source";
+    ParseBadSource = "parse.bad_source" {
+        cause: "A fault in the sender: often a generator or a device that has no address yet.",
+        remedy: "Give it one: `ip link set DEV address 02:00:00:00:00:01`.",
+    };
     /// The port is in no bridge (for this frame's VLAN).
-    VlanUnknown = "vlan.unknown_vlan";
+    VlanUnknown = "vlan.unknown_vlan" {
+        cause: "The port sends a VLAN that it is no member with, or untagged frames as a trunk, or tagged ones \
+            as an untagged member.",
+        remedy: "`dray bridge show` has the members; `dray bridge join BRIDGE PORT:VLAN` adds the VLAN, `dray \
+            bridge join NAME PORT` what is untagged.",
+    };
     /// The port is in no bridge at all.
-    VlanNoBridge = "vlan.no_bridge";
+    VlanNoBridge = "vlan.no_bridge" {
+        cause: "It was added without a bridge, or taken out of it.",
+        remedy: "`dray bridge join BRIDGE PORT`.",
+    };
     /// There is another VLAN tag behind the one that says the VLAN, or says none: it would say another one at the next switch.
-    VlanDoubleTag = "vlan.double_tag";
+    VlanDoubleTag = "vlan.double_tag" {
+        cause: "Provider tags (QinQ), or somebody who tries to get into another VLAN.",
+        remedy: "Send one tag. Dray carries no second one.",
+    };
 }
 
 #[derive(Default)]

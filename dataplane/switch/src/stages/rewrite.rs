@@ -15,9 +15,17 @@ use crate::wire::{self, ETH};
 
 declare! { REASONS of Drop;
     /// The encapsulated frame does not fit the underlay's MTU.
-    VxlanTooBig = "vxlan.too_big";
+    VxlanTooBig = "vxlan.too_big" {
+        cause: "The underlay's MTU is not 50 bytes more than the senders'.",
+        remedy: "`dray bridge show` has the MTU that fits: set it in the senders, `ip link set DEV mtu 1450`. Or \
+            raise the underlay's: `dray port set NAME mtu 1550`, and that of each device on the way.",
+    };
     /// The next hop towards the VTEP is not resolved (yet).
-    VxlanNoNeighbour = "vxlan.no_neighbour";
+    VxlanNoNeighbour = "vxlan.no_neighbour" {
+        cause: "Nobody answers ARP for the VTEP, or for the gateway. One or two at the beginning are in order.",
+        remedy: "`dray vtep show` says which. Look at `local` and `gateway` of `[vxlan]`, at the underlay's port \
+            in `dray port show`, and whether the other host is up; `neighbours` does without ARP.",
+    };
 }
 
 #[derive(Default)]

@@ -11,7 +11,13 @@ use crate::port::Output;
 declare! { REASONS of Drop;
     /// The frame was to be segmented for this receiver, and with it there would have been more than 8,192 segments in its burst, those
     /// for each receiver counted: one sender must not hold up all others. Or its receiver offers buffers of less than 128 bytes.
-    TxTooManyPieces = "tx.too_many_pieces";
+    TxTooManyPieces = "tx.too_many_pieces" {
+        cause: "Large TCP or UDP packets of a virtual machine go to many receivers that can't take them whole, \
+            mostly because their address is not known.",
+        remedy: "`dray fdb show --bridge BRIDGE` says which are known. Let the receivers take them whole \
+            (`guest_tso4=on,guest_tso6=on,mrg_rxbuf=on` of the VM's device), or in the sender `ethtool -K \
+            DEV tso off gso off`.",
+    };
 }
 
 /// A list of frames for each port.

@@ -15,11 +15,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 declare! { REASONS of Drop;
     /// The port had sent as many broadcasts in that second as its max-broadcast allows.
-    StormBroadcast = "storm.broadcast";
+    StormBroadcast = "storm.broadcast" {
+        cause: "A loop behind the port, a sender out of order, or a limit that is too low.",
+        remedy: "`mac moves` in `dray port show NAME` grows with a loop. `dray port set NAME max-broadcast N` \
+            raises the limit, without N removes it.",
+    };
     /// The port had sent as many multicasts in that second as its max-multicast allows.
-    StormMulticast = "storm.multicast";
+    StormMulticast = "storm.multicast" {
+        cause: "As with storm.broadcast; or a stream that is multicast.",
+        remedy: "`dray port set NAME max-multicast N` raises the limit, without N removes it.",
+    };
     /// The port had sent as many unicasts to unknown addresses in that second as its max-unknown-unicast allows.
-    StormUnknownUnicast = "storm.unknown_unicast";
+    StormUnknownUnicast = "storm.unknown_unicast" {
+        cause: "The receiver never sends, so that its address is not learned, or is gone; or the sender tries \
+            out addresses.",
+        remedy: "`dray fdb add BRIDGE MAC --port PORT` says where a silent receiver is. `dray port set NAME \
+            max-unknown-unicast N` raises the limit, without N removes it.",
+    };
 }
 
 /// The reasons of the kinds, by number.
