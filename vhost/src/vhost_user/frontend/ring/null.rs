@@ -68,13 +68,13 @@ impl Ring {
     #[inline(always)]
     fn available_packed(&self, index: u16) -> Option<u32> {
         let state = self.state(index).load(Ordering::Acquire);
-        let both = super::AVAIL | super::USED;
+        let both = super::layout::AVAIL | super::layout::USED;
         ((state >> 48) as u16 & both == self.available_flags(index)).then_some(state as u32)
     }
 
     #[inline(always)]
     fn put_packed(&self, index: u16, len: u32) {
-        let flags = if index & self.shape.size == 0 { super::AVAIL | super::USED } else { 0 };
+        let flags = if index & self.shape.size == 0 { super::layout::AVAIL | super::layout::USED } else { 0 };
         let state = u64::from(len) | u64::from(index & self.mask) << 32 | u64::from(flags) << 48;
         self.state(index).store(state, Ordering::Release);
     }
@@ -132,7 +132,7 @@ impl NullPath {
         if n != 0 && f.shape.in_order {
             // The last one's id stands for all, at the place of the first.
             let last = u64::from(from.done.wrapping_add(n - 1) & f.mask);
-            let flags = if from.done & f.shape.size == 0 { super::AVAIL | super::USED } else { 0 };
+            let flags = if from.done & f.shape.size == 0 { super::layout::AVAIL | super::layout::USED } else { 0 };
             f.state(from.done).store(last << 32 | u64::from(flags) << 48, Ordering::Release);
         }
         from.done = from.done.wrapping_add(n);
