@@ -596,11 +596,11 @@ mod tests {
         // Loses something every third time.
         let mut n = 0;
         let mut most = steady(80.0);
-        let moody = device(|rate| {
+        let fickle = device(|rate| {
             n += 1;
             if n % 3 == 0 { 0.1 } else { most(rate) }
         });
-        let found = search(&GOAL, moody).unwrap();
+        let found = search(&GOAL, fickle).unwrap();
         let best = found.best.unwrap();
         assert!(best.loss == 0.0 && best.rate_mpps <= 80.0, "{found:?}");
     }

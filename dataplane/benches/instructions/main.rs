@@ -1,4 +1,4 @@
-//! How many instructions each stage takes for a frame, counted by valgrind: the same on every machine and in every mood of it.
+//! How many instructions each stage takes for a frame, counted by valgrind: the same on every machine, however fast it is at the moment.
 //! The frames come from real rings, memif's and vhost-user's, and go into such, all in this process.
 //!
 //!     cargo bench -p dray-dataplane --bench instructions              # fails where it differs from instructions.txt

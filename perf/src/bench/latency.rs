@@ -5,8 +5,8 @@ use super::results::Results;
 use super::{Round, Run, Way};
 use crate::generator::Report;
 use crate::latency::Latency;
-use crate::mood;
 use crate::peer::{Kind, Peer};
+use crate::regime;
 use crate::report::{Axis, Column, Lines, Point, Section, Table, Tone};
 use crate::stats::{self, Estimate};
 use serde::Serialize;
@@ -109,7 +109,7 @@ impl Run<'_> {
 
     /// How fast the two CPUs talk to each other.
     pub fn probe(&self) -> Result<f64, String> {
-        mood::probe(self.bench.generator_cpu, self.bench.switch_cpu)
+        regime::probe(self.bench.generator_cpu, self.bench.switch_cpu)
     }
 }
 

@@ -4,7 +4,7 @@
 //! where they are, and one after the other runs while it is measured, and nothing else. They take turns, each second time
 //! in the other order: what slows a machine down for a while, such as its neighbours on the same host, hits all alike, and
 //! a ratio is less uncertain than a rate. Between turns it is looked how fast the two CPUs talk to each other; if that changes in
-//! a round, all are measured again, and the rounds of a case that count are those of the mood in which most were.
+//! a round, all are measured again, and the rounds of a case that count are those of the latency regime in which most were.
 
 mod args;
 mod case;
@@ -19,8 +19,8 @@ pub use results::{FdbFigures, Figures, Measured, Results, Same};
 use crate::cpu;
 use crate::generator::{self, Generator, Link, Options, Report};
 use crate::memif::{self, Memif};
-use crate::mood;
 use crate::peer::{Dray, HugePages, Kind, Memory, Overlay, Ovs, Peer, Setup, Switch, TempDir, Testpmd, Vpp};
+use crate::regime;
 use crate::stats::{self, median};
 use crate::vhost::{self, VhostUser};
 use crate::vtep::Tunnel;
@@ -413,7 +413,7 @@ impl Run<'_> {
         let (case, bench) = (Case::memif(60, 1_000), self.bench);
         (self.say)(&format!("{case}: testpmd io and Dray, each against itself"));
         let peers: [&dyn Peer; 4] = [&bench.testpmd, &bench.dray, &bench.testpmd, &bench.dray];
-        // What is one and the same switch is equal in any mood.
+        // What is one and the same switch is equal in any regime.
         let (rounds, _) = self.rounds(case, &peers, bench.same_rounds, false)?;
         let rate = |which: usize| -> Vec<f64> { rounds.iter().map(|r| r.reports[which].mpps).collect() };
         Ok([0, 1]
@@ -460,9 +460,9 @@ impl Run<'_> {
         case: Case,
         peers: &[&dyn Peer],
         wanted: usize,
-        of_one_mood: bool,
+        of_one_regime: bool,
     ) -> Result<(Vec<Round>, usize), String> {
-        self.collect(case, wanted, of_one_mood, |run, reversed| {
+        self.collect(case, wanted, of_one_regime, |run, reversed| {
             let round = run.round(case, peers, reversed)?;
             let rates = peers.iter().zip(&round.reports).map(|(p, r)| format!("{} {:.2}", p.name(), r.mpps));
             let rates = rates.collect::<Vec<_>>().join(", ");
@@ -471,13 +471,13 @@ impl Run<'_> {
         })
     }
 
-    /// Rounds, of one mood if that is asked for, and how many rounds and passes there were that don't count. There are fewer than
+    /// Rounds, of one regime if that is asked for, and how many rounds and passes there were that don't count. There are fewer than
     /// wanted if the machine changes too often.
     fn collect(
         &mut self,
         case: Case,
         wanted: usize,
-        of_one_mood: bool,
+        of_one_regime: bool,
         mut round: impl FnMut(&mut Self, bool) -> Result<Round, String>,
     ) -> Result<(Vec<Round>, usize), String> {
         let mut passes = 0;
@@ -487,14 +487,14 @@ impl Run<'_> {
             // On a machine that others keep busy a switch may not get to run at all.
             if round.reports.iter().any(|r| r.mpps == 0.0) {
                 (self.say)("  does not count: nothing came through a switch");
-            } else if !mood::steady(&round.probes) {
+            } else if !regime::steady(&round.probes) {
                 (self.say)("  does not count: it changed meanwhile, again and again");
             } else {
                 return Ok(Some(round));
             }
             Ok(None)
         };
-        let rounds = mood::collect(wanted, of_one_mood, next, |round| &round.probes)?;
+        let rounds = regime::collect(wanted, of_one_regime, next, |round| &round.probes)?;
         if rounds.is_empty() {
             return Err(format!("{case}: the machine changes all the time, or a switch passes nothing on"));
         }
@@ -512,7 +512,7 @@ impl Run<'_> {
         loop {
             passes += 1;
             let (reports, probes) = pass(self)?;
-            if mood::steady(&probes) || passes == PASSES {
+            if regime::steady(&probes) || passes == PASSES {
                 return Ok(Round { reports, probes, passes, stages: None });
             }
             let (first, last) = (probes.first().unwrap_or(&0.0), probes.last().unwrap_or(&0.0));

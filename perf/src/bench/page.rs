@@ -2,8 +2,8 @@
 
 use super::case::{Case, Way, thousands};
 use super::results::{Figures, Measured, NOISE, Results};
-use crate::mood;
 use crate::peer::Kind;
+use crate::regime;
 use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use crate::stats::{Estimate, median, middle};
 use crate::workers::Work;
@@ -324,10 +324,10 @@ impl Results {
         notes.extend(self.fdb_note());
         let at =
             |flows: u32| self.case(Case::memif(60, flows)).map(|c| (c.figures.as_slice(), median(&c.probes.concat())));
-        // What is of two moods of the machine can't be subtracted.
+        // What is of two latency regimes can't be subtracted.
         if let (Some(([few, few_testpmd, ..], one)), Some(([many, many_testpmd, ..], other))) =
             (at(1_000), at(1_000_000))
-            && mood::steady(&[one, other])
+            && regime::steady(&[one, other])
         {
             notes.push(format!(
                 "With 2,000 MACs Dray takes {:.1} ns a frame, with 2,000,000 {:.1} ns: {:.1} ns more, of which {:.1} ns are \
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_two_moods_is_not_subtracted() {
+    fn what_is_of_two_regimes_is_not_subtracted() {
         let mut results = results(None);
         results.cases[0].case = Case::memif(60, 1_000_000);
         let said = |r: &Results| r.notes().iter().any(|n| n.starts_with("With 2,000 MACs"));

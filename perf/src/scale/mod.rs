@@ -3,7 +3,7 @@
 //!
 //! All sizes of an axis are started first, connected and taught, and stopped where they are; then each runs for some hundredths of a
 //! second in turn, a few times a round, so that the figures of a round are from the same second or two. What counts is the median of
-//! the rounds' ratios to the first size, of those rounds in which the machine's mood was the one that it was in most.
+//! the rounds' ratios to the first size, of those rounds that were of the latency regime in which most were.
 
 mod case;
 mod memory;
@@ -13,8 +13,8 @@ pub use case::Axis;
 pub use memory::{Batch, Memory, Start};
 
 use crate::cpu;
-use crate::mood;
 use crate::peer::{Dray, Switch};
+use crate::regime;
 use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
 use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
@@ -97,7 +97,7 @@ pub struct Growth {
     pub axis: Axis,
     /// Nanoseconds from one CPU to the other and back, the median of the rounds.
     pub probe: f64,
-    /// Rounds that don't count, for the machine's mood changed or was another one.
+    /// Rounds that don't count, for the latency regime changed or was another one.
     pub repeated: usize,
     /// The sizes, the first as the others' measure.
     pub sizes: Vec<Size>,
@@ -236,10 +236,10 @@ fn growth(dray: &Dray, args: &ScaleArgs, axis: Axis, stop: &AtomicBool, say: &dy
     let next = |before: usize| {
         tried = before + 1;
         let round = round(&mut subjects, args, before % 2 == 1, stop)?;
-        // Two short rounds say whether it works, in whatever mood.
-        Ok((args.quick || mood::steady(&round.probes)).then_some(round))
+        // Two short rounds say whether it works, in whatever regime.
+        Ok((args.quick || regime::steady(&round.probes)).then_some(round))
     };
-    let kept = mood::collect(args.rounds.into(), !args.quick, next, |round: &Round| &round.probes)?;
+    let kept = regime::collect(args.rounds.into(), !args.quick, next, |round: &Round| &round.probes)?;
     if kept.is_empty() {
         return Err(format!("{}: the machine changes all the time", axis.what()));
     }
@@ -293,7 +293,7 @@ fn round(subjects: &mut [Subject], args: &ScaleArgs, reversed: bool, stop: &Atom
     if reversed {
         order.reverse();
     }
-    let probe = || mood::probe(args.cpu, args.switch_cpu);
+    let probe = || regime::probe(args.cpu, args.switch_cpu);
     let mut counts = vec![Counts::default(); subjects.len()];
     let mut probes = vec![probe()?];
     for _ in 0..turns {
@@ -338,7 +338,7 @@ impl Results {
              that all flows together use; lines are cache lines for one frame, without descriptors and buffer.",
         );
         section.paragraph(format!(
-            "{} rounds of one mood of the machine, with {:.0} ns from one CPU to the other and back; {} more don't count.",
+            "{} rounds of one latency regime, with {:.0} ns from one CPU to the other and back; {} more don't count.",
             growth.sizes.first().map_or(0, |size| size.rounds.len()),
             growth.probe,
             growth.repeated

@@ -1,4 +1,4 @@
-//! How fast the two CPUs talk to each other.
+//! The latency regime: how long what one CPU writes takes to reach the other.
 //!
 //! On a virtual machine that changes: the host moves the CPUs to other cores, and everything that passes between them takes up
 //! to twice or half the time. Figures from before and after such a change can't be compared.
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const PROBE: Duration = Duration::from_millis(15);
 /// Round trips between two looks at the clock.
 const BLOCK: u64 = 256;
-/// Probes that differ by no more than this factor are of one mood: several in a row on a quiet machine differ by a tenth.
+/// Probes that differ by no more than this factor are of one regime: several in a row on a quiet machine differ by a tenth.
 const STEADY: f64 = 1.25;
 /// Rounds that may not count, for each that does.
 const REPEATS: usize = 2;
@@ -75,28 +75,28 @@ pub fn probe(here: usize, there: usize) -> Result<f64, String> {
     })
 }
 
-/// Whether these probes are of one mood.
+/// Whether these probes are of one regime.
 pub fn steady(probes: &[f64]) -> bool {
     let least = probes.iter().copied().fold(f64::INFINITY, f64::min);
     probes.iter().all(|&p| p <= least * STEADY)
 }
 
-/// The indices of the largest group of these that are of one mood.
-pub fn most_of_one(moods: &[f64]) -> Vec<usize> {
+/// The indices of the largest group of these that are of one regime.
+pub fn most_of_one(probes: &[f64]) -> Vec<usize> {
     let with = |least: f64| -> Vec<usize> {
-        moods.iter().enumerate().filter(|(_, m)| (least..=least * STEADY).contains(*m)).map(|(i, _)| i).collect()
+        probes.iter().enumerate().filter(|(_, m)| (least..=least * STEADY).contains(*m)).map(|(i, _)| i).collect()
     };
-    moods.iter().map(|&least| with(least)).max_by_key(Vec::len).unwrap_or_default()
+    probes.iter().map(|&least| with(least)).max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// As many rounds as are wanted, all of one mood if that is asked for; fewer if the machine changes too often. `round` is told how
+/// As many rounds as are wanted, all of one regime if that is asked for; fewer if the machine changes too often. `round` is told how
 /// many there were before it, and gives none if it does not count; `probes` are those of a round.
 ///
 /// # Errors
 /// Those of `round`.
 pub fn collect<R>(
     wanted: usize,
-    of_one_mood: bool,
+    of_one_regime: bool,
     mut round: impl FnMut(usize) -> Result<Option<R>, String>,
     probes: impl Fn(&R) -> &[f64],
 ) -> Result<Vec<R>, String> {
@@ -104,7 +104,7 @@ pub fn collect<R>(
     for tried in 0..wanted * (1 + REPEATS) {
         let Some(round) = round(tried)? else { continue };
         rounds.push(round);
-        which = if of_one_mood {
+        which = if of_one_regime {
             most_of_one(&rounds.iter().map(|round| median(probes(round))).collect::<Vec<_>>())
         } else {
             (0..rounds.len()).collect()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn moods() {
+    fn regimes() {
         assert!(steady(&[]) && steady(&[100.0, 110.0, 96.0]));
         assert!(!steady(&[100.0, 110.0, 200.0]) && !steady(&[200.0, 100.0]));
         assert_eq!(most_of_one(&[500.0, 100.0, 110.0, 520.0, 95.0]), [1, 2, 4]);
