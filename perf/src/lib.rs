@@ -15,7 +15,6 @@ pub mod memif;
 pub mod peer;
 pub mod rate;
 mod regime;
-pub mod report;
 pub mod scale;
 pub mod sequence;
 pub mod soak;

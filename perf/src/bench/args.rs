@@ -2,9 +2,9 @@
 
 use super::{Bench, CASES, Case, expected};
 use crate::peer::{Dray, Testpmd};
-use crate::report::Document;
 use crate::traffic::{seconds, stop_flag};
 use clap::Args;
+use dray_report::Document;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

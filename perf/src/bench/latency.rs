@@ -7,8 +7,8 @@ use crate::generator::Report;
 use crate::latency::Latency;
 use crate::peer::{Kind, Peer};
 use crate::regime;
-use crate::report::{Axis, Column, Lines, Point, Section, Table, Tone};
 use crate::stats::{self, Estimate};
+use dray_report::{Axis, Column, Lines, Point, Section, Table, Tone};
 use serde::Serialize;
 
 /// Shares of what testpmd io reaches in the same round.

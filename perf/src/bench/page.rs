@@ -4,10 +4,10 @@ use super::case::{Case, Way, thousands};
 use super::results::{Figures, Measured, NOISE, Results};
 use crate::peer::Kind;
 use crate::regime;
-use crate::report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use crate::stats::{Estimate, median, middle};
 use crate::workers::Work;
 use dray_api::StageInfo;
+use dray_report::{Axis, Bar, Bars, Column, Document, Lines, Point, Section, Stacks, Table, Tone};
 use dray_switch::clock::Stage;
 use std::fmt::Write;
 
@@ -480,7 +480,7 @@ fn percent(f: &Figures) -> String {
 mod tests {
     use super::super::results::{Contestant, Machine, Method, Same, Started};
     use super::*;
-    use crate::report::Block;
+    use dray_report::Block;
 
     fn figures(switch: &'static str, mpps: f64, testpmd: f64, dray: f64) -> Figures {
         let (r, d) = ([mpps, mpps, 1.1 * mpps], [dray; 3]);

@@ -9,12 +9,12 @@ use dray_perf::hostile::HostileArgs;
 use dray_perf::learning::LearningArgs;
 use dray_perf::links;
 use dray_perf::memif::Memif;
-use dray_perf::report::ReportArgs;
 use dray_perf::scale::ScaleArgs;
 use dray_perf::soak::SoakArgs;
 use dray_perf::throughput::ThroughputArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, socket};
 use dray_perf::vhost::VhostUser;
+use dray_report::ReportArgs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
             dray_perf::hostile::guest(&socket);
             Ok(())
         }
-        Command::Report(args) => dray_perf::report::run(&args),
+        Command::Report(args) => dray_report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

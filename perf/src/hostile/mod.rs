@@ -21,9 +21,9 @@ mod worker;
 pub use limits::{Figures, Limits};
 pub use probes::guest;
 
-use crate::report::{Column, Document, Table, Tone};
 use crate::traffic::{seconds, stop_flag};
 use clap::Args;
+use dray_report::{Column, Document, Table, Tone};
 use limits::amount;
 use place::{Daemon, Place, Urgency};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};

@@ -1,12 +1,12 @@
 //! Memory of each thing that there may be many of, the start with many, and FDB entries in batches.
 
 use crate::peer::{Dray, Switch};
-use crate::report::{Column, Document, Table, Tone};
 use crate::scale::case::{head, memif};
 use crate::scale::{Results, START, ScaleArgs, load, wait};
 use dray_api::{FdbBatch, FdbStatic, StatusShow};
 use dray_client::Client as Control;
 use dray_config::{Mac, Member, Role, SocketName};
+use dray_report::{Column, Document, Table, Tone};
 use dray_vhost::memif::{Client, ClientOptions};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
 use serde::{Deserialize, Serialize};

@@ -15,13 +15,13 @@ pub use memory::{Batch, Memory, Start};
 use crate::cpu;
 use crate::peer::{Dray, Switch};
 use crate::regime;
-use crate::report::{self, Column, Document, Lines, Point as Dot, Table, Tone};
 use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
 use case::Case;
 use clap::{Args, ValueEnum};
 use dray_api::{FdbBatch, FdbLoaded, StatusShow, VtepShow};
 use dray_client::Client;
+use dray_report::{Column, Document, Lines, Point as Dot, Table, Tone};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -381,7 +381,7 @@ impl Results {
         section.add(table);
         let label = if copies { "time of a copy" } else { "time of a frame" };
         let mut lines =
-            Lines::new(format!("By {what}"), report::Axis::log(what, ""), report::Axis::linear(label, "ns"));
+            Lines::new(format!("By {what}"), dray_report::Axis::log(what, ""), dray_report::Axis::linear(label, "ns"));
         lines.series("Dray", growth.sizes.iter().map(|size| Dot::new(f64::from(size.n), size.ns)));
         section.add(lines);
     }

@@ -176,7 +176,7 @@ fn grouped(digits: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Scale::{Linear, Log};
+    use crate::Scale::{Linear, Log};
 
     fn labels(scale: Scale, values: &[f64], count: usize) -> Vec<String> {
         Span::new(scale, false, values.iter().copied(), count).labels()

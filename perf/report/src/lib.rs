@@ -2,7 +2,7 @@
 //! else, as text for the terminal, or as JSON that can be turned into the others later.
 //!
 //! ```
-//! use dray_perf::report::{Axis, Column, Document, Lines, Point, Table, Tone};
+//! use dray_report::{Axis, Column, Document, Lines, Point, Table, Tone};
 //!
 //! let mut document = Document::new("Dray and testpmd");
 //! document.fact("CPU", "two cores of a machine");
@@ -18,6 +18,8 @@
 //! let page = document.html().unwrap();
 //! assert!(page.starts_with("<!DOCTYPE html>"));
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod axis;
 mod command;

@@ -91,7 +91,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Column, Tone};
+    use crate::{Column, Tone};
 
     #[test]
     fn a_run_is_a_page_named_by_its_day_and_cpu() {
