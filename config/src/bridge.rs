@@ -34,6 +34,13 @@ keys! {
     }
 }
 
+impl Default for Bridge {
+    /// A bridge without a name and without any key.
+    fn default() -> Self {
+        Bridge::initial()
+    }
+}
+
 keys! {
     /// A member. The string `"web"` is short for `{ port = "web" }`.
     pub struct MemberKeys = MEMBER "`ports` of `[[bridge]]`" {

@@ -1,14 +1,21 @@
 //! What to do to get from one configuration to another: computed here, done elsewhere.
 
 use crate::schema::{KeyChange, Keys, Takes};
-use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan};
+use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan, Worker};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 
-/// One step. `Display` is one line beginning with `+`, `-` or `~`.
+/// One step. `Display` is one line beginning with `+`, `-` or `~`; `!` if it can't be done while drayd runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Restart drayd for keys of a table. As long as that is in a plan, nothing of it is done.
+    Restart {
+        /// The table's header.
+        table: &'static str,
+        /// The keys.
+        keys: Vec<KeyChange>,
+    },
     /// Delete a bridge and all its FDB entries.
     RemoveBridge {
         /// Its name.
@@ -62,27 +69,9 @@ pub struct BridgeChange {
     pub statics_removed: Vec<StaticMac>,
 }
 
-/// The steps from `old` to `new`, in this order: bridges and ports go, ports come, the overlay changes, bridges change
+/// The steps from `old` to `new`, in this order: what takes a restart; bridges and ports go, ports come, the overlay changes, bridges change
 /// and come. What is the same in both, whatever its place in the file, is in no step.
-///
-/// # Errors
-/// What can't change while drayd runs: a line for each, naming the key.
-pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<String>> {
-    let refused: Vec<String> = [
-        ("[[worker]]", old.workers != new.workers),
-        ("socket in [control]", old.control.socket != new.control.socket),
-        ("socket-mode, socket-owner or socket-group in [control]", old.control.access != new.control.access),
-        ("metrics in [control]", old.control.metrics != new.control.metrics),
-        ("size in [fdb]", old.fdb.size != new.fdb.size),
-    ]
-    .into_iter()
-    .filter(|(_, changed)| *changed)
-    .map(|(key, _)| format!("{key} cannot change at run time: it needs a restart of drayd"))
-    .collect();
-    if !refused.is_empty() {
-        return Err(refused);
-    }
-
+pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
     let mut removed_ports = Vec::new();
     let mut added_ports = Vec::new();
     let mut touched = HashSet::new();
@@ -125,7 +114,8 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
         }
     }
 
-    let mut actions = removed_bridges;
+    let mut actions = restarts(old, new);
+    actions.append(&mut removed_bridges);
     actions.append(&mut removed_ports);
     actions.append(&mut added_ports);
     let same_overlay = match (&old.vxlan, &new.vxlan) {
@@ -146,7 +136,32 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Result<Vec<Action>, Vec<Str
     if old.log != new.log {
         actions.push(Action::SetLogLevel(new.log.level.clone()));
     }
-    Ok(actions)
+    actions
+}
+
+/// What can't change while drayd runs.
+fn restarts(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut restart = |table, mut keys: Vec<KeyChange>| {
+        keys.retain(|change| change.takes == Takes::Restart);
+        if !keys.is_empty() {
+            actions.push(Action::Restart { table, keys });
+        }
+    };
+    let workers = |config: &ValidConfig| {
+        let of = |worker: &Worker| match worker.idle_sleep {
+            0 => format!("cpu {}", worker.cpu),
+            sleep => format!("cpu {} idle-sleep {sleep}", worker.cpu),
+        };
+        config.workers.iter().map(of).collect::<Vec<_>>().join(", ")
+    };
+    if old.workers != new.workers {
+        let (old, new) = (workers(old), workers(new));
+        restart("[[worker]]", vec![KeyChange { key: "workers", takes: Takes::Restart, old, new }]);
+    }
+    restart("[control]", old.control.changes(&new.control));
+    restart("[fdb]", old.fdb.changes(&new.fdb));
+    actions
 }
 
 /// Whether the open port `old` can become `new`.
@@ -199,6 +214,7 @@ fn same_set<T: Hash + Eq + Clone>(a: &[T], b: &[T]) -> bool {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Action::Restart { table, keys } => write!(f, "! {table}: {}: needs a restart of drayd", joined(keys)),
             Action::RemoveBridge { name } => write!(f, "- bridge {name}"),
             Action::RemovePort { name } => write!(f, "- port {name}"),
             Action::AddPort(port) => {
@@ -281,6 +297,7 @@ impl fmt::Display for BridgeChange {
 mod tests {
     use super::*;
     use crate::{Mac, parse_for};
+    use proptest::prelude::*;
 
     const BASE: &str = r#"
         [[worker]]
@@ -337,13 +354,13 @@ mod tests {
     /// The lines of the plan from BASE to BASE with `from` replaced by `to`.
     fn lines(from: &str, to: &str) -> Vec<String> {
         assert!(BASE.contains(from));
-        let actions = plan(&config(BASE), &config(&BASE.replacen(from, to, 1))).unwrap();
+        let actions = plan(&config(BASE), &config(&BASE.replacen(from, to, 1)));
         actions.iter().map(Action::to_string).collect()
     }
 
     #[test]
     fn nothing_changes_nothing() {
-        assert_eq!(plan(&config(BASE), &config(BASE)), Ok(vec![]));
+        assert_eq!(plan(&config(BASE), &config(BASE)), vec![]);
     }
 
     #[test]
@@ -355,7 +372,7 @@ mod tests {
         let blue = blue.replace(r#""a", { port = "b", vlan = 10 }"#, r#"{ port = "b", vlan = 10 }, "a""#);
         let turned = format!("{before}[[bridge]]{red}\n[[bridge]]{blue}\n[vxlan]{vxlan}");
         assert_ne!(config(BASE), config(&turned));
-        assert_eq!(plan(&config(BASE), &config(&turned)), Ok(vec![]));
+        assert_eq!(plan(&config(BASE), &config(&turned)), vec![]);
     }
 
     #[test]
@@ -363,12 +380,12 @@ mod tests {
         let more = "[[port]]\nname = \"c\"\nkind = \"memif\"\nsocket = \"@x\"\nrole = \"client\"\n[[bridge]]";
         assert_eq!(lines("[[bridge]]", more), ["+ port c: memif client @x id 0"]);
         let new = config(&BASE.replacen("[[bridge]]", more, 1));
-        assert_eq!(plan(&new, &config(BASE)), Ok(vec![Action::RemovePort { name: "c".into() }]));
+        assert_eq!(plan(&new, &config(BASE)), vec![Action::RemovePort { name: "c".into() }]);
     }
 
     #[test]
     fn a_changed_port_is_opened_anew_and_its_bridge_untouched() {
-        let actions = plan(&config(BASE), &config(&BASE.replace("id = 1", "id = 2"))).unwrap();
+        let actions = plan(&config(BASE), &config(&BASE.replace("id = 1", "id = 2")));
         let port = config(&BASE.replace("id = 1", "id = 2")).ports[1].clone();
         assert_eq!(actions, [Action::RemovePort { name: "b".into() }, Action::AddPort(port)]);
         assert_eq!(
@@ -380,10 +397,10 @@ mod tests {
     #[test]
     fn mac_and_mtu_change_in_place_where_they_can() {
         let new = config(&BASE.replace("device", "mac = \"02:00:00:00:00:09\"\ndevice"));
-        let actions = plan(&config(BASE), &new).unwrap();
+        let actions = plan(&config(BASE), &new);
         assert_eq!(actions, [update(&new, 2), Action::SetVxlan(new.vxlan.clone())]);
         let new = config(&BASE.replace("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""));
-        assert_eq!(plan(&config(BASE), &new), Ok(vec![update(&new, 1)]));
+        assert_eq!(plan(&config(BASE), &new), vec![update(&new, 1)]);
         assert_eq!(
             lines("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""),
             [format!("~ port b: mac {} -> 02:00:00:00:00:09, mtu 9198 -> 1500", config(BASE).ports[1].mac)]
@@ -415,7 +432,7 @@ mod tests {
         let base = BASE.replace("[vxlan]", "[[port]]\nname = \"vm\"\nkind = \"vhost-user\"\nsocket = \"/v\"\n[vxlan]");
         let lines = |keys: &str| {
             let new = config(&base.replace("socket = \"/v\"", keys));
-            plan(&config(&base), &new).unwrap().iter().map(Action::to_string).collect::<Vec<_>>()
+            plan(&config(&base), &new).iter().map(Action::to_string).collect::<Vec<_>>()
         };
         // What is written out is what was left out.
         assert_eq!(lines("socket = \"/v\"\nrole = \"client\"\nqueues = 16\nmtu = 9198"), [""; 0]);
@@ -427,7 +444,7 @@ mod tests {
         assert_eq!(lines("socket = \"/v\"\nrole = \"server\""), ["- port vm", "+ port vm: vhost-user server /v"]);
         assert_eq!(lines("socket = \"/v\"\nqueues = 2"), ["- port vm", "+ port vm: vhost-user client /v"]);
         let memif = config(&base.replace("vhost-user", "memif"));
-        let actions = plan(&config(&base), &memif).unwrap();
+        let actions = plan(&config(&base), &memif);
         assert_eq!(
             actions.iter().map(Action::to_string).collect::<Vec<_>>(),
             ["- port vm", "+ port vm: memif server /v id 0"]
@@ -449,7 +466,7 @@ mod tests {
         );
         let (without, _) = BASE.split_once("[vxlan]").unwrap();
         let without = config(&without.replace("vni = 42", ""));
-        let actions = plan(&config(BASE), &without).unwrap();
+        let actions = plan(&config(BASE), &without);
         // The port's default MAC address was made from the VTEP's address too.
         assert_eq!(actions[..2], [update(&without, 2), Action::SetVxlan(None)]);
         assert_eq!(actions[2].to_string(), "~ bridge blue: vni 42 -> none");
@@ -480,15 +497,15 @@ mod tests {
             statics_added: vec![],
             statics_removed: vec![],
         };
-        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::ChangeBridge(change)]));
+        assert_eq!(plan(&config(BASE), &new), vec![Action::ChangeBridge(change)]);
     }
 
     #[test]
     fn ageing_changes() {
         let new = config(&format!("[fdb]\nageing = 60\n{BASE}"));
-        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::SetFdbAgeing(60)]));
+        assert_eq!(plan(&config(BASE), &new), vec![Action::SetFdbAgeing(60)]);
         let new = config(&format!("[balance]\ninterval = 0\n{BASE}"));
-        assert_eq!(plan(&config(BASE), &new), Ok(vec![Action::SetBalance(0)]));
+        assert_eq!(plan(&config(BASE), &new), vec![Action::SetBalance(0)]);
     }
 
     #[test]
@@ -500,7 +517,7 @@ mod tests {
                 .replace("vni = 42", "vni = 7")
                 .replace("\"10.9.0.2\", ", ""),
         );
-        let order: Vec<String> = plan(&config(BASE), &new).unwrap().iter().map(Action::to_string).collect();
+        let order: Vec<String> = plan(&config(BASE), &new).iter().map(Action::to_string).collect();
         assert_eq!(
             order,
             [
@@ -517,18 +534,80 @@ mod tests {
     #[test]
     fn some_things_need_a_restart() {
         let new = config(
-            &format!("[control]\nsocket = \"/x\"\nmetrics = \"[::1]:1\"\n[fdb]\nsize = 2048\n{BASE}")
+            &format!("[control]\nsocket = \"/x\"\nmetrics = \"[::1]:1\"\n[fdb]\nsize = 2048\nageing = 60\n{BASE}")
                 .replace("cpu = 1", "cpu = 2"),
         );
-        let needs = |key: &str| format!("{key} cannot change at run time: it needs a restart of drayd");
+        let lines: Vec<String> = plan(&config(BASE), &new).iter().map(Action::to_string).collect();
         assert_eq!(
-            plan(&config(BASE), &new),
-            Err(vec![
-                needs("[[worker]]"),
-                needs("socket in [control]"),
-                needs("metrics in [control]"),
-                needs("size in [fdb]")
-            ])
+            lines,
+            [
+                "! [[worker]]: workers cpu 1 -> cpu 2: needs a restart of drayd",
+                "! [control]: socket /run/dray/control/dray.sock -> /x, metrics none -> [::1]:1: needs a restart of drayd",
+                "! [fdb]: size 1048576 -> 2048: needs a restart of drayd",
+                "~ port a: max-macs 4096 -> 1024",
+                "~ port b: max-macs 4096 -> 1024",
+                "~ port up: max-macs 524288 -> 1024",
+                "~ vxlan: 10.9.0.1/24 on up, peers 2",
+                "~ fdb: ageing 60 s",
+            ]
         );
+    }
+
+    /// What `action` makes of a configuration; what takes a restart is then as in `new`.
+    fn apply(config: &mut ValidConfig, action: Action, new: &ValidConfig) {
+        let all = &mut config.bridges;
+        match action {
+            Action::Restart { table: "[[worker]]", .. } => config.workers = new.workers.clone(),
+            Action::Restart { table: "[control]", .. } => config.control = new.control.clone(),
+            Action::Restart { .. } => config.fdb.size = new.fdb.size,
+            Action::RemoveBridge { name } => all.retain(|bridge| bridge.name != name),
+            Action::RemovePort { name } => config.ports.retain(|port| port.name != name),
+            Action::AddPort(port) => config.ports.push(port),
+            Action::UpdatePort { old, new } => {
+                config.ports.iter_mut().filter(|port| **port == old).for_each(|port| *port = new.clone());
+            }
+            Action::SetVxlan(vxlan) => config.vxlan = vxlan,
+            Action::ChangeBridge(change) => {
+                let bridge = all.iter_mut().find(|bridge| bridge.name == change.bridge.name).unwrap();
+                // The lists as they change, the rest as it will be.
+                let (mut ports, mut statics) = (bridge.ports.clone(), bridge.statics.clone());
+                ports.retain(|member| !change.removed.contains(member));
+                ports.extend(change.added);
+                statics.retain(|entry| !change.statics_removed.contains(entry));
+                statics.extend(change.statics_added);
+                let peers = if change.peers { change.bridge.peers.clone() } else { bridge.peers.clone() };
+                *bridge = Bridge { ports, statics, peers, ..change.bridge };
+            }
+            Action::AddBridge(bridge) => all.push(bridge),
+            Action::SetBalance(interval) => config.balance.interval = interval,
+            Action::SetFdbAgeing(ageing) => config.fdb.ageing = ageing,
+            Action::SetLogLevel(level) => config.log.level = level,
+        }
+    }
+
+    /// Without the order of what has none.
+    fn sorted(mut config: ValidConfig) -> ValidConfig {
+        config.ports.sort_by(|a, b| a.name.cmp(&b.name));
+        config.bridges.sort_by(|a, b| a.name.cmp(&b.name));
+        for bridge in &mut config.bridges {
+            bridge.ports.sort_by_key(ToString::to_string);
+            bridge.statics.sort_by_key(|entry| entry.mac);
+            bridge.peers.iter_mut().for_each(|peers| peers.sort());
+        }
+        config.vxlan.iter_mut().for_each(|vxlan| vxlan.peers.sort());
+        config
+    }
+
+    proptest! {
+        #[test]
+        fn the_steps_lead_from_any_configuration_to_any_other(
+            a in crate::render::tests::config(), b in crate::render::tests::config(),
+        ) {
+            let mut applied = a.clone();
+            for action in plan(&a, &b) {
+                apply(&mut applied, action, &b);
+            }
+            prop_assert_eq!(sorted(applied), sorted(b));
+        }
     }
 }

@@ -217,7 +217,16 @@ pub(crate) mod tests {
                         }
                     }
                     let peers = peers.filter(|_| vni.is_some());
-                    bridges.push(Bridge { name: format!("b:{i}"), description, vni, ports: members, peers, statics });
+                    let name = format!("b:{i}");
+                    bridges.push(Bridge {
+                        name,
+                        description,
+                        vni,
+                        ports: members,
+                        peers,
+                        statics,
+                        ..Bridge::default()
+                    });
                 }
                 let access = Access { mode: access.mode & 0o770, ..access };
                 let control = Control { metrics, access, ..Control::default() };

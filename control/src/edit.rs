@@ -7,6 +7,7 @@ use dray_api::{
 };
 use dray_config::schema::{self, Section, Value};
 use dray_config::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for, render, suggest, text};
+use serde_json::Value as Json;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
@@ -60,8 +61,7 @@ pub fn edit(config: &ValidConfig, request: &AnyRequest) -> Result<Option<ValidCo
                 description: description.clone(),
                 vni: *vni,
                 ports: ports.clone(),
-                peers: None,
-                statics: vec![],
+                ..Bridge::default()
             };
             new.bridges.push(bridge);
         }
@@ -297,36 +297,18 @@ fn bridge_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Brid
 
 /// The flags as a `[[port]]` of a file.
 fn port_table(port: &PortAdd) -> String {
-    let quoted = |value: &Option<String>| value.as_ref().map(text);
-    let number = |value: Option<u64>| value.map(|n| n.to_string());
-    let keys = [
-        ("name", Some(text(&port.name))),
-        ("kind", Some(text(&port.kind))),
-        ("description", quoted(&port.description)),
-        ("admin", quoted(&port.admin)),
-        ("socket", quoted(&port.socket)),
-        ("socket-mode", quoted(&port.socket_mode)),
-        ("socket-owner", quoted(&port.socket_owner)),
-        ("socket-group", quoted(&port.socket_group)),
-        ("id", number(port.id)),
-        ("role", quoted(&port.role)),
-        ("secret", quoted(&port.secret)),
-        ("ring-size", number(port.ring_size)),
-        ("buffer-size", number(port.buffer_size)),
-        ("queues", number(port.queues)),
-        ("mac", quoted(&port.mac)),
-        ("mtu", number(port.mtu)),
-        ("max-macs", number(port.max_macs)),
-        ("max-broadcast", number(port.max_broadcast)),
-        ("max-multicast", number(port.max_multicast)),
-        ("max-unknown-unicast", number(port.max_unknown_unicast)),
-        ("device", quoted(&port.device)),
-    ];
+    let keys = match serde_json::to_value(port) {
+        Ok(Json::Object(keys)) => keys,
+        _ => serde_json::Map::new(),
+    };
     let mut table = String::from("\n[[port]]\n");
-    for (key, value) in keys {
-        if let Some(value) = value {
-            let _ = writeln!(table, "{key} = {value}");
-        }
+    for (key, value) in keys.iter().filter(|(key, _)| *key != "bridges") {
+        let value = match value {
+            Json::String(value) => text(value),
+            Json::Number(value) => value.to_string(),
+            _ => continue,
+        };
+        let _ = writeln!(table, "{} = {value}", key.replace('_', "-"));
     }
     table
 }
@@ -345,7 +327,7 @@ mod tests {
     fn changes(request: impl Into<AnyRequest>) -> Result<Vec<String>, String> {
         let base = base();
         let Some(new) = edit(&base, &request.into()).map_err(|error| error.message)? else { return Ok(vec![]) };
-        Ok(plan(&base, &new).unwrap().iter().map(ToString::to_string).collect())
+        Ok(plan(&base, &new).iter().map(ToString::to_string).collect())
     }
 
     fn add() -> PortAdd {

@@ -95,9 +95,7 @@ impl Switch {
                     Some(file) => read(&file)?,
                     None => crate::daemon::read(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
                 };
-                let actions =
-                    plan(&self.config, &new).map_err(|lines| refused(ErrorCode::Conflict, lines.join("\n")))?;
-                done::<ConfigDiff>(change(&actions))
+                done::<ConfigDiff>(change(&plan(&self.config, &new)))
             }
             AnyRequest::Config(ConfigRequest::Apply(ConfigApply { file: Some(file) })) => {
                 let new = read(&file)?;

@@ -149,7 +149,12 @@ impl Switch {
     /// Why it can't be: the old one runs on then. If a port had to be closed to try and can't be opened again, the log
     /// says so.
     pub fn apply(&mut self, new: ValidConfig, by: &str) -> Result<Vec<Action>, Refusal> {
-        let actions = plan(&self.config, &new).map_err(|lines| lines.join("\n"))?;
+        let actions = plan(&self.config, &new);
+        let restarts = actions.iter().filter(|action| matches!(action, Action::Restart { .. }));
+        let restarts: Vec<String> = restarts.map(|action| action.to_string().trim_start_matches("! ").into()).collect();
+        if !restarts.is_empty() {
+            return Err(restarts.join("\n").into());
+        }
         self.dataplane.has_room(&new)?;
         let removed: Vec<Port> = actions
             .iter()
@@ -562,9 +567,11 @@ fn change(action: &Action, by: &str) -> Event {
         Action::AddBridge(bridge) => (EventKind::Bridge, None, Some(&bridge.name)),
         Action::ChangeBridge(change) => (EventKind::Bridge, None, Some(&change.bridge.name)),
         Action::RemoveBridge { name } => (EventKind::Bridge, None, Some(name)),
-        Action::SetVxlan(_) | Action::SetBalance(_) | Action::SetFdbAgeing(_) | Action::SetLogLevel(_) => {
-            (EventKind::Config, None, None)
-        }
+        Action::Restart { .. }
+        | Action::SetVxlan(_)
+        | Action::SetBalance(_)
+        | Action::SetFdbAgeing(_)
+        | Action::SetLogLevel(_) => (EventKind::Config, None, None),
     };
     let (port, bridge, by) = (port.cloned(), bridge.cloned(), Some(by.into()));
     Event { kind, text: action.to_string(), by, port, bridge, ..Event::default() }

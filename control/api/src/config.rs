@@ -121,7 +121,8 @@ pub struct ConfigText {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigChange {
-    /// One line for each change, beginning with `+`, `-` or `~`; none if nothing differs.
+    /// One line for each change, beginning with `+`, `-` or `~`; none if nothing differs. What takes a restart of drayd begins
+    /// with `!`, and as long as there is such a line, nothing of the rest is applied either.
     pub changes: Vec<String>,
 }
 
