@@ -22,6 +22,10 @@ keys! {
         description: Option<String> = key("description", text(DESCRIPTION, description)).optional("none");
         /// VXLAN network identifier, unique. With it the bridge joins the overlay; needs `[vxlan]`.
         vni: Option<u32> = key("vni", integer(1, 16_777_215)).optional("none");
+        /// The MTU of whoever is attached, where what is behind the bridge carries less than its members and tunnels: `dray
+        /// bridge show` has it, and `dray port show NAME --connect` proposes it to the guest. Longer frames are switched all
+        /// the same.
+        mtu: Option<u16> = key("mtu", integer(68, 9198)).unit("bytes").optional("the smallest of its members and tunnels");
         /// Its members. A port is untagged in at most one bridge, and each of its VLANs is in at most one.
         ports: Vec<Member> = key("ports", array("port names (untagged), or `{ port, vlan }`", members, |all| written_members(all)))
             .default(vec![]);

@@ -27,7 +27,7 @@ impl ValidConfig {
         for bridge in &self.bridges {
             let members = bridge.ports.iter().filter_map(|member| mtus.ports.get(member.port.as_str()).copied());
             let tunnels = bridge.vni.and_then(|_| mtus.tunnels());
-            let Some(smallest) = members.chain(tunnels).min() else { continue };
+            let Some(smallest) = members.chain(tunnels).chain(bridge.mtu).min() else { continue };
             mtus.bridges.insert(&bridge.name, smallest);
             for member in &bridge.ports {
                 let fits = mtus.fits.entry(&member.port).or_insert((smallest, &bridge.name));
@@ -47,7 +47,8 @@ impl Mtus<'_> {
         Some(underlay.saturating_sub(VXLAN_OVERHEAD))
     }
 
-    /// The largest MTU that fits all members and tunnels of `bridge`, bytes; `None` if it has none.
+    /// The largest MTU that fits all members and tunnels of `bridge` and is no more than its own, bytes; `None` if it has none
+    /// of all these.
     pub fn bridge(&self, bridge: &str) -> Option<u16> {
         self.bridges.get(bridge).copied()
     }
@@ -187,6 +188,16 @@ local = '10.0.0.1/24'
         // Jumbo frames below: 1,550 and more carry what the containers have.
         assert_eq!(config.mtus(|port| if port.name == "up" { 1550 } else { 1500 }).warnings(), [""; 0]);
         assert_eq!(config.mtus(|port| if port.name == "up" { 1549 } else { 1500 }).warnings().len(), 2);
+    }
+
+    #[test]
+    fn what_a_bridge_says_itself_goes_to_guests_and_is_no_warning() {
+        let config = config(&FILE.replace("vni = 43", "vni = 43\nmtu = 1300"));
+        let mtus = config.mtus(|port| port.mtu);
+        assert_eq!((mtus.bridge("green"), mtus.bridge("blue")), (Some(1300), Some(1400)));
+        assert_eq!(config.ports.iter().map(|port| mtus.guest(port)).collect::<Vec<_>>(), [1300, 1300, 1400, 1500]);
+        let warnings = mtus.warnings();
+        assert!(warnings.len() == 1 && warnings[0].starts_with("bridge blue: "), "{warnings:?}");
     }
 
     #[test]

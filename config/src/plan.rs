@@ -476,6 +476,7 @@ mod tests {
     #[test]
     fn bridges_change() {
         assert_eq!(lines("ports = [\"b\"]", "ports = [{ port = \"a\", vlan = 7 }]"), ["~ bridge red: -b, +a:7"]);
+        assert_eq!(lines("vni = 42", "vni = 42\nmtu = 1450"), ["~ bridge blue: mtu none -> 1450"]);
         assert_eq!(lines("vni = 42", "vni = 43"), ["~ bridge blue: vni 42 -> 43"]);
         assert_eq!(lines("vni = 42", "vni = 42\npeers = [\"10.9.0.2\"]"), ["~ bridge blue: peers 1"]);
         assert_eq!(

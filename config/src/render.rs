@@ -187,13 +187,13 @@ pub(crate) mod tests {
             },
         );
         let bridge = (any::<bool>(), option::of(peers), vec(any::<prop::sample::Index>(), 0..4), vec(mac(), 0..4));
-        let bridge = (bridge, option::of(description()));
+        let bridge = (bridge, option::of(description()), option::of(68u16..=9198));
         let control = (option::of(Just("127.0.0.1:9177".parse().unwrap())), access());
         (ports, option::of(vxlan), vec(bridge, 0..4), control, 1024usize..9999, 1u16..=32767).prop_map(
             |(ports, vxlan, parts, (metrics, access), size, ageing)| {
                 let mut bridges = Vec::new();
                 let first = usize::from(vxlan.is_some());
-                for (i, ((vni, peers, members, macs), description)) in parts.into_iter().enumerate() {
+                for (i, ((vni, peers, members, macs), description, mtu)) in parts.into_iter().enumerate() {
                     let vni = (vni && vxlan.is_some()).then_some(i as u32 + 1);
                     let mut members: Vec<Member> = members
                         .into_iter()
@@ -218,15 +218,7 @@ pub(crate) mod tests {
                     }
                     let peers = peers.filter(|_| vni.is_some());
                     let name = format!("b:{i}");
-                    bridges.push(Bridge {
-                        name,
-                        description,
-                        vni,
-                        ports: members,
-                        peers,
-                        statics,
-                        ..Bridge::default()
-                    });
+                    bridges.push(Bridge { name, description, vni, ports: members, peers, statics, mtu });
                 }
                 let access = Access { mode: access.mode & 0o770, ..access };
                 let control = Control { metrics, access, ..Control::default() };
