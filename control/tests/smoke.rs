@@ -290,7 +290,8 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
         assert!(error.contains("error: key.toml:10:1: ") && error.contains("^^^^"), "{error}");
     }
     switch.file("worker.toml", &TWO_PORTS.replace("65536", "32768"));
-    assert!(switch.refused("config apply worker.toml", 1).starts_with("error: worker.toml: size in [fdb]"));
+    let error = switch.refused("config apply worker.toml", 1);
+    assert!(error.starts_with("error: worker.toml: [fdb]: size 65536 -> 32768: needs a restart"), "{error}");
     // A port that can't be opened, beside changes that could be made.
     switch.file("precious", "no socket");
     let more = "[[port]]\nname='c'\nkind='memif'\nsocket='DIR/new.sock'\n\

@@ -233,9 +233,7 @@ fn live(p: &Progress) -> String {
 pub fn generate<L: Link>(args: &TrafficArgs, ends: [L::End; 2]) -> Result<(), String> {
     let options = args.options(ends)?;
     let duration = Duration::from_secs_f64(args.duration);
-    let watch = args.control.as_deref().map(|socket| {
-        Watch::start(socket).map_err(|e| format!("--control {e}: it is to be the control socket of a drayd that runs"))
-    });
+    let watch = args.control.as_deref().map(|socket| Watch::start(socket).map_err(|e| format!("--control: {e}")));
     let watch = watch.transpose()?;
     if let Some(cpu) = args.stream.cpu {
         cpu::pin(cpu)?;

@@ -344,7 +344,7 @@ fn the_command_tells_where_the_time_goes() {
     let output = drayd.perf(&["--control", &nowhere]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(error.contains(&format!("--control {nowhere}: No such file")), "{error}");
+    assert!(error.contains(&format!("--control: no switch at {nowhere}: No such file")), "{error}");
 }
 
 #[test]
