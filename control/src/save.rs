@@ -110,8 +110,7 @@ mod tests {
 
     #[test]
     fn saving_keeps_owner_and_group() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !dray_testing::is_root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -515,8 +515,7 @@ mod tests {
 
     #[test]
     fn the_socket_and_its_directory_are_for_whom_it_says() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !dray_testing::is_root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -1,23 +1,17 @@
 //! `dray-perf bench` from end to end, small and short: needs root, dpdk-testpmd and, for OVS-DPDK, huge pages.
 
+use dray_testing::{drayd_beside, has_testpmd, is_root};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-/// drayd, which cargo has built beside this package's programs if it built the workspace.
 fn drayd() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_dray-perf")).with_file_name("drayd")
+    drayd_beside(env!("CARGO_BIN_EXE_dray-perf"))
 }
 
 /// Whether all that is measured is there; if not, it says so.
 fn ready() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let testpmd = Command::new("dpdk-testpmd").arg("-h").output().is_ok();
-    if !root || !testpmd || !drayd().exists() {
-        eprintln!("SKIPPED: not root, or there is no dpdk-testpmd or no {}", drayd().display());
-        return false;
-    }
-    true
+    is_root() && has_testpmd()
 }
 
 #[test]

@@ -1,26 +1,21 @@
 //! The demo from end to end, and that it leaves nothing behind, however it ends. Needs root.
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use dray_testing::{drayd_beside, is_root};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 const DEMO: &str = env!("CARGO_BIN_EXE_dray-demo");
 
-/// One at a time: each has workers on the same CPUs. None without root.
-fn turn() -> Option<MutexGuard<'static, ()>> {
-    static TURN: Mutex<()> = Mutex::new(());
-    if !geteuid().is_root() {
-        eprintln!("SKIPPED: the demo needs root");
-        return None;
-    }
-    let drayd = Path::new(DEMO).with_file_name("drayd");
-    assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
-    Some(TURN.lock().unwrap_or_else(|e| e.into_inner()))
+/// The machine: each demo has workers on the same CPUs. `None` without root.
+fn turn() -> Option<File> {
+    drayd_beside(DEMO);
+    is_root().then(dray_testing::turn)
 }
 
 fn start() -> Child {

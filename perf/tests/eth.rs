@@ -1,5 +1,6 @@
 //! The generator on NICs: drayd's eth ports on the other ends of two veth pairs. Needs root.
 
+use dray_testing::{drayd_beside, is_root};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +10,7 @@ const PERF: &str = env!("CARGO_BIN_EXE_dray-perf");
 /// Runs in namespaces of its own, so that all it makes and starts goes with it: two veth pairs, drayd between them, and
 /// dray-perf with each of these arguments at their other ends. The lines that it prints, as JSON.
 fn dray_perf(dir: &Path, runs: &[String]) -> Vec<Value> {
-    let drayd = Path::new(PERF).with_file_name("drayd");
-    assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
+    let drayd = drayd_beside(PERF);
     let port = |name, n| {
         format!("[[port]]\nname = \"{name}\"\nkind = \"eth\"\ndevice = \"net_af_packet{n},iface=switch{n}\"\n")
     };
@@ -48,8 +48,7 @@ fn dray_perf(dir: &Path, runs: &[String]) -> Vec<Value> {
 
 #[test]
 fn between_two_nics() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: it takes root to make network interfaces");
+    if !is_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

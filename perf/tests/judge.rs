@@ -1,20 +1,22 @@
 //! The judging commands (RFC 2544, RFC 2889, soak) from end to end, against a real drayd.
 
+use dray_testing::{Process, drayd_beside, start_drayd, turn};
+use rustix::process::Signal;
 use serde_json::Value;
+use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const PERF: &str = env!("CARGO_BIN_EXE_dray-perf");
 
 /// drayd with two ports of each kind, of which the first two are in a bridge, and so are the last two.
 struct Drayd {
-    process: Child,
+    process: Process,
     dir: TempDir,
     /// One at a time: each keeps CPUs busy.
-    _turn: MutexGuard<'static, ()>,
+    _turn: File,
 }
 
 /// MACs that it holds.
@@ -22,8 +24,7 @@ const MACS: u64 = 1024;
 
 impl Drayd {
     fn start() -> Drayd {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| format!("{:?}", dir.path().join(name));
         let mut config = format!("[control]\nsocket = {}\n[fdb]\nsize = {MACS}\n", path("dray.sock"));
@@ -40,19 +41,8 @@ impl Drayd {
         for kind in ["m", "v"] {
             config += &format!("[[bridge]]\nname = \"{kind}\"\nports = [\"{kind}0\", \"{kind}1\"]\n");
         }
-        std::fs::write(dir.path().join("dray.toml"), config).unwrap();
-        let program = Path::new(PERF).with_file_name("drayd");
-        assert!(program.exists(), "{} is not built: cargo build -p dray-control", program.display());
-        let mut command = Command::new(program);
-        command.arg("--config").arg(dir.path().join("dray.toml")).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().unwrap();
-        let drayd = Drayd { process, dir, _turn: turn };
-        let end = Instant::now() + Duration::from_secs(10);
-        while !(drayd.file("dray.sock").exists() && drayd.file("memif.sock").exists()) {
-            assert!(Instant::now() < end, "drayd does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        drayd
+        let process = start_drayd(&drayd_beside(PERF), dir.path(), &config, &["dray.sock", "memif.sock"]);
+        Drayd { process, dir, _turn: turn }
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
@@ -77,16 +67,8 @@ impl Drayd {
     }
 
     /// Stops it where it is (STOP), or lets it go on (CONT).
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-}
-
-impl Drop for Drayd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn signal(&self, signal: Signal) {
+        self.process.signal(signal.as_raw());
     }
 }
 
@@ -205,9 +187,9 @@ fn a_soak_that_passes_and_one_that_does_not() {
     let command = &mut drayd.command("soak", "memif", "--duration 2500ms --interval 300ms --rate 20k");
     let soak = command.spawn().unwrap();
     std::thread::sleep(Duration::from_millis(700));
-    drayd.signal(rustix::process::Signal::STOP);
+    drayd.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(1200));
-    drayd.signal(rustix::process::Signal::CONT);
+    drayd.signal(Signal::CONT);
     let output = soak.wait_with_output().unwrap();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{text}{errors}");

@@ -1,18 +1,17 @@
 //! `dray-perf scale` from end to end, with small sizes: needs a drayd, which is in another package.
 
+use dray_testing::drayd_beside;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// drayd as the workspace's tests build it; `None` if only this package was built, or there is but one CPU, which it says.
+/// drayd; `None` if there is but one CPU, which it says.
 fn drayd() -> Option<PathBuf> {
-    let drayd = PathBuf::from(env!("CARGO_BIN_EXE_dray-perf")).with_file_name("drayd");
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let is_there = drayd.exists() && cpus > 1;
-    if !is_there {
-        eprintln!("SKIPPED: {} is not there, or there is one CPU only", drayd.display());
+    let has_two = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+    if !has_two {
+        eprintln!("SKIPPED: there is one CPU only");
     }
-    is_there.then_some(drayd)
+    has_two.then(|| drayd_beside(env!("CARGO_BIN_EXE_dray-perf")))
 }
 
 #[test]

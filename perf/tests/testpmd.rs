@@ -5,19 +5,14 @@ use dray_perf::generator::{Generator, Link, Options, Way};
 use dray_perf::memif::{self, Memif};
 use dray_perf::peer::{Kind, Memory, Peer, Setup, Switch, Testpmd};
 use dray_perf::vhost::{self, VhostUser};
-use std::process::Command;
+use dray_testing::{has_testpmd, is_root};
+use std::fs::File;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// One test after the other: each keeps two CPUs busy. `None` if there is no testpmd to be started, which it says.
-fn turn() -> Option<MutexGuard<'static, ()>> {
-    static TURN: Mutex<()> = Mutex::new(());
-    if !rustix::process::geteuid().is_root() || Command::new("dpdk-testpmd").arg("-h").output().is_err() {
-        eprintln!("SKIPPED: not root, or there is no dpdk-testpmd");
-        return None;
-    }
-    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+/// The machine, as each test keeps two CPUs busy. `None` if there is no testpmd to be started, which it says.
+fn turn() -> Option<File> {
+    (is_root() && has_testpmd()).then(dray_testing::turn)
 }
 
 fn testpmd(kind: Kind) -> Switch {

@@ -7,35 +7,27 @@ use dray_perf::memif::{self, Memif};
 use dray_perf::peer::TempDir;
 use dray_perf::vhost::{self, VhostUser};
 use dray_perf::vtep::Tunnel;
+use dray_testing::{Process, drayd_beside, start_drayd, turn};
+use rustix::process::Signal;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DRAY_PERF: &str = env!("CARGO_BIN_EXE_dray-perf");
 const TUNNEL: Tunnel = Tunnel { vni: 42, local: Ipv4Addr::new(10, 9, 0, 2), switch: Ipv4Addr::new(10, 9, 0, 1) };
 /// Frames a second: little enough for a machine that is busy with other tests.
 const LOW: u64 = 20_000;
 
-/// One test after the other: each keeps two CPUs busy.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// drayd, until it is dropped.
 struct Drayd {
-    child: Child,
+    process: Process,
     dir: TempDir,
 }
 
 impl Drayd {
     /// With ports "a" and "b" of this kind, and `rest` as its bridges.
     fn start(kind: &str, queues: u16, rest: &str) -> Drayd {
-        let drayd = Path::new(DRAY_PERF).with_file_name("drayd");
-        assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
         let dir = TempDir::new().unwrap();
         let path = |name: &str| format!("{:?}", dir.path().join(name));
         let cpu = *dray_config::allowed_cpus().last().unwrap();
@@ -45,18 +37,8 @@ impl Drayd {
             config += if kind == "memif" { "id = 0\n" } else { "role = \"server\"\n" };
             config += &format!("queues = {queues}\n");
         }
-        let file = dir.path().join("dray.toml");
-        std::fs::write(&file, config + rest).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(drayd).arg("--config").arg(file).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut drayd = Drayd { child, dir };
-        let end = Instant::now() + Duration::from_secs(30);
-        while !["a", "b"].iter().all(|name| drayd.dir.path().join(name).exists()) {
-            assert!(drayd.child.try_wait().unwrap().is_none(), "drayd has ended");
-            assert!(Instant::now() < end, "drayd does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        drayd
+        let process = start_drayd(&drayd_beside(DRAY_PERF), dir.path(), &(config + rest), &["a", "b"]);
+        Drayd { process, dir }
     }
 
     fn socket(&self, name: &str) -> SocketName {
@@ -85,22 +67,11 @@ impl Drayd {
 
 impl Drop for Drayd {
     fn drop(&mut self) {
-        use rustix::process::{Pid, Signal, kill_process};
         if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+            eprintln!("{}", self.process.printed());
         }
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32)
-            && matches!(self.child.try_wait(), Ok(None))
-        {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let end = Instant::now() + Duration::from_secs(5);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > end {
-                let _ = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.signal(Signal::TERM.as_raw());
+        self.process.end_within(Duration::from_secs(5));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Drop as Reason, Tx};
+use dray_testing::{Random, memfd};
 use dray_vhost::mem::guard;
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
+use rustix::fs::{OFlags, fcntl_setfl, ftruncate};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, recv, sendmsg, socket_with,
@@ -124,12 +125,6 @@ type Refusal = (Option<String>, String, String, bool);
 
 const SECRET: &[u8; 24] = b"abcdefghijklmnopqrstuvwx";
 
-fn memfd(size: u64) -> File {
-    let fd = memfd_create("hostile", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&fd, size).unwrap();
-    fd.into()
-}
-
 impl Test {
     fn new() -> Test {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +152,7 @@ impl Test {
             Event::Down { reason, .. } | Event::Refused { reason, .. } => panic!("{reason}"),
         };
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        Test { s, events, dir, honest: (client, link), memory: memfd(SIZE), event, _one: one }
+        Test { s, events, dir, honest: (client, link), memory: memfd(SIZE).into(), event, _one: one }
     }
 
     fn path(&self) -> PathBuf {
@@ -524,21 +519,6 @@ fn a_shrunk_region_ends_its_link_only() {
     drop(t.link());
 }
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
 /// The threads whose names begin with `name`.
 fn threads(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -580,9 +560,9 @@ fn mutated_messages() {
                 3 => messages[i].0.truncate(random.below(129) as usize),
                 4 => messages[i].0.push(0),
                 5 => messages[i].0[0] = random.below(10) as u8,
-                6 => messages[i].0.iter_mut().for_each(|b| *b = random.next() as u8),
+                6 => messages[i].0.iter_mut().for_each(|b| *b = random.word() as u8),
                 _ => {
-                    let (at, value) = (random.below(20) as usize, random.next() as u8);
+                    let (at, value) = (random.below(20) as usize, random.word() as u8);
                     if let Some(b) = messages[i].0.get_mut(at) {
                         *b = value;
                     }
@@ -624,7 +604,7 @@ fn mutated_descriptors() {
     let (mut written, mut links, mut frames) = (0, 0, 0u64);
     let (mut s2m, mut m2s) = (0u16, 0u16);
     let mut burst = Burst::default();
-    let wild = |random: &mut Random, sane: u64| if random.below(400) == 0 { random.next() } else { sane };
+    let wild = |random: &mut Random, sane: u64| if random.below(400) == 0 { random.word() } else { sane };
     while written < 100_000 {
         for ring in [S2M, M2S] {
             let head = if ring == S2M { &mut s2m } else { &mut m2s };
@@ -829,7 +809,7 @@ fn an_eventfd_that_blocks_hurts_its_own_link_only() {
         queues: 1,
     };
     t.s.add(PortSpec { name: "p2".into(), memif, max_frame: 9216 }).unwrap();
-    let memory = memfd(SIZE);
+    let memory = File::from(memfd(SIZE));
     let mut rings = vec![0; BUFFERS as usize];
     t.memory.read_exact_at(&mut rings, 0).unwrap();
     memory.write_all_at(&rings, 0).unwrap();

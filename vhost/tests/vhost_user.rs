@@ -2,13 +2,13 @@
 
 use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::Burst;
+use dray_testing::memfd;
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses};
 use dray_vhost::vhost_user::frontend::message::{NEED_REPLY, REPLY, VERSION, request};
 use dray_vhost::vhost_user::frontend::{Frontend, Options, feature};
 use dray_vhost::vhost_user::{LinkInfo, Port, PortSpec, Status};
 use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -157,12 +157,6 @@ fn echo(link: &mut Link, tx: &mut Vec<Box<dyn dray_switch::Tx>>, frontend: &mut 
     let mut to = [0; 2048];
     let back: Vec<usize> = frontend.rx.iter_mut().filter_map(|rx| Some(rx.recv(&mut to)?.1)).collect();
     assert_eq!((back, &to[..100]), (vec![100], &frame[..]));
-}
-
-fn memfd(size: u64) -> OwnedFd {
-    let fd = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&fd, size).unwrap();
-    fd
 }
 
 fn event_fd() -> OwnedFd {

@@ -3,14 +3,13 @@
 
 use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::Burst;
+use dray_testing::{Testpmd, has_testpmd, turn};
 use dray_vhost::vhost_user::frontend::{Frontend, Meeting, Options, VNET_HEADER, feature};
 use dray_vhost::vhost_user::{Port, PortSpec};
 use dray_vhost::{Event, Link};
-use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -24,15 +23,9 @@ enum Kind {
     Testpmd,
 }
 
-/// All that are there. The file is to be kept: one testpmd at a time, also if several programs test, as each keeps two CPUs busy.
+/// All that are there. The file is to be kept: testpmd keeps two CPUs busy.
 fn kinds() -> (&'static [Kind], Option<File>) {
-    if Command::new("dpdk-testpmd").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: DPDK's back end, dpdk-testpmd is not installed");
-        return (&[Kind::Dray], None);
-    }
-    let file = File::create(std::env::temp_dir().join("dray-testpmd.lock")).unwrap();
-    flock(&file, FlockOperation::LockExclusive).unwrap();
-    (&[Kind::Dray, Kind::Testpmd], Some(file))
+    if has_testpmd() { (&[Kind::Dray, Kind::Testpmd], Some(turn())) } else { (&[Kind::Dray], None) }
 }
 
 /// A back end that sends back what comes, until it is dropped.
@@ -43,10 +36,10 @@ enum BackEnd {
 }
 
 impl BackEnd {
-    fn start(kind: Kind, name: &str, socket: &Path, role: Role, queues: u16) -> BackEnd {
+    fn start(kind: Kind, socket: &Path, role: Role, queues: u16) -> BackEnd {
         match kind {
             Kind::Dray => BackEnd::Dray(Echo::start(socket, role, queues)),
-            Kind::Testpmd => BackEnd::Testpmd(Testpmd::start(name, socket, role, queues)),
+            Kind::Testpmd => BackEnd::Testpmd(testpmd(socket, role, queues)),
         }
     }
 }
@@ -103,41 +96,14 @@ impl Drop for Echo {
     }
 }
 
-/// A testpmd process that sends back what comes, killed when dropped.
-struct Testpmd {
-    prefix: String,
-    child: Child,
-    _stdin: ChildStdin,
-}
-
-impl Testpmd {
-    fn start(name: &str, socket: &Path, role: Role, queues: u16) -> Testpmd {
-        let client = u8::from(role == Role::Client);
-        let vdev = format!("net_vhost0,iface={},client={client},queues={queues}", socket.display());
-        let prefix = format!("dray-{}-{name}", std::process::id());
-        let mut child = Command::new("dpdk-testpmd")
-            .args(["--lcores", "0@1,1@0", "--no-huge", "--single-file-segments", "-m", "128", "--no-pci"])
-            .args(["--file-prefix", &prefix, "--vdev", &vdev])
-            .args(["--", "-i", "--total-num-mbufs=8192", "--forward-mode=io"])
-            .args([format!("--rxq={queues}"), format!("--txq={queues}")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dpdk-testpmd starts");
-        let mut stdin = child.stdin.take().unwrap();
-        writeln!(stdin, "start").unwrap();
-        Testpmd { prefix, child, _stdin: stdin }
-    }
-}
-
-impl Drop for Testpmd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        // EAL's run-time directory, which it does not remove when killed.
-        let _ = std::fs::remove_dir_all(Path::new("/run/dpdk").join(&self.prefix));
-    }
+/// One that sends back what comes.
+fn testpmd(socket: &Path, role: Role, queues: u16) -> Testpmd {
+    let client = u8::from(role == Role::Client);
+    let vdev = format!("net_vhost0,iface={},client={client},queues={queues}", socket.display());
+    let options = format!("--total-num-mbufs=8192 --forward-mode=io --rxq={queues} --txq={queues}");
+    let mut testpmd = Testpmd::spawn("", &[vdev], &options);
+    testpmd.say("start");
+    testpmd
 }
 
 fn options() -> Options {
@@ -218,7 +184,7 @@ fn frames_go_round() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vhost.sock");
         let meeting = Meeting::new(&SocketName::Path(path.clone()), Role::Server).unwrap();
-        let _back = BackEnd::start(kind, "e", &path, Role::Client, 1);
+        let _back = BackEnd::start(kind, &path, Role::Client, 1);
         let options = Options {
             packed,
             in_order,
@@ -260,7 +226,7 @@ fn batches_go_round() {
     for (&kind, packed) in kinds.iter().flat_map(|k| [false, true].map(|p| (k, p))) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vhost.sock");
-        let back = BackEnd::start(kind, "b", &path, Role::Server, 1);
+        let back = BackEnd::start(kind, &path, Role::Server, 1);
         // Prepared frames, one in 128 bytes.
         let frames = rustix::fs::memfd_create("frames", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let mut file = File::from(frames);
@@ -317,7 +283,7 @@ fn a_back_end_that_comes_again_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vhost.sock");
         let meeting = Meeting::new(&SocketName::Path(path.clone()), Role::Server).unwrap();
-        let back = BackEnd::start(kind, "r", &path, Role::Client, 2);
+        let back = BackEnd::start(kind, &path, Role::Client, 2);
         let options = Options { packed, queues: 2, ring_size: 256, ..options() };
         let mut front = Frontend::meet(meeting, &options).unwrap();
         wait_for_echo(&mut front);
@@ -325,7 +291,7 @@ fn a_back_end_that_comes_again_goes_on() {
         circulate(&mut front, 1000, send);
         drop(back);
         assert!(front.down().is_some());
-        let _back = BackEnd::start(kind, "r2", &path, Role::Client, 2);
+        let _back = BackEnd::start(kind, &path, Role::Client, 2);
         front.reconnect().unwrap();
         wait_for_echo(&mut front);
         circulate(&mut front, 1000, send);
@@ -340,7 +306,7 @@ fn written_pages_are_logged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vhost.sock");
         let meeting = Meeting::new(&SocketName::Path(path.clone()), Role::Server).unwrap();
-        let _back = BackEnd::start(kind, "l", &path, Role::Client, 1);
+        let _back = BackEnd::start(kind, &path, Role::Client, 1);
         let mut front = Frontend::meet(meeting, &Options { ring_size: 256, ..options() }).unwrap();
         wait_for_echo(&mut front);
         let log = front.log().unwrap();

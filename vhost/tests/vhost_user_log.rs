@@ -3,12 +3,12 @@
 
 use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::Burst;
+use dray_testing::memfd;
 use dray_vhost::vhost_user::frontend::feature;
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses, protocol};
 use dray_vhost::vhost_user::{Port, PortSpec};
 use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -61,12 +61,6 @@ struct Guest {
     _dir: tempfile::TempDir,
 }
 
-fn memfd(size: u64) -> File {
-    let fd = memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&fd, size).unwrap();
-    fd.into()
-}
-
 fn addresses(ring: u32, log: bool) -> RingAddresses {
     let at = REGIONS[0].uva + u64::from(ring) * RING;
     RingAddresses {
@@ -93,12 +87,12 @@ impl Guest {
         let features = features | feature::VERSION_1 | feature::PROTOCOL_FEATURES;
         let features = features | if packed { feature::RING_PACKED } else { 0 };
         connection.set_features(features).unwrap();
-        let memory = REGIONS.map(|r| memfd(r.offset + r.size));
+        let memory = REGIONS.map(|r| File::from(memfd(r.offset + r.size)));
         let table: Vec<_> = REGIONS.iter().zip(&memory).map(|(r, file)| (*r, file.as_fd())).collect();
         connection.set_mem_table(&table).unwrap();
         let end = REGIONS[1].gpa + REGIONS[1].size;
         let log_bytes = end / PAGE / 8;
-        let log = memfd(LOG_OFFSET + log_bytes);
+        let log = File::from(memfd(LOG_OFFSET + log_bytes));
         connection.set_log_base(log_bytes, LOG_OFFSET, log.as_fd()).unwrap();
         Guest { connection, memory, log, packed, _port: port, events, _dir: dir }
     }

@@ -2,26 +2,23 @@
 
 use crate::harness::*;
 use dray_config::{Role, SocketName};
+use dray_testing::fuse::{self, Fuse};
 use dray_vhost::memif::proto::{MODE_ETHERNET, Message, SECRET_SIZE, VERSION};
 use dray_vhost::vhost_user::frontend::message::{self, Connection, Meeting, request};
 use dray_vhost::vhost_user::frontend::{Frontend, Options};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     connect, sendmsg, socket_with,
 };
-use std::ffi::CString;
 use std::fs::File;
-use std::io::{IoSlice, Read, Write};
+use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a socket lingers; and what is below that whatever the machine does meanwhile.
@@ -35,33 +32,31 @@ fn config() -> String {
     memif_ports(&["bad", "good"]) + &vms + &bridge("blue", &["good", "good-vm"])
 }
 
-/// A file system with one file, `f`, which answers all but the closing of it, if told so. Must be dropped before a drayd that can hang
-/// in it.
-struct Fuse {
-    mount: PathBuf,
+/// A file whose closing hangs, if told so. Must be dropped before a drayd that can hang in it.
+struct Hanging {
+    fuse: Fuse,
     hangs: Arc<AtomicBool>,
     /// Closes that wait.
     waiting: Arc<AtomicUsize>,
-    end: Arc<AtomicBool>,
-    server: Option<JoinHandle<()>>,
 }
 
-impl Fuse {
+impl Hanging {
     /// `None` where the kernel has no FUSE.
-    fn mount(mount: PathBuf) -> Option<Fuse> {
-        let Ok(device) = File::options().read(true).write(true).open("/dev/fuse") else {
-            eprintln!("SKIPPED: no /dev/fuse");
+    fn mount(test: &Test) -> Option<Hanging> {
+        if let Err(why) = Fuse::check() {
+            eprintln!("SKIPPED: {why}");
             return None;
-        };
+        }
+        let mount = test.path("mount");
         std::fs::create_dir(&mount).unwrap();
-        let options = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd())).unwrap();
-        rustix::mount::mount("fuse", &mount, "fuse", MountFlags::empty(), options.as_c_str()).unwrap();
-        let (hangs, waiting, end): (Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
-        let server = thread::spawn({
-            let (hangs, waiting, end) = (hangs.clone(), waiting.clone(), end.clone());
-            move || serve(device, &hangs, &waiting, &end)
-        });
-        Some(Fuse { mount, hangs, waiting, end, server: Some(server) })
+        let (hangs, waiting): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
+        let (does_hang, hung) = (hangs.clone(), waiting.clone());
+        let answers = move |request: fuse::Request| {
+            let hangs = request.operation == fuse::FLUSH && does_hang.load(SeqCst);
+            hung.fetch_add(hangs.into(), SeqCst);
+            !hangs
+        };
+        Some(Hanging { fuse: Fuse::mount(&mount, answers).unwrap(), hangs, waiting })
     }
 
     /// Sends the file with `send` to a drayd that is stopped meanwhile, and waits until somebody hangs in closing it, and nobody else is
@@ -69,7 +64,7 @@ impl Fuse {
     fn pass<T>(&self, drayd: &mut Drayd, send: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         let (before, closing_before) = (self.waiting.load(SeqCst), closing(drayd));
         self.hangs.store(false, SeqCst);
-        let file = File::open(self.mount.join("f")).unwrap();
+        let file = File::open(self.fuse.file()).unwrap();
         freeze(drayd);
         let sent = send(file.as_fd());
         drop(file);
@@ -110,73 +105,6 @@ fn closing(drayd: &Drayd) -> usize {
     let children = |of: u32| parents.iter().filter(move |(_, parent)| *parent == of).map(|(pid, _)| *pid);
     // One waits for what is to be closed next.
     children(drayd.pid()).flat_map(children).count().saturating_sub(1)
-}
-
-impl Drop for Fuse {
-    fn drop(&mut self) {
-        // Forced: all that waits is over.
-        let _ = unmount(&self.mount, UnmountFlags::FORCE | UnmountFlags::DETACH);
-        self.end.store(true, SeqCst);
-        let _ = self.server.take().unwrap().join();
-    }
-}
-
-/// The protocol of /dev/fuse, as far as one file needs it (linux/fuse.h).
-fn serve(mut device: File, hangs: &AtomicBool, waiting: &AtomicUsize, end: &AtomicBool) {
-    let mut request = vec![0; 1 << 17];
-    while !end.load(SeqCst) {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-        if !matches!(poll(&mut [PollFd::new(&device, PollFlags::IN)], Some(&timeout)), Ok(1)) {
-            continue;
-        }
-        let Ok(40..) = device.read(&mut request) else { continue };
-        let u32_at = |at: usize| u32::from_le_bytes(request[at..at + 4].try_into().unwrap());
-        let (opcode, unique, node) = (u32_at(4), &request[8..16], u32_at(16));
-        // Attributes: inode, five of size and time, three of nanoseconds, mode, links, owner, group, device, block size, flags.
-        let attributes = |is_file: bool| {
-            let mode: u32 = if is_file { 0o100_644 } else { 0o040_755 };
-            let mut bytes = [0; 88];
-            bytes[0] = if is_file { 2 } else { 1 };
-            bytes[60..64].copy_from_slice(&mode.to_le_bytes());
-            bytes[64] = 1;
-            bytes
-        };
-        let answer: Result<Vec<u8>, i32> = match opcode {
-            // INIT: version 7.31, write size 4096.
-            26 => {
-                let mut bytes = vec![0; 64];
-                (bytes[0], bytes[4], bytes[21]) = (7, 31, 16);
-                Ok(bytes)
-            }
-            // LOOKUP: node 2, and for how long that holds.
-            1 => {
-                let mut bytes = vec![0; 40];
-                bytes[0] = 2;
-                bytes.extend(attributes(true));
-                Ok(bytes)
-            }
-            // GETATTR.
-            3 => Ok([&[0; 16], &attributes(node == 2)[..]].concat()),
-            // OPEN, RELEASE.
-            14 => Ok(vec![0; 16]),
-            18 => Ok(vec![]),
-            // FLUSH.
-            25 if hangs.load(SeqCst) => {
-                waiting.fetch_add(1, SeqCst);
-                continue;
-            }
-            25 => Ok(vec![]),
-            // FORGET, INTERRUPT, BATCH_FORGET have no answer.
-            2 | 36 | 42 => continue,
-            _ => Err(-libc::ENOSYS),
-        };
-        let (error, body) = match answer {
-            Ok(body) => (0, body),
-            Err(error) => (error, vec![]),
-        };
-        let length = 16 + body.len() as u32;
-        let _ = device.write(&[&length.to_le_bytes(), &error.to_le_bytes(), unique, &body].concat());
-    }
 }
 
 /// A memif peer that does what it likes.
@@ -253,7 +181,7 @@ fn delete_bad_ports(drayd: &Drayd) {
 fn a_file_that_never_closes_hangs_nobody() {
     let Some(test) = Test::begin() else { return };
     let mut drayd = Drayd::start(&test, &config());
-    let Some(fuse) = Fuse::mount(test.path("mount")) else { return };
+    let Some(fuse) = Hanging::mount(&test) else { return };
     let pass = |drayd: &mut Drayd| {
         let peer = fuse.pass(drayd, |file| {
             let peer = Peer::connect(&test);

@@ -1,6 +1,6 @@
 //! Stories of users, told with the real daemon, the real command and real peers: testpmd, the kernel, tshark.
 //!
-//! They need root and the packages of `.ci/deps test`; without root they do nothing and say so. In each of them packets
+//! They need root and the packages of `.ci/deps test`; without root they fail, unless `SKIP_ROOT` leaves them out. In each of them packets
 //! are conserved at the end.
 
 mod access;

@@ -55,15 +55,15 @@ fn a_client_that_writes_garbage_only_loses_its_own_link() {
         // A word of the descriptor is flags, region and length; the other offset and metadata (memif.h, memif_desc_t).
         for slot in 0..c.tx[0].size() {
             let words = match round % 5 {
-                0 => [random.next(), random.next()],
+                0 => [random.word(), random.word()],
                 1 => [1 | 60 << 32, 0], // a chain without an end
-                2 => [((random.next() % 4) << 16) | (60 << 32), random.next()], // any region, any offset
+                2 => [((random.word() % 4) << 16) | (60 << 32), random.word()], // any region, any offset
                 3 => [u64::from(u32::MAX) << 32, 0], // a length up to the end of everything
                 _ => [1500 << 32, u64::from(u32::MAX - 700)], // past the end of the region
             };
             c.tx[0].set_raw(slot, words);
         }
-        let head = if round % 3 == 0 { random.next() as u16 } else { c.tx[0].next().wrapping_add(c.tx[0].size()) };
+        let head = if round % 3 == 0 { random.word() as u16 } else { c.tx[0].next().wrapping_add(c.tx[0].size()) };
         c.tx[0].set_head(head);
         sleep_ms(5);
         resets += u32::from(c.down().is_some());
@@ -101,9 +101,9 @@ fn garbage_on_the_control_channel_hurts_nobody() {
         connect(&fd, &address).unwrap();
         for _ in 0..1 + round % 4 {
             let mut bytes = [0u8; SIZE + 8];
-            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            bytes.iter_mut().for_each(|byte| *byte = random.word() as u8);
             match round % 4 {
-                0 => bytes[..2].copy_from_slice(&[random.next() as u8 % 9, 0]),
+                0 => bytes[..2].copy_from_slice(&[random.word() as u8 % 9, 0]),
                 // Knocks at everybody's door, with whatever follows.
                 1 => bytes[..SIZE].copy_from_slice(
                     &Message::Init {
@@ -115,10 +115,10 @@ fn garbage_on_the_control_channel_hurts_nobody() {
                     }
                     .encode(),
                 ),
-                2 => bytes[..SIZE].copy_from_slice(&Message::AddRegion { index: 0, size: random.next() }.encode()),
+                2 => bytes[..SIZE].copy_from_slice(&Message::AddRegion { index: 0, size: random.word() }.encode()),
                 _ => {}
             }
-            let len = if random.next().is_multiple_of(8) { random.next() as usize % bytes.len() } else { SIZE };
+            let len = if random.word().is_multiple_of(8) { random.word() as usize % bytes.len() } else { SIZE };
             let _ = send(&fd, &bytes[..len], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
         if held.len() < 100 {
@@ -214,16 +214,4 @@ fn out_of_descriptors_only_who_comes_then_is_refused() {
     assert!(count("dray_wrong_secrets_total") >= guarded.wrong_secrets);
     assert!(count("dray_refused_peers_total") >= guarded.refused);
     drayd.finish();
-}
-
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
 }

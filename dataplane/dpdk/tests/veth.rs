@@ -11,7 +11,7 @@ use std::time::Duration;
 
 #[test]
 fn af_packet_carries_frames_both_ways() {
-    if !is_root() {
+    if !dray_testing::is_root() {
         return;
     }
     new_namespace();

@@ -5,6 +5,7 @@ use super::closing::{memif_port, vm_port};
 use super::memif::{Offer, Raw, memfd};
 use super::place::{Place, X};
 use super::vm::{BYTES, UVA, Vm, addresses, dial, negotiate, words};
+use dray_testing::Random;
 use dray_vhost::memif::proto::Message;
 use dray_vhost::vhost_user::frontend::message::{VERSION, protocol, request};
 use std::os::fd::AsFd;
@@ -54,22 +55,6 @@ pub(super) const CASES: &[Case] = &[
         ..Case::NOTHING
     },
 ];
-
-/// xorshift64: the same at every run.
-pub(super) struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 /// A machine whose rings run; again and again, as long as the attack goes on, if `act` says that it is gone.
 fn with_vm(place: &Place, mut act: impl FnMut(&Vm, u64) -> Result<(), String>) -> Result<(), String> {
@@ -121,8 +106,8 @@ fn memif_mutated(place: &Place) -> Result<(), String> {
             if i == wrong {
                 match random.below(3) {
                     0 => bytes.truncate(1 + random.below(127) as usize),
-                    1 => bytes[random.below(2) as usize] = random.next() as u8,
-                    _ => bytes.iter_mut().for_each(|byte| *byte = random.next() as u8),
+                    1 => bytes[random.below(2) as usize] = random.word() as u8,
+                    _ => bytes.iter_mut().for_each(|byte| *byte = random.word() as u8),
                 }
             }
             let fds = [memory.as_fd()];
@@ -143,7 +128,7 @@ fn vhost_user_mutated(place: &Place) -> Result<(), String> {
         place.tried(1);
         let Ok(connection) = negotiate(&place.vm(), 0, protocol::MQ | protocol::CONFIGURE_MEM_SLOTS) else { continue };
         for _ in 0..8 {
-            let body: Vec<u8> = (0..random.below(64)).map(|_| random.next() as u8 & 3).collect();
+            let body: Vec<u8> = (0..random.below(64)).map(|_| random.word() as u8 & 3).collect();
             let fds = [memory.as_fd()];
             let number = 1 + random.below(45) as u32;
             if connection.send(number, VERSION, &body, &fds[..random.below(2) as usize]).is_err() {

@@ -1,10 +1,10 @@
 //! Tables that all share, the VTEP's slow path, and tags that lead into another bridge.
 
 use super::Case;
-use super::messages::Random;
 use super::place::{HELPER, Place, X, bridge, memif};
 use super::worker::{client, drain, frame};
 use crate::vtep::Tunnel;
+use dray_testing::Random;
 use dray_vhost::memif::ClientOptions;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -81,7 +81,7 @@ fn mac_flood(place: &Place) -> Result<(), String> {
         let tx = &mut client.tx[0];
         let (free, next) = (tx.free(), tx.next());
         for i in 0..free {
-            let mut mac = random.next().to_le_bytes();
+            let mut mac = random.word().to_le_bytes();
             mac[0] = 2;
             let slot = next.wrapping_add(i);
             tx.write(slot, 0, &frame(MAC, std::array::from_fn(|i| mac[i])));

@@ -3,9 +3,9 @@
 use super::Case;
 use super::closing::{memif_port, vm_port};
 use super::memif::memfd;
-use super::messages::Random;
 use super::place::{HELPER, Place, VM, X, bridge, memif, vhost_user};
 use super::vm::{BYTES, DATA, INDIRECT, NEXT, RING, Vm, descriptor};
+use dray_testing::Random;
 use dray_vhost::memif::{Client, ClientOptions};
 use dray_vhost::vhost_user::frontend::feature;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -354,7 +354,7 @@ fn rewrites(place: &Place) -> Result<(), String> {
             client.tx[0].publish(free);
             for _ in 0..256 {
                 // Mostly a length that can be: one that can't ends the link.
-                let length = if random.below(100_000) == 0 { random.next() } else { random.below(2049) };
+                let length = if random.below(100_000) == 0 { random.word() } else { random.below(2049) };
                 client.tx[0].set_raw(random.below(size) as u16, [length << 32, random.below(1 << 16)]);
             }
             place.tried(256);
@@ -362,7 +362,7 @@ fn rewrites(place: &Place) -> Result<(), String> {
                 break;
             }
         }
-        client.tx[0].set_head(random.next() as u16);
+        client.tx[0].set_head(random.word() as u16);
         place.pause(Duration::from_millis(1));
     }
     Ok(())
@@ -381,7 +381,7 @@ fn vm_rewrites(place: &Place) -> Result<(), String> {
             vm.offer_again(1, RING)?;
             for _ in 0..16 {
                 let wild = random.below(2000) == 0;
-                let length = if wild { random.next() as u32 } else { 72 + random.below(1024) as u32 };
+                let length = if wild { random.word() as u32 } else { 72 + random.below(1024) as u32 };
                 let flags = if wild { random.below(8) as u16 } else { 0 };
                 vm.describe_sent(random.below(RING.into()) as u16, vm.gpa(DATA), length, flags, 0)?;
             }
@@ -390,7 +390,7 @@ fn vm_rewrites(place: &Place) -> Result<(), String> {
                 break;
             }
         }
-        let _ = vm.offer(1, random.next() as u16);
+        let _ = vm.offer(1, random.word() as u16);
         place.pause(Duration::from_millis(1));
     }
     Ok(())

@@ -66,15 +66,15 @@ fn mutate(messages: &mut Vec<Message>, random: &mut Random) {
         }
         2 => m.fds = random.below(5) as u8,
         3 => m.body.truncate(random.below(m.body.len() as u64 + 1) as usize),
-        4 => m.body.resize(random.below(300) as usize, random.next() as u8),
+        4 => m.body.resize(random.below(300) as usize, random.word() as u8),
         5 => m.request = random.below(50) as u32,
         6 => m.flags ^= NEED_REPLY,
-        7 => m.flags = random.next() as u32,
-        8 => m.len = Some(random.next() as u32 >> random.below(32)),
+        7 => m.flags = random.word() as u32,
+        8 => m.len = Some(random.word() as u32 >> random.below(32)),
         _ => {
             // A value at a border, or any.
             let at = random.below(6) as usize * 8;
-            let values = [0, 1, u64::MAX, 1 << 63, BYTES, GPA, UVA, UVA + BYTES, 0xffff, random.next()];
+            let values = [0, 1, u64::MAX, 1 << 63, BYTES, GPA, UVA, UVA + BYTES, 0xffff, random.word()];
             let value = values[random.below(10) as usize];
             if let Some(bytes) = m.body.get_mut(at..at + 8) {
                 bytes.copy_from_slice(&value.to_ne_bytes());
@@ -138,24 +138,24 @@ fn random_desc(h: &Hostile, random: &mut Random, ring: u32, at: u64, size: u64) 
     // Mostly what is right, so that much is gone through before something is found wrong.
     let wild = |random: &mut Random| random.below(40) == 0;
     let addr = match random.below(6) {
-        _ if wild(random) => random.next(),
+        _ if wild(random) => random.word(),
         0 => GPA + random.below(BYTES),
         1 => GPA + TABLE + desc_at(ring) + 16 * random.below(8),
         _ => Hostile::buffer(ring, random.below(SIZE.into()) as u16),
     };
     let len = match random.below(4) {
-        _ if wild(random) => random.next() as u32 >> random.below(32),
+        _ if wild(random) => random.word() as u32 >> random.below(32),
         0 => 16 * (1 + random.below(8) as u32),
         1 => 1 + random.below(100) as u32,
         _ => 72 + random.below(1900) as u32,
     };
     let flags = match random.below(4) {
-        _ if wild(random) => random.next() as u16,
+        _ if wild(random) => random.word() as u16,
         0 => right | NEXT,
         1 => INDIRECT,
         _ => right,
     };
-    let next = if wild(random) { random.next() } else { random.below(size) } as u16;
+    let next = if wild(random) { random.word() } else { random.below(size) } as u16;
     // Of a packed ring, of either lap.
     let lap = if h.packed && random.below(2) == 0 { LAP } else { 0 };
     h.desc(at, i, addr, len, flags ^ lap, next);
@@ -177,12 +177,12 @@ fn random_rings() {
                 let entry = random.below(u64::from(SIZE) + beyond) as u16;
                 h.write(avail + 4 + 2 * random.below(SIZE.into()), &entry.to_le_bytes());
                 let ahead = random.below(u64::from(SIZE) + 1) as u16;
-                let jump = if random.below(100) == 0 { random.next() as u16 } else { 0 };
+                let jump = if random.below(100) == 0 { random.word() as u16 } else { 0 };
                 let index = h.read_word(desc_at(ring) + USED + 2).wrapping_add(ahead).wrapping_add(jump);
                 h.write(avail + 2, &index.to_le_bytes());
             }
             let buffer = Hostile::buffer(ring, random.below(SIZE.into()) as u16) - GPA;
-            let header = if random.below(2) == 0 { [0; 8] } else { random.next().to_le_bytes() };
+            let header = if random.below(2) == 0 { [0; 8] } else { random.word().to_le_bytes() };
             h.write(buffer, &header);
         }
     };

@@ -10,12 +10,13 @@ mod rings;
 
 use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::{Burst, Drop as Reason, Rx, Tx};
+use dray_testing::{Random, memfd};
 use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessage, RingAddresses, protocol};
 use dray_vhost::vhost_user::frontend::{Frontend, Options, feature};
 use dray_vhost::vhost_user::{Port, PortSpec};
 use dray_vhost::{Event, Link};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::ftruncate;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -391,12 +392,6 @@ fn talk(mut a: Frontend, mut b: Frontend, shared: &Shared) -> (u64, [Frontend; 2
     }
 }
 
-fn memfd(size: u64) -> File {
-    let fd = memfd_create("hostile", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&fd, size).unwrap();
-    fd.into()
-}
-
 fn event_fd() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
 }
@@ -482,7 +477,7 @@ impl Hostile {
     fn on(connection: Connection, packed: bool, features: u64) -> Hostile {
         let features = features | if packed { feature::RING_PACKED } else { 0 };
         let connection = negotiate(connection, features, PROTOCOL & !protocol::REPLY_ACK);
-        let hostile = Hostile { connection, memory: memfd(BYTES), packed, call: event_fd() };
+        let hostile = Hostile { connection, memory: memfd(BYTES).into(), packed, call: event_fd() };
         hostile.set_memory();
         for ring in 0..2 {
             let c = &hostile.connection;
@@ -618,21 +613,5 @@ impl Test {
             hostile
         };
         (0..).zip(&self.victims).map(one).collect()
-    }
-}
-
-/// xorshift64: the same at every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
     }
 }

@@ -3,25 +3,14 @@
 
 use dray_dpdk::{EthOptions, EthPort};
 use dray_switch::{Burst, Drops, Frame, Rx, Sent, Tx, mem};
+use dray_testing::run;
 use std::ffi::CString;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Whether the tests may make interfaces. Says so if not.
-pub fn is_root() -> bool {
-    // SAFETY: no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        // Not by a macro: the test harness would keep it to itself.
-        let _ = writeln!(io::stderr(), "skipped: needs root");
-    }
-    root
-}
 
 /// Moves this thread, and those it starts from now on, into a new network namespace. It goes with the last of them,
 /// whatever end the test takes.
@@ -34,8 +23,7 @@ pub fn new_namespace() {
 
 /// Runs `ip` with these arguments.
 pub fn ip(args: &str) {
-    let status = Command::new("ip").args(args.split(' ')).status().expect("ip runs");
-    assert!(status.success(), "ip {args}");
+    run(&format!("ip {args}"));
 }
 
 /// A veth pair, up.

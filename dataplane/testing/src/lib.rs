@@ -1,0 +1,131 @@
+//! What the tests of all crates share: who may run and when, processes, namespaces, testpmd, captures, a file system that hangs, random
+//! numbers. Each is a guard that leaves nothing behind.
+
+mod capture;
+pub mod fuse;
+mod netns;
+mod process;
+mod testpmd;
+
+pub use capture::{Capture, FILE_PORT, Frames};
+pub use netns::Netns;
+pub use process::Process;
+pub use testpmd::{Testpmd, TestpmdStats, has_testpmd};
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Generous: it only decides how long a broken switch takes to fail.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether a test may make namespaces, mounts and packet sockets.
+///
+/// # Panics
+/// Without root, so that nobody takes what was left out for tested; unless the environment's `SKIP_ROOT` says that it is to be left out.
+pub fn is_root() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("SKIP_ROOT").is_some_and(|skip| !skip.is_empty()),
+        "this test needs root; SKIP_ROOT=1 in the environment leaves out those that do"
+    );
+    eprintln!("SKIPPED: needs root");
+    false
+}
+
+/// The machine for oneself, until it is dropped: workers and peers poll on CPUs of their own, so one such test runs at a time, whoever
+/// started it.
+pub fn turn() -> File {
+    let alone = File::create(std::env::temp_dir().join("dray-integration-tests.lock")).unwrap();
+    rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    alone
+}
+
+/// Waits until `get` gives what is wanted.
+pub fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = get() {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command to its end. Panics with its output unless it succeeds.
+pub fn run(command: &str) -> String {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command}: {error}"));
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{command}: {}\n{out}{err}", output.status);
+    out
+}
+
+/// What a process printed on standard output and on standard error.
+pub fn texts(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into(), String::from_utf8_lossy(&output.stderr).into())
+}
+
+/// A number that no other running test has.
+pub fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed))
+}
+
+/// drayd as the workspace's tests build it, beside this program of theirs.
+///
+/// # Panics
+/// If it is not built.
+pub fn drayd_beside(program: &str) -> PathBuf {
+    let drayd = Path::new(program).with_file_name("drayd");
+    assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
+    drayd
+}
+
+/// Starts `drayd` with this configuration, which becomes a file in `dir`, and waits until these sockets of it are there.
+pub fn start_drayd(drayd: &Path, dir: &Path, config: &str, sockets: &[&str]) -> Process {
+    let file = dir.join("dray.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(drayd);
+    command.arg("--config").arg(file).stdin(Stdio::null());
+    let mut process = Process::start(command);
+    wait_for("drayd to listen", || {
+        let ended = process.ended();
+        assert!(ended.is_none(), "drayd ended: {ended:?}\n{}", process.printed());
+        sockets.iter().all(|name| dir.join(name).exists()).then_some(())
+    });
+    process
+}
+
+/// A memfd of so many bytes.
+pub fn memfd(size: u64) -> OwnedFd {
+    let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&fd, size).unwrap();
+    fd
+}
+
+/// xorshift64 (Marsaglia, 2003): the same numbers at every run. Begins with any number but 0.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn word(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// One below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.word() % n
+    }
+}
