@@ -29,6 +29,12 @@ test: ## Check and test everything (needs root; SKIP_ROOT=1 leaves out what does
 	@test "$$(id -u)" = 0 -o -n "$(SKIP_ROOT)" || { echo "make test needs root, for namespaces, packet sockets and peers; SKIP_ROOT=1 leaves them out" >&2; exit 1; }
 	@$(MAKE) --no-print-directory deps test-deps check
 	$(CARGO) test --workspace --locked --profile $(PROFILE)
+	@$(MAKE) --no-print-directory models
+
+.PHONY: models
+models: ## Look at what threads share in every order that the memory model allows (loom; seconds once built)
+	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-switch --features loom --lib fdb::models
+	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-vhost --features loom --lib gate::models
 
 .PHONY: test-quick
 test-quick: ## Test what is pure: no root, no peers, under a minute once built

@@ -14,6 +14,13 @@
 use crate::egress::{Egress, MAX_PORTS};
 use crate::mem::{self, Line as Bucket, Lines};
 use std::ops::Range;
+
+#[cfg(all(test, feature = "loom"))]
+mod models;
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::*};
 
 /// A key: bridge in the upper 16 bits, MAC in the lower 48, first byte on the wire highest.
@@ -51,7 +58,7 @@ const GONE: u64 = u64::MAX;
 const SLOTS: usize = 4;
 /// How many buckets, from its home on, a key may be in: those of a table that is as full as it may be of MACs that count up are filled
 /// four at a time, so that some stretches of it are much fuller than others.
-const WINDOW: usize = 64;
+const WINDOW: usize = if cfg!(feature = "loom") { 2 } else { 64 };
 
 /// The `n`th slot in which `key` is looked for.
 #[inline(always)]
@@ -136,7 +143,7 @@ struct Count {
 }
 
 impl Count {
-    const fn new(limit: usize) -> Count {
+    fn new(limit: usize) -> Count {
         Count { now: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
     }
 
@@ -559,7 +566,7 @@ impl Fdb {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use std::collections::HashMap;

@@ -5,8 +5,11 @@
 #![allow(unsafe_code)]
 
 use crate::burst::{Burst, Frame};
+#[cfg(feature = "loom")]
+use loom::sync::atomic::AtomicU64;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ptr;
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes of a frame that are still where they arrived: a peer's shared memory or an mbuf.
@@ -327,6 +330,28 @@ pub fn ticks() -> u64 {
 pub(crate) struct Line(pub [AtomicU64; 8]);
 
 /// Lines, that begin as zeros.
+#[cfg(feature = "loom")]
+pub(crate) struct Lines(Box<[Line]>);
+
+#[cfg(feature = "loom")]
+impl Lines {
+    /// `n` lines, whose words loom watches.
+    pub(crate) fn zeroed(n: usize) -> Lines {
+        Lines((0..n).map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
+    }
+}
+
+#[cfg(feature = "loom")]
+impl std::ops::Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        &self.0
+    }
+}
+
+/// Lines, that begin as zeros.
+#[cfg(not(feature = "loom"))]
 pub(crate) struct Lines {
     /// And those before the first, up to where a page begins.
     words: Box<[AtomicU64]>,
@@ -334,6 +359,7 @@ pub(crate) struct Lines {
     n: usize,
 }
 
+#[cfg(not(feature = "loom"))]
 impl Lines {
     /// `n` lines, in huge pages if the kernel has any: a table that is read at random takes fewer TLB misses then. All of it is
     /// there when this returns, so that no worker has to wait for the kernel to find a page.
@@ -352,6 +378,7 @@ impl Lines {
     }
 }
 
+#[cfg(not(feature = "loom"))]
 impl std::ops::Deref for Lines {
     type Target = [Line];
 

@@ -6,20 +6,68 @@
 //! seldom, has the kernel make a fence on every CPU that runs this process (membarrier(2)).
 #![allow(unsafe_code)]
 
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
 use std::cell::UnsafeCell;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
-use std::time::Duration;
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use system::{kernel_fence, kernel_fences, light_fence, pause};
 
-/// Whether the kernel makes fences for us: since Linux 4.14, unless a sandbox forbids it.
-fn kernel_fences() -> bool {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    *REGISTERED.get_or_init(|| membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
+/// The kernel's part.
+#[cfg(not(feature = "loom"))]
+mod system {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{Ordering, compiler_fence};
+    use std::time::Duration;
+
+    /// Whether the kernel makes fences for us: since Linux 4.14, unless a sandbox forbids it.
+    pub fn kernel_fences() -> bool {
+        static REGISTERED: OnceLock<bool> = OnceLock::new();
+        *REGISTERED.get_or_init(|| membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
+    }
+
+    /// Makes a fence on every CPU that runs this process.
+    pub fn kernel_fence() {
+        membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    }
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: the system call takes integers only.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    /// With [`kernel_fence`] on the other side as good as a fence.
+    #[inline(always)]
+    pub fn light_fence() {
+        compiler_fence(Ordering::SeqCst)
+    }
+
+    /// Waits a moment, for the `round`th time.
+    pub fn pause(round: u32) {
+        if round < 100 { std::hint::spin_loop() } else { std::thread::sleep(Duration::from_micros(20)) }
+    }
 }
 
-fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: the system call takes integers only.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+/// What the kernel does for us, in the words of the memory model: a fence on each side.
+#[cfg(feature = "loom")]
+mod system {
+    use loom::sync::atomic::{Ordering, fence};
+
+    pub fn kernel_fences() -> bool {
+        true
+    }
+
+    pub fn kernel_fence() {
+        fence(Ordering::SeqCst)
+    }
+
+    pub fn light_fence() {
+        fence(Ordering::SeqCst)
+    }
+
+    pub fn pause(_round: u32) {
+        loom::thread::yield_now()
+    }
 }
 
 #[repr(align(64))]
@@ -45,7 +93,7 @@ impl<T> Gate<T> {
     pub fn enter(&self) -> bool {
         self.inside.store(true, Ordering::Relaxed);
         if self.light {
-            compiler_fence(Ordering::SeqCst)
+            light_fence()
         } else {
             fence(Ordering::SeqCst)
         }
@@ -98,20 +146,49 @@ impl<T> Gate<T> {
         self.closed.store(true, Ordering::SeqCst);
         let _open = Open(&self.closed);
         if self.light {
-            membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+            kernel_fence();
         }
         let mut rounds = 0;
         // Who finds it closed is inside for an instant only, and touches nothing.
         while self.inside.load(Ordering::SeqCst) {
             rounds += 1;
-            if rounds < 100 { std::hint::spin_loop() } else { std::thread::sleep(Duration::from_micros(20)) }
+            pause(rounds);
         }
         // SAFETY: the gate is closed and nobody was inside after that; whoever enters now leaves before looking.
         change(unsafe { &mut *self.value.get() })
     }
 }
 
-#[cfg(test)]
+/// In every order of the threads and of what they see of each other's writes that the memory model allows: `make models`.
+#[cfg(all(test, feature = "loom"))]
+mod models {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    /// Loom fails whenever one reaches the value without having to come after the other.
+    #[test]
+    fn a_change_and_who_is_inside_keep_apart() {
+        loom::model(|| {
+            let gate = Arc::new(Gate::new(UnsafeCell::new(0)));
+            let of_worker = gate.clone();
+            let worker = loom::thread::spawn(move || {
+                for _ in 0..2 {
+                    if of_worker.enter() {
+                        // SAFETY: entered, and this is the only reference until it is left.
+                        unsafe { of_worker.value() }.with_mut(|value| unsafe { *value += 1 });
+                        of_worker.leave();
+                    }
+                }
+            });
+            gate.change(|value| value.with_mut(|value| unsafe { *value += 1 }));
+            worker.join().unwrap();
+            gate.change(|value| value.with_mut(|value| assert!((1..=3).contains(unsafe { &*value }))));
+        });
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
