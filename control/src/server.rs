@@ -17,18 +17,19 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 use serde_json::Value;
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
-/// Connections at a time; more are told so and closed.
+/// Connections at a time. For one more, one that asks nothing is closed; if there is none, the new one is told so.
 const MAX_CONNECTIONS: usize = 64;
 /// How long the control loop may take for a request.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -136,46 +137,139 @@ impl Drop for Directory {
     }
 }
 
+/// A client, as the thread that accepts others sees it.
+struct Connection {
+    stream: UnixStream,
+    /// Whose process is at the other end, if that is known.
+    user: Option<u32>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// It asks nothing, or has not asked to the end, since then.
+    Silent(Instant),
+    /// It is answered, or watches.
+    Served,
+    /// It is closed, for another one.
+    GivenUp,
+}
+
+impl Connection {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether it still has its place, which it then keeps until it is [silent](Connection::silent) again.
+    fn begin(&self) -> bool {
+        let mut state = self.state();
+        if matches!(*state, State::GivenUp) {
+            return false;
+        }
+        *state = State::Served;
+        true
+    }
+
+    fn silent(&self) {
+        *self.state() = State::Silent(Instant::now());
+    }
+
+    fn silent_since(&self) -> Option<Instant> {
+        match *self.state() {
+            State::Silent(since) => Some(since),
+            State::Served | State::GivenUp => None,
+        }
+    }
+
+    /// Closes it, unless it is served meanwhile. Its thread sees the end and goes.
+    fn give_up(&self) -> bool {
+        let mut state = self.state();
+        let State::Silent(since) = *state else { return false };
+        *state = State::GivenUp;
+        let _ = self.stream.shutdown(Shutdown::Both);
+        debug!(target: "control", "a client silent for {:?} is closed for another one: {}", since.elapsed(), peer(&self.stream));
+        true
+    }
+}
+
+/// Those who have a place.
+#[derive(Default)]
+struct Connections(Mutex<Vec<Arc<Connection>>>);
+
+impl Connections {
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives `new` a place; if there is none left, that of the one that has been silent for longest, of the user who has most
+    /// connections first.
+    fn admit(&self, new: &Arc<Connection>) -> bool {
+        let mut all = self.all();
+        if all.len() >= MAX_CONNECTIONS {
+            let of_user = |user| all.iter().filter(|other| other.user == user).count();
+            let silent = all.iter().enumerate().filter_map(|(at, one)| Some((at, one.user, one.silent_since()?)));
+            let first = silent.min_by_key(|(_, user, since)| (Reverse(of_user(*user)), *since));
+            let Some((at, ..)) = first.filter(|(at, ..)| all[*at].give_up()) else { return false };
+            all.swap_remove(at);
+        }
+        all.push(new.clone());
+        true
+    }
+
+    fn remove(&self, gone: &Arc<Connection>) {
+        self.all().retain(|other| !Arc::ptr_eq(other, gone));
+    }
+}
+
 fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
-    let connections = Arc::new(AtomicUsize::new(0));
+    let connections = Arc::new(Connections::default());
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
             // Out of descriptors, mostly: asking again at once would not help.
             thread::sleep(Duration::from_millis(100));
             continue;
         };
-        if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            connections.fetch_sub(1, Ordering::Relaxed);
-            let error = RpcError::refused(ErrorCode::Busy, format!("there are {MAX_CONNECTIONS} connections already"));
-            let _ = stream.set_nonblocking(true);
-            let _ = (&stream).write_all((Response::new(Value::Null, Err(error)).encode() + "\n").as_bytes());
+        let user = socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
+        let connection = Arc::new(Connection { stream, user, state: Mutex::new(State::Silent(Instant::now())) });
+        if !connections.admit(&connection) {
+            let why = format!("there are {MAX_CONNECTIONS} connections already, and each is being answered");
+            let response = Response::new(Value::Null, Err(RpcError::refused(ErrorCode::Busy, why)));
+            let _ = connection.stream.set_nonblocking(true);
+            let _ = (&connection.stream).write_all((response.encode() + "\n").as_bytes());
             continue;
         }
-        let (calls, count) = (calls.clone(), connections.clone());
-        let thread = thread::Builder::new().name("client".into()).spawn(move || {
-            // A client that goes away or is too slow is no event for the log.
-            let _ = converse(stream, &calls, limits);
-            count.fetch_sub(1, Ordering::Relaxed);
+        let thread = thread::Builder::new().name("client".into()).spawn({
+            let (calls, connections, connection) = (calls.clone(), connections.clone(), connection.clone());
+            move || {
+                // A client that goes away or is too slow is no event for the log.
+                let _ = converse(&connection, &calls, limits);
+                connections.remove(&connection);
+            }
         });
         if let Err(error) = thread {
-            connections.fetch_sub(1, Ordering::Relaxed);
+            connections.remove(&connection);
             warn!(target: "control", "no thread for a client: {error}");
         }
     }
 }
 
 /// Serves a connection to its end.
-fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io::Result<()> {
+fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits) -> io::Result<()> {
+    let stream = &connection.stream;
     stream.set_write_timeout(Some(limits.write))?;
-    let by: Arc<str> = peer(&stream).into();
+    let by: Arc<str> = peer(stream).into();
     let mut buffer = Vec::new();
     loop {
-        let line = match read_line(&mut stream, &mut buffer, limits)? {
+        let line = read_line(stream, &mut buffer, limits)?;
+        // Who is given up meanwhile must not change anything: nobody would be told.
+        if !connection.begin() {
+            return Ok(());
+        }
+        let line = match line {
             Line::End => return Ok(()),
             Line::Is(line) => line,
             Line::TooLong => {
                 let error = RpcError::new(INVALID_REQUEST, format!("a request has at most {MAX_REQUEST} bytes"));
-                return write(&mut stream, Response::new(Value::Null, Err(error)).encode(), limits);
+                return write(stream, Response::new(Value::Null, Err(error)).encode(), limits);
             }
         };
         let (id, request) = AnyRequest::decode(&line);
@@ -183,8 +277,8 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
         let request = match request {
             Ok(AnyRequest::Watch(Watch { kinds, since })) => match begin_watch(&kinds, since) {
                 Ok((result, watcher)) => {
-                    write(&mut stream, Response::new(id, Ok(result)).encode(), limits)?;
-                    return watch(&mut stream, watcher, &kinds, limits);
+                    write(stream, Response::new(id, Ok(result)).encode(), limits)?;
+                    return watch(stream, watcher, &kinds, limits);
                 }
                 Err(error) => Err(error),
             },
@@ -194,7 +288,8 @@ fn converse(mut stream: UnixStream, calls: &Sender<Call>, limits: Limits) -> io:
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
             Err(error) => Response::new(id, Err(error)).encode(),
         };
-        write(&mut stream, answer, limits)?;
+        write(stream, answer, limits)?;
+        connection.silent();
     }
 }
 
@@ -216,12 +311,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Writes events until the client goes. One that does not read loses events, and is given up only after the time for the next
 /// request.
-fn watch(
-    stream: &mut UnixStream,
-    mut watcher: events::Watcher<'_>,
-    kinds: &[EventKind],
-    limits: Limits,
-) -> io::Result<()> {
+fn watch(stream: &UnixStream, mut watcher: events::Watcher<'_>, kinds: &[EventKind], limits: Limits) -> io::Result<()> {
     let limits = Limits { write: limits.idle, ..limits };
     stream.set_write_timeout(Some(limits.write))?;
     loop {
@@ -277,7 +367,7 @@ enum Line {
 }
 
 /// Reads up to the next newline; what follows it stays in `buffer`.
-fn read_line(stream: &mut UnixStream, buffer: &mut Vec<u8>, limits: Limits) -> io::Result<Line> {
+fn read_line(mut stream: &UnixStream, buffer: &mut Vec<u8>, limits: Limits) -> io::Result<Line> {
     let mut deadline = Instant::now() + if buffer.is_empty() { limits.idle } else { limits.line };
     let mut searched = 0;
     let mut chunk = [0; 16384];
@@ -313,7 +403,7 @@ fn read_line(stream: &mut UnixStream, buffer: &mut Vec<u8>, limits: Limits) -> i
 }
 
 /// Writes a line. A client that takes less than a mebibyte in the time for a write is given up.
-fn write(stream: &mut UnixStream, mut line: String, limits: Limits) -> io::Result<()> {
+fn write(mut stream: &UnixStream, mut line: String, limits: Limits) -> io::Result<()> {
     line.push('\n');
     for part in line.as_bytes().chunks(1 << 20) {
         let deadline = Instant::now() + limits.write;
@@ -470,26 +560,46 @@ mod tests {
     }
 
     #[test]
-    fn too_many_connections_are_told_so() {
+    fn silent_clients_lock_out_nobody() {
         let fixture = Fixture::new(LIMITS);
-        let mut streams: Vec<UnixStream> = (0..100).map(|_| fixture.connect()).collect();
-        for stream in &streams[MAX_CONNECTIONS..] {
-            assert!(line(stream).contains("64 connections"));
-        }
-        for mut stream in &streams[..MAX_CONNECTIONS] {
+        let streams: Vec<UnixStream> = (0..300).map(|_| fixture.connect()).collect();
+        let asking: Vec<UnixStream> = (0..3).map(|_| fixture.connect()).collect();
+        for mut stream in &asking {
             stream.write_all(STATUS).unwrap();
             assert_eq!(line(stream), ANSWERED);
         }
-        streams.clear();
-        // Their places are free again, as soon as their threads have noticed.
-        let start = Instant::now();
-        loop {
-            let mut stream = fixture.connect();
-            if stream.write_all(STATUS).is_ok() && line(&stream) == ANSWERED {
-                return;
-            }
-            assert!(start.elapsed() < Duration::from_secs(5));
+        // Those that have been silent for longest went.
+        assert!(streams[..300 + 3 - MAX_CONNECTIONS].iter().all(is_closed));
+        for mut stream in &streams[300 + 3 - MAX_CONNECTIONS..] {
+            stream.write_all(STATUS).unwrap();
+            assert_eq!(line(stream), ANSWERED);
         }
+    }
+
+    #[test]
+    fn who_is_served_keeps_his_place() {
+        let all = Connections::default();
+        let connect = |user| {
+            let (stream, other) = UnixStream::pair().unwrap();
+            let connection = Connection { stream, user: Some(user), state: Mutex::new(State::Silent(Instant::now())) };
+            (Arc::new(connection), other)
+        };
+        let first: Vec<_> = (0..MAX_CONNECTIONS as u32).map(|at| connect(u32::from(at > 0))).collect();
+        assert!(first.iter().all(|(connection, _)| all.admit(connection)));
+        // User 1 has more than user 0, whose connection is older; its oldest one is served.
+        assert!(first[1].0.begin());
+        assert!(all.admit(&connect(0).0));
+        assert!(first[0].0.begin() && !first[2].0.begin());
+        assert!(is_closed(&first[2].1));
+        assert!(first[3..].iter().all(|(connection, _)| connection.begin()));
+        assert!(all.admit(&connect(2).0));
+        assert!(!all.all().iter().any(|other| other.user == Some(0) && !matches!(*other.state(), State::Served)));
+        assert!(all.all().last().unwrap().begin());
+        assert!(!all.admit(&connect(2).0));
+        // Who has been answered and asks nothing more can be given up again.
+        first[1].0.silent();
+        assert!(all.admit(&connect(2).0));
+        assert_eq!(all.all().len(), MAX_CONNECTIONS);
     }
 
     #[test]
