@@ -78,8 +78,12 @@ impl Link for VhostUser {
 
     fn down(&self) -> Option<String> {
         let fault = || {
-            let faults =
-                self.front.tx.iter().filter_map(RawTx::fault).chain(self.front.rx.iter().filter_map(RawRx::fault));
+            let faults = self
+                .front
+                .tx
+                .iter()
+                .filter_map(|tx| tx.fault())
+                .chain(self.front.rx.iter().filter_map(|rx| rx.fault()));
             faults.map(str::to_owned).next()
         };
         self.front.down().or_else(fault)

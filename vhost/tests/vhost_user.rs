@@ -312,7 +312,7 @@ fn without_protocol_features_rings_are_enabled_from_the_start() {
 fn a_fault_on_a_ring_resets_the_connection() {
     not_alone!();
     let test = Test::new(Role::Client, 1);
-    let mut frontend = test.frontend(|_| {});
+    let frontend = test.frontend(|_| {});
     let mut link = test.up();
     let err = event_fd();
     frontend.connection.as_ref().unwrap().set_vring_err(1, Some(err.as_fd())).unwrap();

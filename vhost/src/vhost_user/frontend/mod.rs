@@ -6,12 +6,12 @@ pub mod message;
 mod ring;
 
 pub use message::{Connection, Meeting};
-pub use ring::{NullSwitch, Peek, RawRx, RawTx};
+pub use ring::{NullSwitch, Peek, Queue, RawRx, RawTx};
 
 use crate::mem::{Region, Regions};
 use dray_config::{Role, SocketName};
 use message::{RegionMessage, RingAddresses, protocol};
-use ring::{Queue, Shape};
+use ring::Shape;
 use rustix::fs::fstat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;

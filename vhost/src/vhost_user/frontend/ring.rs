@@ -27,13 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// A ring with its buffers, one for each descriptor of a transmit ring.
+/// A ring with its buffers, one for each descriptor of a transmit ring: what is the same in both directions.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub struct Queue {
     memory: Arc<Memory>,
     ring: Ring,
     /// Its region, and where it is in it.
-    pub region: usize,
+    pub(super) region: usize,
     offset: u32,
     /// Split: the available index. Packed: descriptors that were made available. Both run freely.
     next: u16,
@@ -49,8 +49,8 @@ pub(super) struct Queue {
     /// Of a receive ring: buffers that have come and are not given back.
     seen: u16,
     fault: Option<&'static str>,
-    pub kick: OwnedFd,
-    pub call: OwnedFd,
+    pub(super) kick: OwnedFd,
+    pub(super) call: OwnedFd,
 }
 
 // SAFETY: a queue's addresses are of memory that it holds, which is only touched by atomic and volatile accesses and copies
@@ -59,7 +59,7 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// A ring at `offset` of region `region`, which has room for it.
-    pub fn new(memory: Arc<Memory>, region: usize, offset: u32, shape: Shape) -> Result<Queue, String> {
+    pub(super) fn new(memory: Arc<Memory>, region: usize, offset: u32, shape: Shape) -> Result<Queue, String> {
         let base = Regions::resolve(&memory.mapped, region as u16, offset, shape.bytes() as u32);
         let queue = Queue {
             ring: Ring::new(base.ok_or("a ring does not fit its region")?, shape),
@@ -87,13 +87,19 @@ impl Queue {
         Ok(queue)
     }
 
-    pub fn places(&self) -> Places {
+    pub(super) fn places(&self) -> Places {
         let at = |offset: usize| u64::from(self.offset) + offset as u64;
         Places { desc: at(0), driver: at(self.ring.driver), device: at(self.ring.device) }
     }
 
-    /// The guest-physical address of a slot's buffer.
-    fn address(&self, slot: u16) -> u64 {
+    /// What the back end did wrong on this ring, if it did.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.fault
+    }
+
+    /// The guest-physical address of a slot's buffer, for tests of the other side.
+    #[doc(hidden)]
+    pub fn address(&self, slot: u16) -> u64 {
         let at = self.ring.buffers + (slot & self.ring.mask) as usize * self.ring.stride + INDENT;
         self.memory.table[self.region].message.gpa + u64::from(self.offset) + at as u64
     }
@@ -110,8 +116,8 @@ impl Queue {
         }
     }
 
-    /// Notifies a back end that wants it, for certain.
-    fn wake(&self) {
+    /// Notifies the back end if it wants that, for certain.
+    pub fn wake(&self) {
         fence(Ordering::SeqCst);
         self.notify(self.next.wrapping_sub(self.ring.shape.size));
     }
@@ -127,7 +133,7 @@ impl Queue {
     }
 
     /// Where a back end that knows nothing of this ring has to begin, as `SET_VRING_BASE` has it: with what it did not give back.
-    pub fn base(&self) -> u32 {
+    pub(super) fn base(&self) -> u32 {
         if self.ring.shape.packed {
             let at =
                 |index: u16| u32::from(index & self.ring.mask) | u32::from(index & self.ring.shape.size == 0) << 15;
@@ -137,17 +143,29 @@ impl Queue {
         }
     }
 
-    /// Waits for an interrupt, for at most `timeout`: how many there were.
-    fn interrupts(&self, timeout: Duration) -> u64 {
+    /// Waits for an interrupt, for at most `timeout`: how many there were since the last call.
+    pub fn interrupts(&self, timeout: Duration) -> u64 {
         super::message::wait(self.call.as_fd(), PollFlags::IN, Instant::now() + timeout);
         let mut count = [0; 8];
         rustix::io::read(&self.call, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
     }
 
-    /// Whatever it is given as descriptor `index`, for tests of the other side.
+    /// Writes whatever it is given into a descriptor, for tests of the other side.
     #[doc(hidden)]
-    fn set_raw(&mut self, index: u16, words: [u64; 2]) {
+    pub fn set_raw(&self, index: u16, words: [u64; 2]) {
         self.ring.set_address(index, words[0]);
         self.ring.state(index).store(words[1], Ordering::Release);
+    }
+
+    /// Writes whatever it is given as an entry of a split available ring, for tests of the other side.
+    #[doc(hidden)]
+    pub fn set_available(&self, index: u16, id: u16) {
+        self.ring.available_entry(index).store(id, Ordering::Release);
+    }
+
+    /// Writes whatever it is given as index of a split available ring, for tests of the other side.
+    #[doc(hidden)]
+    pub fn set_index(&self, index: u16) {
+        self.ring.available_index().store(index, Ordering::Release);
     }
 }

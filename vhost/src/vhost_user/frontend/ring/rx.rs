@@ -5,9 +5,9 @@ use super::layout::*;
 use crate::vhost_user::frontend::VNET_HEADER;
 use dray_switch::mem::{copy, prefetch_read};
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// A received piece, where it arrived. The back end can still change it.
 pub struct Peek<'a> {
@@ -44,6 +44,15 @@ impl Peek<'_> {
 #[derive(Debug)]
 pub struct RawRx(pub(in crate::vhost_user::frontend) Queue);
 
+impl Deref for RawRx {
+    type Target = Queue;
+
+    #[inline(always)]
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
 impl RawRx {
     /// A receive ring with all buffers on offer.
     pub(in crate::vhost_user::frontend) fn new(mut queue: Queue) -> RawRx {
@@ -72,11 +81,6 @@ impl RawRx {
     /// Buffers.
     pub fn size(&self) -> u16 {
         self.0.ring.shape.size / self.0.ring.shape.parts
-    }
-
-    /// What the back end did wrong on this ring, if it did.
-    pub fn fault(&self) -> Option<&'static str> {
-        self.0.fault
     }
 
     /// Looks for more that has come, until `max` buffers are known.
@@ -220,39 +224,5 @@ impl RawRx {
         }
         self.give_back(n);
         (n, bytes)
-    }
-
-    /// Notifies the back end if it wants that, for certain.
-    pub fn wake(&mut self) {
-        self.0.wake();
-    }
-
-    /// Waits for an interrupt, for at most `timeout`: how many there were since the last call.
-    pub fn interrupts(&self, timeout: Duration) -> u64 {
-        self.0.interrupts(timeout)
-    }
-
-    /// The guest-physical address of a slot's buffer, for tests of the other side.
-    #[doc(hidden)]
-    pub fn address(&self, slot: u16) -> u64 {
-        self.0.address(slot)
-    }
-
-    /// Writes whatever it is given into a descriptor, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_raw(&mut self, index: u16, words: [u64; 2]) {
-        self.0.set_raw(index, words);
-    }
-
-    /// Writes whatever it is given as an entry of a split available ring, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_available(&mut self, index: u16, id: u16) {
-        self.0.ring.available_entry(index).store(id, Ordering::Release);
-    }
-
-    /// Writes whatever it is given as index of a split available ring, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_index(&mut self, index: u16) {
-        self.0.ring.available_index().store(index, Ordering::Release);
     }
 }

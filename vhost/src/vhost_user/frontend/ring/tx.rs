@@ -4,12 +4,21 @@ use super::Queue;
 use super::layout::*;
 use crate::vhost_user::frontend::VNET_HEADER;
 use dray_switch::mem::copy;
+use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
 
 /// A transmit ring for tools. Frames have their header ([`VNET_HEADER`] bytes) before them.
 #[derive(Debug)]
 pub struct RawTx(pub(in crate::vhost_user::frontend) Queue);
+
+impl Deref for RawTx {
+    type Target = Queue;
+
+    #[inline(always)]
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
 
 impl RawTx {
     /// Descriptors, and buffers.
@@ -20,11 +29,6 @@ impl RawTx {
     /// Bytes of a buffer, with the header.
     pub fn buffer_size(&self) -> usize {
         self.0.ring.shape.buffer_size as usize
-    }
-
-    /// What the back end did wrong on this ring, if it did.
-    pub fn fault(&self) -> Option<&'static str> {
-        self.0.fault
     }
 
     /// How many descriptors are free. 0 when the back end broke the ring.
@@ -41,7 +45,7 @@ impl RawTx {
     /// bytes, one a frame, and hands them to the back end. At most [`RawTx::free`] are to be given; no more than the ring's
     /// size are used.
     ///
-    /// Unlike [`RawTx::wake`] it may miss that the back end has just asked for notifications: this saves the full memory
+    /// Unlike [`Queue::wake`] it may miss that the back end has just asked for notifications: this saves the full memory
     /// fence of every batch.
     #[inline(always)]
     pub fn fill(&mut self, region: u16, frames: impl Iterator<Item = (u32, u32)>) {
@@ -49,11 +53,6 @@ impl RawTx {
         let Some(gpa) = q.memory.table.get(region as usize).map(|r| r.message.gpa) else { return };
         let frames = frames.take(q.ring.shape.size as usize).map(|(offset, len)| (gpa + u64::from(offset), len));
         if q.ring.shape.packed { q.fill_packed(frames) } else { q.fill_split(frames) }
-    }
-
-    /// Notifies the back end if it wants that, for certain.
-    pub fn wake(&mut self) {
-        self.0.wake();
     }
 
     /// Sends a copy of `frame` behind a header of zeros, over several buffers if need be. `false` if there is no room (now, or
@@ -114,35 +113,6 @@ impl RawTx {
         unsafe { copy(table.as_ptr(), q.ring.buffer(slot).as_ptr().add(VNET_HEADER), table.len()) };
         q.publish(&[(q.address(slot) + VNET_HEADER as u64, table.len() as u32, INDIRECT)]);
         true
-    }
-
-    /// Waits for an interrupt, for at most `timeout`: how many there were since the last call.
-    pub fn interrupts(&self, timeout: Duration) -> u64 {
-        self.0.interrupts(timeout)
-    }
-
-    /// The guest-physical address of a slot's buffer, for tests of the other side.
-    #[doc(hidden)]
-    pub fn address(&self, slot: u16) -> u64 {
-        self.0.address(slot)
-    }
-
-    /// Writes whatever it is given into a descriptor, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_raw(&mut self, index: u16, words: [u64; 2]) {
-        self.0.set_raw(index, words);
-    }
-
-    /// Writes whatever it is given as an entry of a split available ring, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_available(&mut self, index: u16, id: u16) {
-        self.0.ring.available_entry(index).store(id, Ordering::Release);
-    }
-
-    /// Writes whatever it is given as index of a split available ring, for tests of the other side.
-    #[doc(hidden)]
-    pub fn set_index(&mut self, index: u16) {
-        self.0.ring.available_index().store(index, Ordering::Release);
     }
 }
 
