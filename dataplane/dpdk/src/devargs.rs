@@ -1,7 +1,7 @@
 //! Device strings: taking them apart, and finding out beforehand what DPDK would only print, or not even that.
 
 use crate::eal;
-use crate::ethdev::{EthOptions, OVERHEAD, ROOM_MIN};
+use crate::options::{EthOptions, OVERHEAD, ROOM_MIN};
 use crate::{iface, pci};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::FRAME_MAX;

@@ -4,7 +4,7 @@
 //! a thread named `eal` does that, and stays: it runs whatever configures a device, one after the other.
 
 use crate::error::{Error, strerror};
-use crate::pci;
+use crate::wanted_back::want_back;
 use dray_dpdk_sys as sys;
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
@@ -320,7 +320,7 @@ fn eal_init(args: &[CString], allowed: &libc::cpu_set_t) -> Result<(), String> {
 extern "C" fn on_device_event(name: *const c_char, event: sys::rte_dev_event_type, _: *mut c_void) {
     if event == sys::RTE_DEV_EVENT_REMOVE && !name.is_null() {
         // SAFETY: a C string of DPDK's, valid during the call.
-        pci::want_back(&unsafe { CStr::from_ptr(name) }.to_string_lossy());
+        want_back(&unsafe { CStr::from_ptr(name) }.to_string_lossy());
     }
 }
 

@@ -1,50 +1,23 @@
 //! Ports: NICs and DPDK's virtual devices.
 
 use crate::devargs::Wanted;
+use crate::device::{Device, Origin, Probed, check};
 use crate::eal;
 use crate::error::{Error, strerror};
 use crate::iface::{self, Losses};
 use crate::mempool::{CACHE, Mempool};
+use crate::options::{EthOptions, OVERHEAD};
 use crate::pci;
-use crate::queue::{FRAME_MIN, RxQueue, TxQueue};
+use crate::queue::{RxQueue, TxQueue};
 use crate::raw::{RawRx, RawTx};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::BURST;
 use dray_switch::{Rx, Tx};
-use std::any::Any;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
-pub(crate) const OVERHEAD: u32 = 18;
-
-/// Every buffer has room for this at least: many NICs can't be given less than 2 KiB.
-pub(crate) const ROOM_MIN: u32 = 2048;
-const _: () = assert!(ROOM_MIN as usize >= FRAME_MIN);
-
-/// What is asked of a port. A device may give less: see [`EthInfo`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EthOptions {
-    /// Receive queues.
-    pub queues: u16,
-    /// Threads that will send, each on a transmit queue of its own if the device has so many.
-    pub workers: u16,
-    /// Descriptors a queue.
-    pub ring_size: u16,
-    /// Largest Ethernet payload, bytes.
-    pub mtu: u16,
-    /// The address that the device is to have; its own if `None`. A kernel interface keeps it after the port is closed.
-    pub mac: Option<[u8; 6]>,
-}
-
-impl Default for EthOptions {
-    fn default() -> Self {
-        EthOptions { queues: 1, workers: 1, ring_size: 1024, mtu: 1500, mac: None }
-    }
-}
 
 /// What a port turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,30 +77,6 @@ pub struct EthPort {
     tx: bool,
 }
 
-/// A device that is started.
-pub(crate) struct Device {
-    /// DPDK's number of the port.
-    pub id: u16,
-    /// The longest frame received, and that there is room for, bytes.
-    pub max_frame: u32,
-    /// The longest Ethernet payload that is sent, bytes: the device's MTU, which may be lowered while it is open.
-    pub tx_mtu: AtomicU32,
-    /// Whether frames can pass, as was last seen.
-    pub up: AtomicBool,
-    origin: Origin,
-    probed: ManuallyDrop<Probed>,
-    /// What it receives into and what is sent is copied into.
-    pub pool: ManuallyDrop<Mempool>,
-    user: ManuallyDrop<eal::User>,
-}
-
-/// What a device is made of outside of DPDK: that can go away, or be replaced by another one of the same name.
-struct Origin {
-    wanted: Wanted,
-    /// The kernel's number of the interface that it was made of; 0 if it is made of none.
-    index: u32,
-}
-
 /// What the kernel has lost, of a device that is made of an interface.
 struct Kernel {
     /// The packet sockets behind it.
@@ -137,18 +86,6 @@ struct Kernel {
     last: Losses,
     /// Frames that found no room in the sockets' rings.
     ring: u64,
-}
-
-/// A device that DPDK has probed. Stopped, closed and removed again when dropped, on EAL's thread.
-struct Probed {
-    bus: &'static CStr,
-    name: CString,
-    /// DPDK's number of its port.
-    id: u16,
-    /// What guards a NIC's registers.
-    guards: Vec<Box<dyn Any + Send + Sync>>,
-    /// How the kernel's interface was, if it is made of one.
-    before: Option<iface::Before>,
 }
 
 impl EthPort {
@@ -307,40 +244,6 @@ impl EthPort {
     }
 }
 
-impl Drop for Device {
-    fn drop(&mut self) {
-        // SAFETY: each is taken once: here.
-        let (probed, pool, user) = unsafe {
-            let Device { probed, pool, user, .. } = self;
-            (ManuallyDrop::take(probed), ManuallyDrop::take(pool), ManuallyDrop::take(user))
-        };
-        eal::post(move || {
-            // In this order: nothing of the device uses the pool any more, and the pool needs EAL.
-            drop(probed);
-            drop(pool);
-            drop(user);
-        });
-    }
-}
-
-impl Drop for Probed {
-    fn drop(&mut self) {
-        let (bus, id) = (self.bus, self.id);
-        // SAFETY: this is EAL's thread. The port is this device's; whoever used it held the `Device` that is gone. A step
-        // that fails (a NIC that was pulled out) leaves nothing better to do than the next.
-        unsafe {
-            sys::rte_eth_dev_stop(id);
-            // A kernel interface keeps this. On UIO the NIC may be gone, whose answer virtio's driver would wait for without end.
-            if self.guards.is_empty() {
-                sys::rte_eth_promiscuous_disable(id);
-            }
-            sys::rte_eth_dev_close(id);
-            sys::rte_eal_hotplug_remove(bus.as_ptr(), self.name.as_ptr());
-        }
-        // Then the interface is put back as it was, with `before`.
-    }
-}
-
 /// Probes, configures and starts a device. Runs on EAL's thread.
 fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort, String> {
     let iface = wanted.iface.clone();
@@ -473,46 +376,6 @@ fn open(wanted: Wanted, options: &EthOptions, user: eal::User) -> Result<EthPort
     Ok(EthPort { device: Arc::new(device), info, kernel, rx: true, tx: true })
 }
 
-impl Probed {
-    /// Has DPDK probe a device and finds its port.
-    fn new(wanted: &Wanted) -> Result<Probed, String> {
-        let c_string = |s: &str| CString::new(s).expect("parsed, so without NUL");
-        let (bus, name, args) = (wanted.bus, c_string(&wanted.name), c_string(&wanted.args));
-        // To probe a device again is no error for DPDK.
-        if port_of(&name).is_some() {
-            return Err("is in use already".into());
-        }
-        if wanted.bus == c"pci" {
-            pci::check_unused(&wanted.name)?;
-        }
-        // SAFETY: C strings, copied.
-        let result = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
-        check("DPDK can't have it", result)?;
-        match port_of(&name) {
-            Some(id) => Ok(Probed { bus, name, id, guards: pci::guard(&wanted.name), before: None }),
-            None => {
-                // SAFETY: C strings.
-                unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
-                Err("DPDK has no driver for it, or it is no network device".into())
-            }
-        }
-    }
-}
-
-/// DPDK's number of the first port of the device `name`.
-fn port_of(name: &CStr) -> Option<u16> {
-    let mut iter = sys::rte_dev_iterator::default();
-    // SAFETY: the iterator is ours; the name outlives it; it is cleaned up, also if it didn't come to its end.
-    unsafe {
-        if sys::rte_eth_iterator_init(&mut iter, name.as_ptr()) != 0 {
-            return None;
-        }
-        let id = sys::rte_eth_iterator_next(&mut iter);
-        sys::rte_eth_iterator_cleanup(&mut iter);
-        (id < sys::RTE_MAX_ETHPORTS as u16).then_some(id)
-    }
-}
-
 /// The largest MTU that `rte_eth_dev_configure` takes, by its own reckoning of the frame's overhead.
 fn max_mtu(dev: &sys::rte_eth_dev_info) -> u16 {
     let overhead = match dev.max_mtu {
@@ -540,9 +403,4 @@ fn set_mac(id: u16, wanted: Option<[u8; 6]>, notes: &mut Vec<String>) -> [u8; 6]
     let hex = own.addr_bytes.map(|byte| format!("{byte:02x}")).join(":");
     notes.push(format!("keeps its own address {hex} ({})", strerror(result)));
     own.addr_bytes
-}
-
-/// Turns DPDK's result into an error: `what` could not be done.
-fn check(what: &str, result: i32) -> Result<(), String> {
-    if result < 0 { Err(format!("{what}: {}", strerror(result))) } else { Ok(()) }
 }

@@ -4,17 +4,21 @@
 //! opens no port pays nothing.
 
 mod devargs;
+mod device;
 pub mod eal;
 mod error;
 mod ethdev;
 mod iface;
 mod mbuf;
 mod mempool;
+mod options;
 mod pci;
 mod queue;
 mod raw;
+mod wanted_back;
 
 pub use error::Error;
-pub use ethdev::{EthInfo, EthOptions, EthPort, EthStats, Link};
+pub use ethdev::{EthInfo, EthPort, EthStats, Link};
+pub use options::EthOptions;
 pub use pci::{Guard, guard_registers};
 pub use raw::{RawRx, RawTx};

@@ -1,24 +1,13 @@
 //! NICs on the PCI bus: who has them, and whether DPDK can work through the kernel's driver that they are bound to.
 
 use crate::eal;
+use crate::wanted_back::wanted_back;
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Addresses of NICs that the kernel wants back: it takes one away (hot unplug, or another driver) once nobody uses it.
-static WANTED_BACK: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-
-fn wanted_back() -> MutexGuard<'static, BTreeSet<String>> {
-    WANTED_BACK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The kernel wants this NIC back.
-pub(crate) fn want_back(address: &str) {
-    wanted_back().insert(address.to_owned());
-}
+use std::sync::OnceLock;
 
 /// The kernel's folder of a PCI device.
 fn folder(address: &str) -> PathBuf {
@@ -226,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_back_is_lost() {
-        want_back("ffff:ff:1f.7");
+        crate::wanted_back::want_back("ffff:ff:1f.7");
         assert!(is_lost("ffff:ff:1f.7"));
         assert!(check("ffff:ff:1f.7").unwrap_err().contains("no such PCI device"));
         assert!(wanted_back().is_empty(), "it is gone now");

@@ -1,8 +1,9 @@
 //! Receive and transmit queues of a port, as the pipeline sees them.
 
+use crate::device::Device;
 use crate::eal;
-use crate::ethdev::{Device, OVERHEAD};
 use crate::mbuf::{self, Mbuf};
+use crate::options::{OVERHEAD, ROOM_MIN};
 use dray_switch::burst::{BURST, CHAIN_MAX};
 use dray_switch::mem::{prefetch_read, write_frame};
 use dray_switch::{Burst, Drop, Dropped, Frame, Rx, Sent, Tx};
@@ -16,6 +17,7 @@ pub(crate) const FRAME_MIN: usize = 60;
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
 const TPIDS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+const _: () = assert!(ROOM_MIN as usize >= FRAME_MIN);
 const _: () = assert!(ETHERNET + TAG == OVERHEAD as usize);
 
 /// A receive queue.

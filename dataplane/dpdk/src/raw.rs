@@ -1,7 +1,7 @@
 //! Queues for a program that makes and looks at frames itself, as a packet generator does: no bursts of the pipeline.
 
+use crate::device::Device;
 use crate::eal;
-use crate::ethdev::Device;
 use crate::mbuf::{self, Mbuf};
 use dray_switch::burst::BURST;
 use dray_switch::mem::prefetch_read;

@@ -1,5 +1,6 @@
 //! The report as a page.
 
+use super::markup::escape;
 use super::svg::Svg;
 use super::{Align, Block, Document, Listing, Table, Tone};
 use std::fmt::Write;
@@ -98,23 +99,4 @@ fn tabulate(table: &Table, n: usize) -> String {
         out += "</tr>\n";
     }
     out + "</tbody>\n</table>\n</div>\n"
-}
-
-/// Text that neither HTML nor XML takes for anything else, also within quotes.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            '\n' | '\t' => out.push(c),
-            // XML has no others of these.
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -25,6 +25,7 @@ mod axis;
 mod command;
 mod html;
 mod markdown;
+mod markup;
 mod svg;
 mod text;
 

@@ -1,7 +1,7 @@
 //! Charts as SVG, coloured by the page's style sheet.
 
 use super::axis::{Span, figure, quantity, with_interval};
-use super::html::escape;
+use super::markup::escape;
 use super::{Bars, Lines, Scale, Stacks};
 use std::fmt::Write;
 
