@@ -4,6 +4,7 @@
 //! the rings of memif and vhost-user with what they stand on (reading and writing it).
 #![deny(unsafe_code)]
 
+mod descriptor;
 mod link;
 pub mod mem;
 pub mod memif;
@@ -13,5 +14,6 @@ mod scatter;
 mod socket;
 pub mod vhost_user;
 
+pub use descriptor::RESERVED_DESCRIPTORS;
 pub use link::{Event, Link, LinkInfo, TxQueues};
-pub use socket::{Listening, RESERVED_DESCRIPTORS};
+pub use socket::Listening;

@@ -11,7 +11,7 @@
 //! refused.
 #![allow(unsafe_code)]
 
-use crate::socket::{hung_up, text};
+use crate::descriptor::{hung_up, text};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, fcntl_get_seals, readlinkat_raw};
 use rustix::io::Errno;
@@ -411,7 +411,7 @@ mod tests {
     fn kinds_are_known_before_they_are_ours() {
         let (ours, theirs) = pair().unwrap();
         let memory = rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let event = crate::socket::event().unwrap();
+        let event = crate::descriptor::event().unwrap();
         let file = std::fs::File::open("/proc/self/mem").unwrap();
         pass(&theirs, &[memory.as_fd(), event.as_fd(), file.as_fd(), theirs.as_fd()]);
         pass(&theirs, &[event.as_fd(); MOST]);
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn what_passes_nothing_is_closed_at_once() {
-        let event = crate::socket::event().unwrap();
+        let event = crate::descriptor::event().unwrap();
         let pair = |kind| socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
         let kinds = [SocketType::SEQPACKET, SocketType::STREAM];
         let unread = [&[][..], &[&b"x"[..]], &[b"", b"yy", b""], &[&[1; 3 * BYTES], b"z"]];

@@ -25,6 +25,7 @@ use super::kick::Interrupt;
 use super::proto::COOKIE;
 use crate::mem::{Extent, Regions, guard};
 use dray_switch::burst::BURST;
+use dray_switch::mem::prefetch_read;
 use layout::Buffers;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -45,6 +46,17 @@ pub(crate) const LOG2_MAX: u8 = 14;
 
 const FLAG_NEXT: u16 = 1;
 const MASK_INT: u16 = 1;
+
+/// Prefetches the beginning of a frame of `len` bytes that is about to be read: what its head takes, and enough of a long body for
+/// the hardware to see the stream.
+#[inline(always)]
+fn prefetch_frame(ptr: NonNull<u8>, len: u32) {
+    let p = ptr.as_ptr().cast_const();
+    prefetch_read(p);
+    if len > 64 {
+        prefetch_read(p.wrapping_add(64));
+    }
+}
 
 /// What the queues of a link share: its memory, how long a frame may be, and whether the peer broke the rules.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! The control channel's messages: one a packet, file descriptors beside.
 
 use super::proto::{Message, SIZE};
+use crate::descriptor::{is_spare, no_descriptors, text};
 use crate::quarantine::{self, Kind, Leaving, NOT_EVENT, NOT_MEMORY};
-use crate::socket::{is_spare, no_descriptors, text};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,

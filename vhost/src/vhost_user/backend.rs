@@ -1,16 +1,17 @@
 //! The state of a connection, which messages change: what was negotiated, the memory, and the rings.
 
+use super::fault::Fault;
 use super::features::{
     F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED, OFFERED, PROTOCOL_F_REPLY_ACK, PROTOCOL_OFFERED, device_names,
     protocol_names,
 };
 use super::memory::{DirtyLog, MappedRegion, Memory, RegionSpec};
-use super::port::{LinkInfo, RingStatus, Status};
-use super::queue::{Fault, Shared, Vring};
+use super::queue::{Shared, Vring};
 use super::ring::{Ring, RingConfig};
 use super::snapshot::{Counters, Snapshot};
+use super::status::{LinkInfo, RingStatus, Status};
+use crate::descriptor::{check_event, is_spare, no_descriptors};
 use crate::mem::Budget;
-use crate::socket::{check_event, is_spare, no_descriptors};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -669,7 +670,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
 mod tests {
     use super::super::features::{F_VERSION_1, PROTOCOL_F_MQ};
     use super::*;
-    use crate::socket::event;
+    use crate::descriptor::event;
     use std::sync::OnceLock;
 
     fn backend(queues: u16) -> Backend {

@@ -2,12 +2,12 @@
 //! a few that it doesn't know, or takes for an error where front ends in use send them.
 
 use super::backend::{Backend, Wrong};
+use super::fault::Fault;
 use super::features::{
     PROTOCOL_F_CONFIGURE_MEM_SLOTS, PROTOCOL_F_LOG_SHMFD, PROTOCOL_F_MQ, PROTOCOL_F_MTU, PROTOCOL_F_STATUS,
 };
-use super::queue::Fault;
+use crate::descriptor::{ready, text};
 use crate::quarantine::{self, BYTES, Kind, Leaving, NOT_EVENT, NOT_MEMORY};
-use crate::socket::{ready, text};
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send};

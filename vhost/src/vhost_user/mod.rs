@@ -3,6 +3,7 @@
 //! A [`Port`] keeps the connection of one port on a thread of its own and hands out queues when the driver has started the device.
 
 mod backend;
+mod fault;
 mod features;
 pub mod frontend;
 mod gate;
@@ -13,6 +14,8 @@ mod port;
 mod queue;
 mod ring;
 mod snapshot;
+mod status;
 
-pub use port::{LinkInfo, Port, PortSpec, RingStatus, Status, descriptors_of_port};
-pub use queue::Fault;
+pub use fault::Fault;
+pub use port::{Port, PortSpec, descriptors_of_port};
+pub use status::{LinkInfo, RingStatus, Status};

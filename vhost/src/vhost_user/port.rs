@@ -1,15 +1,18 @@
 //! One port: its socket in either role, its connection, and the state that messages change.
 
 use super::backend::Backend;
+use super::fault::Fault;
 use super::messages::{Messages, Next, lock};
-use super::queue::{Fault, Shared, rx_queues, tx_queues};
+use super::queue::{Shared, rx_queues, tx_queues};
 use super::snapshot::Snapshot;
+use super::status::Status;
+use crate::descriptor::{event, hung_up, is_spare, no_descriptors, ready, text};
 use crate::link::{self, Event, Link, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
 use crate::peers::{Breath, LIVED, Peer};
 use crate::quarantine::{self, Leaving, STUCK_OF_PORT, STUCK_PAUSE};
-use crate::socket::{Listening, dial, event, hung_up, is_spare, no_descriptors, ready, text};
+use crate::socket::{Listening, dial};
 use dray_config::{Role, VhostUser};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -65,67 +68,6 @@ pub struct PortSpec {
     pub vhost_user: VhostUser,
     /// Longest frame in bytes, without FCS, that isn't to be segmented; at most [`dray_switch::burst::FRAME_MAX`].
     pub max_frame: u32,
-}
-
-/// What there is to tell when a link comes up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkInfo {
-    /// Receive queues: rings that the driver sends on.
-    pub rx_rings: u16,
-    /// Transmit queues: rings that the driver receives on.
-    pub tx_rings: u16,
-    /// Whether the rings are packed, else split.
-    pub packed: bool,
-    /// Descriptors of the largest ring.
-    pub ring_size: u32,
-    /// Whether none of the regions can shrink.
-    pub sealed: bool,
-}
-
-/// A port as it is now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Whether a front end is connected.
-    pub connected: bool,
-    /// Names of the negotiated device features, as the virtio standard writes them: `VIRTIO_NET_F_MRG_RXBUF`.
-    pub features: Vec<&'static str>,
-    /// Names of the negotiated protocol features: `VHOST_USER_PROTOCOL_F_MQ`.
-    pub protocol_features: Vec<&'static str>,
-    /// All rings that were described, by index.
-    pub rings: Vec<RingStatus>,
-    /// Regions of shared memory.
-    pub regions: usize,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whether none of them can shrink.
-    pub sealed: bool,
-    /// Whether written pages are logged (a migration is under way).
-    pub logging: bool,
-    /// The MTU that the front end told us (`VHOST_USER_NET_SET_MTU`), if it did.
-    pub mtu: Option<u16>,
-    /// Device status as the front end told it (virtio 1.2, section 2.1).
-    pub device_status: u8,
-    /// How often the connection was reset for what the peer did wrong, by reason ([`super::Fault::name`]).
-    pub faults: BTreeMap<&'static str, u64>,
-}
-
-/// A ring as it is now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RingStatus {
-    /// Its index: even ones the driver receives on, odd ones it sends on.
-    pub index: u16,
-    /// Descriptors.
-    pub size: u32,
-    /// Whether it is packed, else split.
-    pub packed: bool,
-    /// Whether it was started (it has addresses and a kick descriptor).
-    pub started: bool,
-    /// Whether it is enabled.
-    pub enabled: bool,
-    /// Notifications that the driver sent us, which we don't need; as counted by its eventfd.
-    pub kicks: u64,
-    /// Interrupts that we sent the driver.
-    pub interrupts: u64,
 }
 
 /// Keeps the connection of a port. Dropping it disconnects.

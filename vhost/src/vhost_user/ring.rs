@@ -8,10 +8,10 @@
 mod packed;
 mod split;
 
+use super::fault::Fault;
 use super::features::{F_RING_PACKED, F_VERSION_1, NET_F_MRG_RXBUF, RING_F_EVENT_IDX};
 use super::header::{self, LONG, PLAIN, SHORT};
 use super::memory::{DirtyLog, Memory, Span};
-use super::queue::Fault;
 use crate::mem::guard;
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};

@@ -1,6 +1,6 @@
 //! What is shown of a connection: taken after each message, read by whoever asks, who so waits for no peer.
 
-use super::port::Status;
+use super::status::Status;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,6 @@
 //! Descriptors as nearly all are, read and checked two at a time.
 
-use super::rx::prefetch_frame;
-use super::{Ring, Slot, Word};
+use super::{Ring, Slot, Word, prefetch_frame};
 use crate::mem::Extent;
 use dray_switch::mem::prefetch_write;
 use std::arch::x86_64::*;

@@ -1,25 +1,14 @@
 //! Receiving.
 #![allow(unsafe_code)]
 
-use super::{A_LINE, FLAG_NEXT, NO_SLOTS, Queue, Slot, Word, plain};
+use super::{A_LINE, FLAG_NEXT, NO_SLOTS, Queue, Slot, Word, plain, prefetch_frame};
 use dray_switch::burst::{BURST, CHAIN_MAX};
 use dray_switch::mem::prefetch_read;
 use dray_switch::{Burst, Drop as Reason, Dropped, Rx};
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
+
 /// A receive queue; `CLIENT`: of the side that owns the memory.
 pub(super) struct RxQueue<const CLIENT: bool>(pub(super) Queue);
-
-/// Prefetches the beginning of a frame of `len` bytes that is about to be read: what its head takes, and enough of a long body for
-/// the hardware to see the stream.
-#[inline(always)]
-pub(super) fn prefetch_frame(ptr: NonNull<u8>, len: u32) {
-    let p = ptr.as_ptr().cast_const();
-    prefetch_read(p);
-    if len > 64 {
-        prefetch_read(p.wrapping_add(64));
-    }
-}
 
 impl<const CLIENT: bool> Rx for RxQueue<CLIENT> {
     fn receive(&mut self, burst: &mut Burst) {

@@ -2,7 +2,8 @@
 //!
 //! Nothing is checked before it is sent: tests of back ends send what they like.
 
-use crate::socket::{Listening, dial, show, text};
+use crate::descriptor::text;
+use crate::socket::{Listening, dial, show};
 use dray_config::{Access, Role, SocketName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -18,8 +18,8 @@ pub use tx::RawTx;
 pub(super) use layout::Shape;
 
 use super::Memory;
+use crate::descriptor::event;
 use crate::mem::Regions;
-use crate::socket::event;
 use layout::{INDENT, Places, Ring, SUPPRESS};
 use rustix::event::PollFlags;
 use std::os::fd::{AsFd, OwnedFd};

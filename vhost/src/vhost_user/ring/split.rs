@@ -3,8 +3,8 @@
 
 use super::{Bad, CHAIN, DESC, Head, Heads, INDIRECT, NEXT, Parts, RingConfig, Space, WRITE};
 use super::{field, passed, prefetch_buffer, table};
+use crate::vhost_user::fault::Fault;
 use crate::vhost_user::memory::Memory;
-use crate::vhost_user::queue::Fault;
 use dray_switch::burst::BURST;
 use dray_switch::mem::{copy, prefetch_read, prefetch_write};
 use std::ptr::NonNull;

@@ -1,7 +1,7 @@
 //! The least that a back end could do.
 
 use super::{Queue, RawRx, RawTx, Ring};
-use crate::socket::event;
+use crate::descriptor::event;
 use crate::vhost_user::frontend::Frontend;
 use dray_switch::mem::prefetch_write;
 use std::sync::Arc;
