@@ -37,17 +37,23 @@ pub enum Action {
         new: Port,
     },
     /// Start, change or stop the overlay. Also if its underlay port has changed or been opened anew.
-    SetVxlan(Option<Vxlan>),
+    SetVxlan {
+        /// As it is.
+        old: Option<Vxlan>,
+        /// As it will be.
+        new: Option<Vxlan>,
+    },
     /// Change a bridge.
     ChangeBridge(BridgeChange),
     /// Add a bridge.
     AddBridge(Bridge),
-    /// Change [`crate::Balance::interval`], seconds.
-    SetBalance(u16),
-    /// Change [`crate::Fdb::ageing`], seconds.
-    SetFdbAgeing(u16),
-    /// Change [`crate::Log::level`].
-    SetLogLevel(String),
+    /// Change keys of a table that there is once.
+    SetKeys {
+        /// The table, without brackets.
+        table: &'static str,
+        /// The keys.
+        keys: Vec<KeyChange>,
+    },
 }
 
 /// How a bridge changes.
@@ -123,18 +129,20 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
         (old, new) => old.is_none() && new.is_none(),
     };
     if !same_overlay {
-        actions.push(Action::SetVxlan(new.vxlan.clone()));
+        actions.push(Action::SetVxlan { old: old.vxlan.clone(), new: new.vxlan.clone() });
     }
     actions.append(&mut changed_bridges);
     actions.append(&mut added_bridges);
-    if old.balance != new.balance {
-        actions.push(Action::SetBalance(new.balance.interval));
-    }
-    if old.fdb.ageing != new.fdb.ageing {
-        actions.push(Action::SetFdbAgeing(new.fdb.ageing));
-    }
-    if old.log != new.log {
-        actions.push(Action::SetLogLevel(new.log.level.clone()));
+    let tables = [
+        ("balance", old.balance.changes(&new.balance)),
+        ("fdb", old.fdb.changes(&new.fdb)),
+        ("log", old.log.changes(&new.log)),
+    ];
+    for (table, mut keys) in tables {
+        keys.retain(|change| change.takes != Takes::Restart);
+        if !keys.is_empty() {
+            actions.push(Action::SetKeys { table, keys });
+        }
     }
     actions
 }
@@ -230,13 +238,19 @@ impl fmt::Display for Action {
             Action::UpdatePort { old, new } => {
                 write!(f, "~ port {}: {}", new.name, joined(&old.changes(new)))
             }
-            Action::SetVxlan(None) => write!(f, "- vxlan"),
-            Action::SetVxlan(Some(vxlan)) => {
-                write!(f, "~ vxlan: {} on {}", vxlan.local, vxlan.port)?;
-                if let Some(gateway) = vxlan.gateway {
-                    write!(f, ", gateway {gateway}")?;
+            Action::SetVxlan { new: None, .. } => write!(f, "- vxlan"),
+            Action::SetVxlan { old: None, new: Some(vxlan) } => write!(f, "+ vxlan: {}", described(vxlan)),
+            Action::SetVxlan { old: Some(old), new: Some(new) } => {
+                let mut parts: Vec<String> = old.changes(new).iter().map(KeyChange::to_string).collect();
+                if !same_set(&old.peers, &new.peers) {
+                    parts.push(format!("peers {} -> {}", old.peers.len(), new.peers.len()));
                 }
-                write!(f, ", peers {}", vxlan.peers.len())
+                if !same_set(&old.neighbours, &new.neighbours) {
+                    parts.push(format!("neighbours {} -> {}", old.neighbours.len(), new.neighbours.len()));
+                }
+                // Its port has changed.
+                let parts = if parts.is_empty() { described(new) } else { parts.join(", ") };
+                write!(f, "~ vxlan: {parts}")
             }
             Action::ChangeBridge(change) => change.fmt(f),
             Action::AddBridge(bridge) => {
@@ -245,11 +259,15 @@ impl fmt::Display for Action {
                 let parts: Vec<String> = vni.into_iter().chain(bridge.ports.iter().map(Member::to_string)).collect();
                 if parts.is_empty() { Ok(()) } else { write!(f, ": {}", parts.join(", ")) }
             }
-            Action::SetBalance(interval) => write!(f, "~ balance: interval {interval} s"),
-            Action::SetLogLevel(level) => write!(f, "~ log: level {level}"),
-            Action::SetFdbAgeing(ageing) => write!(f, "~ fdb: ageing {ageing} s"),
+            Action::SetKeys { table, keys } => write!(f, "~ {table}: {}", joined(keys)),
         }
     }
+}
+
+/// What there is to know of an overlay.
+fn described(vxlan: &Vxlan) -> String {
+    let gateway = vxlan.gateway.map_or_else(String::new, |gateway| format!(", gateway {gateway}"));
+    format!("{} on {}{gateway}, peers {}", vxlan.local, vxlan.port, vxlan.peers.len())
 }
 
 fn joined(changes: &[KeyChange]) -> String {
@@ -398,7 +416,8 @@ mod tests {
     fn mac_and_mtu_change_in_place_where_they_can() {
         let new = config(&BASE.replace("device", "mac = \"02:00:00:00:00:09\"\ndevice"));
         let actions = plan(&config(BASE), &new);
-        assert_eq!(actions, [update(&new, 2), Action::SetVxlan(new.vxlan.clone())]);
+        let vxlan = Action::SetVxlan { old: config(BASE).vxlan, new: new.vxlan.clone() };
+        assert_eq!(actions, [update(&new, 2), vxlan]);
         let new = config(&BASE.replace("id = 1", "id = 1\nmtu = 1500\nmac = \"02:00:00:00:00:09\""));
         assert_eq!(plan(&config(BASE), &new), vec![update(&new, 1)]);
         assert_eq!(
@@ -460,17 +479,19 @@ mod tests {
 
     #[test]
     fn the_overlay_changes() {
-        assert_eq!(
-            lines("peers", "gateway = \"10.9.0.254\"\npeers"),
-            ["~ vxlan: 10.9.0.1/24 on up, gateway 10.9.0.254, peers 2"]
-        );
+        assert_eq!(lines("peers", "gateway = \"10.9.0.254\"\npeers"), ["~ vxlan: gateway none -> 10.9.0.254"]);
+        assert_eq!(lines(", \"10.9.0.3\"", ""), ["~ vxlan: peers 2 -> 1"]);
+        let more = "neighbours = [{ address = \"10.9.0.2\", mac = \"02:00:00:00:00:02\" }]\nlearn-vteps = true\npeers";
+        assert_eq!(lines("peers", more), ["~ vxlan: learn-vteps false -> true, neighbours 0 -> 1"]);
         let (without, _) = BASE.split_once("[vxlan]").unwrap();
         let without = config(&without.replace("vni = 42", ""));
         let actions = plan(&config(BASE), &without);
         // The port's default MAC address was made from the VTEP's address too.
-        assert_eq!(actions[..2], [update(&without, 2), Action::SetVxlan(None)]);
+        assert_eq!(actions[..2], [update(&without, 2), Action::SetVxlan { old: config(BASE).vxlan, new: None }]);
         assert_eq!(actions[2].to_string(), "~ bridge blue: vni 42 -> none");
         assert_eq!(actions.len(), 3);
+        let back: Vec<String> = plan(&without, &config(BASE)).iter().map(Action::to_string).collect();
+        assert_eq!(back[1], "+ vxlan: 10.9.0.1/24 on up, peers 2");
     }
 
     #[test]
@@ -502,11 +523,11 @@ mod tests {
     }
 
     #[test]
-    fn ageing_changes() {
-        let new = config(&format!("[fdb]\nageing = 60\n{BASE}"));
-        assert_eq!(plan(&config(BASE), &new), vec![Action::SetFdbAgeing(60)]);
-        let new = config(&format!("[balance]\ninterval = 0\n{BASE}"));
-        assert_eq!(plan(&config(BASE), &new), vec![Action::SetBalance(0)]);
+    fn keys_of_other_tables_change() {
+        let lines = |table: &str| lines("[[worker]]", &format!("{table}\n[[worker]]"));
+        assert_eq!(lines("[fdb]\nageing = 60"), ["~ fdb: ageing 300 -> 60"]);
+        assert_eq!(lines("[balance]\ninterval = 0"), ["~ balance: interval 5 -> 0"]);
+        assert_eq!(lines("[log]\nlevel = \"warn\""), ["~ log: level info -> warn"]);
     }
 
     #[test]
@@ -525,7 +546,7 @@ mod tests {
                 "- bridge red",
                 "- port a",
                 "+ port a: memif server /m id 9",
-                "~ vxlan: 10.9.0.1/24 on up, peers 1",
+                "~ vxlan: peers 2 -> 1",
                 "~ bridge blue: vni 42 -> 7",
                 "+ bridge green: b",
             ]
@@ -549,7 +570,7 @@ mod tests {
                 "~ port b: max-macs 4096 -> 1024",
                 "~ port up: max-macs 524288 -> 1024",
                 "~ vxlan: 10.9.0.1/24 on up, peers 2",
-                "~ fdb: ageing 60 s",
+                "~ fdb: ageing 300 -> 60",
             ]
         );
     }
@@ -567,7 +588,7 @@ mod tests {
             Action::UpdatePort { old, new } => {
                 config.ports.iter_mut().filter(|port| **port == old).for_each(|port| *port = new.clone());
             }
-            Action::SetVxlan(vxlan) => config.vxlan = vxlan,
+            Action::SetVxlan { new, .. } => config.vxlan = new,
             Action::ChangeBridge(change) => {
                 let bridge = all.iter_mut().find(|bridge| bridge.name == change.bridge.name).unwrap();
                 // The lists as they change, the rest as it will be.
@@ -580,9 +601,12 @@ mod tests {
                 *bridge = Bridge { ports, statics, peers, ..change.bridge };
             }
             Action::AddBridge(bridge) => all.push(bridge),
-            Action::SetBalance(interval) => config.balance.interval = interval,
-            Action::SetFdbAgeing(ageing) => config.fdb.ageing = ageing,
-            Action::SetLogLevel(level) => config.log.level = level,
+            Action::SetKeys { table: "balance", .. } => config.balance = new.balance.clone(),
+            Action::SetKeys { table: "fdb", .. } => config.fdb.ageing = new.fdb.ageing,
+            Action::SetKeys { table, .. } => {
+                assert_eq!(table, "log");
+                config.log = new.log.clone();
+            }
         }
     }
 

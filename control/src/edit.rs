@@ -459,10 +459,10 @@ mod tests {
         let members =
             lines("bridge blue", "ports", &["web", "{ port = \"trunk\", vlan = 10 }", "{ port = \"db\", vlan = 5 }"]);
         assert_eq!(members, ["~ bridge blue: +db:5"]);
-        assert_eq!(lines("fdb", "ageing", &["60"]), ["~ fdb: ageing 60 s"]);
-        assert_eq!(lines("balance", "interval", &["0"]), ["~ balance: interval 0 s"]);
-        assert_eq!(lines("log", "level", &["warn,port=debug"]), ["~ log: level warn,port=debug"]);
-        assert!(lines("vxlan", "learn-vteps", &["true"])[0].starts_with("~ vxlan: "));
+        assert_eq!(lines("fdb", "ageing", &["60"]), ["~ fdb: ageing 300 -> 60"]);
+        assert_eq!(lines("balance", "interval", &["0"]), ["~ balance: interval 5 -> 0"]);
+        assert_eq!(lines("log", "level", &["warn,port=debug"]), ["~ log: level info -> warn,port=debug"]);
+        assert_eq!(lines("vxlan", "learn-vteps", &["true"]), ["~ vxlan: learn-vteps false -> true"]);
     }
 
     #[test]
@@ -516,8 +516,8 @@ mod tests {
             |last, bridge: Option<&str>| changes(VtepAdd { vteps: vec![ip(last)], bridge: bridge.map(Into::into) });
         let del =
             |last, bridge: Option<&str>| changes(VtepDel { vteps: vec![ip(last)], bridge: bridge.map(Into::into) });
-        assert!(add(4, None).unwrap()[0].ends_with("peers 3"));
-        assert!(del(2, None).unwrap()[0].ends_with("peers 1"));
+        assert!(add(4, None).unwrap()[0].ends_with("peers 2 -> 3"));
+        assert!(del(2, None).unwrap()[0].ends_with("peers 2 -> 1"));
         assert_eq!(add(4, Some("blue")), Ok(vec!["~ bridge blue: peers 2".into()]));
         assert_eq!(del(3, Some("blue")), Ok(vec!["~ bridge blue: peers 0".into()]));
         assert_eq!(add(2, None), Err("peers: \"10.9.0.2\" is listed twice: once is enough".into()));

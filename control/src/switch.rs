@@ -195,8 +195,8 @@ impl Switch {
             if let Action::UpdatePort { new, .. } = action {
                 self.ports.update(new);
             }
-            if let Action::SetLogLevel(level) = action {
-                log::set_level(level);
+            if let Action::SetKeys { table: "log", .. } = action {
+                log::set_level(&self.config.log.level);
             }
             if by == START {
                 info!(target: "config", "{action}");
@@ -567,11 +567,7 @@ fn change(action: &Action, by: &str) -> Event {
         Action::AddBridge(bridge) => (EventKind::Bridge, None, Some(&bridge.name)),
         Action::ChangeBridge(change) => (EventKind::Bridge, None, Some(&change.bridge.name)),
         Action::RemoveBridge { name } => (EventKind::Bridge, None, Some(name)),
-        Action::Restart { .. }
-        | Action::SetVxlan(_)
-        | Action::SetBalance(_)
-        | Action::SetFdbAgeing(_)
-        | Action::SetLogLevel(_) => (EventKind::Config, None, None),
+        Action::Restart { .. } | Action::SetVxlan { .. } | Action::SetKeys { .. } => (EventKind::Config, None, None),
     };
     let (port, bridge, by) = (port.cloned(), bridge.cloned(), Some(by.into()));
     Event { kind, text: action.to_string(), by, port, bridge, ..Event::default() }

@@ -654,7 +654,7 @@ fn who_watches_is_told_what_happens_and_who_did_it() {
     switch.dray("port down db");
     expect(json!({"kind": "port", "port": "db"}), "admin up -> down");
     switch.dray("config set fdb ageing 60");
-    expect(json!({"kind": "config", "port": null}), "ageing 60 s");
+    expect(json!({"kind": "config", "port": null}), "ageing 300 -> 60");
 
     let socket = dray_config::SocketName::Path(switch.path("memif.sock"));
     let connect = |id| dray_vhost::memif::Client::connect(&socket, id, &Default::default());
@@ -764,7 +764,7 @@ fn what_is_logged_is_chosen_while_it_runs() {
     assert_eq!(switch.dray("log show"), "info\n");
     assert!(!log.contains("debug: "), "{log}");
 
-    assert_eq!(switch.dray("log level warn,control=debug"), "~ log: level warn,control=debug\n");
+    assert_eq!(switch.dray("log level warn,control=debug"), "~ log: level info -> warn,control=debug\n");
     let since = |mark: usize| switch.log()[mark..].to_owned();
     let mark = switch.log().len();
     switch.dray("bridge add red");
@@ -779,7 +779,7 @@ fn what_is_logged_is_chosen_while_it_runs() {
     // It is a key of the configuration as others are.
     switch.dray("config save saved.toml");
     assert!(fs::read_to_string(switch.path("saved.toml")).unwrap().contains("[log]\nlevel = \"config=info\"\n"));
-    assert_eq!(switch.dray("config set log level"), "~ log: level info\n");
+    assert_eq!(switch.dray("config set log level"), "~ log: level config=info -> info\n");
     assert_eq!(switch.terminate(), Some(0));
     assert!(switch.log().contains("Z SIGTERM: shutting down\n"), "{}", switch.log());
 }

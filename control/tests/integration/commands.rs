@@ -94,7 +94,7 @@ fn members_peers_and_keys_change_and_what_is_shown_is_chosen() {
     assert_eq!(drayd.port("web1").description.as_deref(), Some("Ann's machine"));
     assert!(drayd.dray("port show").contains("Ann's machine"));
     assert!(drayd.refused("port set web1 mtu 1", 1).contains("68 to 9198"));
-    assert_eq!(drayd.dray("config set fdb ageing 60"), "~ fdb: ageing 60 s\n");
+    assert_eq!(drayd.dray("config set fdb ageing 60"), "~ fdb: ageing 300 -> 60\n");
     assert!(drayd.refused("config set fdb size 4096", 1).contains("needs a restart"));
 
     // A name may begin with a dash.
