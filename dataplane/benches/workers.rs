@@ -143,7 +143,7 @@ fn connect(config: &ValidConfig) -> (HashMap<String, Link>, Supervisor) {
     while links.len() < config.ports.len() {
         match events.recv_timeout(TIMEOUT).expect("the links come up") {
             Event::Up { port, link } => drop(links.insert(port, link)),
-            Event::Down { .. } | Event::Refused { .. } => {}
+            Event::Down { .. } | Event::Refused(_) => {}
         }
     }
     (links, supervisor)

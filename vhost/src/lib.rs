@@ -15,5 +15,5 @@ mod socket;
 pub mod vhost_user;
 
 pub use descriptor::RESERVED_DESCRIPTORS;
-pub use link::{Event, Link, LinkInfo, TxQueues};
+pub use link::{Event, Link, LinkInfo, Refusal, TxQueues};
 pub use socket::Listening;

@@ -50,18 +50,22 @@ pub enum Event {
         reason: String,
     },
     /// Somebody was not taken as a server's peer. What the port has, it keeps.
-    Refused {
-        /// The port, if it is known which one was wanted.
-        port: Option<String>,
-        /// The socket it came to, as the configuration writes it.
-        socket: String,
-        /// Why, for people.
-        reason: String,
-        /// Who that was, for people, if it came that far: "pid 12, uid 0".
-        peer: Option<String>,
-        /// Whether it was for a wrong secret.
-        secret: bool,
-    },
+    Refused(Refusal),
+}
+
+/// Who was not taken as a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The port, if it is known which one was wanted.
+    pub port: Option<String>,
+    /// The socket it came to, as the configuration writes it.
+    pub socket: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Who that was, for people, if it came that far: "pid 12, uid 0".
+    pub peer: Option<String>,
+    /// Whether it was for a wrong secret.
+    pub secret: bool,
 }
 
 /// All transmit queues of a link.

@@ -5,7 +5,7 @@ use dray_switch::{Burst, Drop as Reason, Tx};
 use dray_testing::{Random, memfd};
 use dray_vhost::mem::guard;
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
-use dray_vhost::{Event, Link};
+use dray_vhost::{Event, Link, Refusal};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_setfl, ftruncate};
 use rustix::net::{
@@ -120,9 +120,6 @@ struct Test {
     _one: MutexGuard<'static, ()>,
 }
 
-/// The port that was wanted, the reason, who it was, and whether its secret was wrong.
-type Refusal = (Option<String>, String, String, bool);
-
 const SECRET: &[u8; 24] = b"abcdefghijklmnopqrstuvwx";
 
 impl Test {
@@ -149,7 +146,7 @@ impl Test {
         let client = Client::connect(&socket, 1, &ClientOptions::default()).unwrap();
         let link = match events.recv_timeout(SOON).unwrap() {
             Event::Up { link, .. } => link,
-            Event::Down { reason, .. } | Event::Refused { reason, .. } => panic!("{reason}"),
+            Event::Down { reason, .. } | Event::Refused(Refusal { reason, .. }) => panic!("{reason}"),
         };
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         Test { s, events, dir, honest: (client, link), memory: memfd(SIZE).into(), event, _one: one }
@@ -212,7 +209,7 @@ impl Test {
                 Event::Up { port, link } if port == "p0" => return (peer, link),
                 Event::Up { .. } => panic!("the honest link came up again"),
                 Event::Down { port, .. } => assert_eq!(port, "p0"),
-                Event::Refused { port, .. } => assert!(port.is_none_or(|port| port == "p0")),
+                Event::Refused(Refusal { port, .. }) => assert!(port.is_none_or(|port| port == "p0")),
             }
         }
     }
@@ -232,7 +229,7 @@ impl Test {
     /// Who was refused since the last event that was looked at.
     fn refusals(&self) -> Vec<Refusal> {
         let refusal = |event| match event {
-            Event::Refused { port, reason, peer, secret, .. } => Some((port, reason, peer.unwrap_or_default(), secret)),
+            Event::Refused(refusal) => Some(refusal),
             _ => None,
         };
         // Answered when all that was read until now is dealt with.
@@ -342,12 +339,11 @@ fn half_open_connections_are_bounded_in_number_and_time() {
     }
     let took = start.elapsed();
     assert!((4..7).contains(&took.as_secs()), "{took:?}");
-    let mut late: Vec<_> = t.refusals().into_iter().filter(|(_, reason, ..)| reason.contains("too long")).collect();
-    late.sort();
+    let late: Vec<_> = t.refusals().into_iter().filter(|late| late.reason.contains("too long")).collect();
     assert_eq!(late.len(), 63);
     let pid = format!("pid {}, ", std::process::id());
-    assert!(late.iter().all(|(_, _, peer, secret)| peer.starts_with(&pid) && !secret));
-    assert_eq!(late.iter().filter_map(|(port, ..)| port.as_deref()).collect::<Vec<_>>(), ["p0"]);
+    assert!(late.iter().all(|late| late.peer.as_ref().unwrap().starts_with(&pid) && !late.secret));
+    assert_eq!(late.iter().filter_map(|late| late.port.as_deref()).collect::<Vec<_>>(), ["p0"]);
     drop(t.link());
 }
 
@@ -386,7 +382,7 @@ fn who_reconnects_without_a_breath_waits() {
     let reasons: Vec<Vec<u8>> = many.iter().map(|peer| heard(peer, 3000)).collect();
     assert!(reasons.iter().any(|heard| heard[..] == [2, 8]), "HELLO, DISCONNECT: {reasons:?}");
     assert!(reasons.iter().any(|heard| heard.contains(&7)), "CONNECTED: {reasons:?}");
-    let breathless = |(port, reason, ..): &Refusal| port.as_deref() == Some("p0") && reason.contains("in a short time");
+    let breathless = |r: &Refusal| r.port.as_deref() == Some("p0") && r.reason.contains("in a short time");
     assert!(t.refusals().iter().any(breathless));
     drop(many);
     t.check_honest();
@@ -410,7 +406,7 @@ fn secrets_are_not_guessed_in_a_hurry() {
     assert!(start.elapsed() >= Duration::from_millis(150));
     let refusals = t.refusals();
     assert_eq!(refusals.len(), 6);
-    assert!(refusals.iter().all(|(port, _, _, secret)| port.as_deref() == Some("p0") && *secret));
+    assert!(refusals.iter().all(|refusal| refusal.port.as_deref() == Some("p0") && refusal.secret));
     // Those that come in parallel are not even looked at, but for one.
     let all: Vec<Peer> = (6..40)
         .map(|n| {

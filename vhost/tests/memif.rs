@@ -5,7 +5,7 @@ use dray_switch::{Burst, Drop as Reason, Rx, Tx};
 use dray_vhost::mem::Region;
 use dray_vhost::memif::proto::{Message, SIZE, VERSION};
 use dray_vhost::memif::{Client, ClientOptions, LinkState, PortSpec, Supervisor};
-use dray_vhost::{Event, Link, Listening};
+use dray_vhost::{Event, Link, Listening, Refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv};
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ fn up(events: &Receiver<Event>, name: &str) -> Link {
         match events.recv_timeout(end - Instant::now()).expect("the link comes up") {
             Event::Up { port, link } if port == name => return link,
             Event::Up { port, .. } => panic!("{port} came up"),
-            Event::Down { .. } | Event::Refused { .. } => {}
+            Event::Down { .. } | Event::Refused(_) => {}
         }
     }
 }
@@ -184,7 +184,7 @@ fn a_client_gets_no_more_than_its_port_has() {
     assert_eq!(ask(4, 512).err().unwrap(), "4 queues, the port's `queues` is 2");
     assert_eq!(ask(1, 1024).err().unwrap(), "a ring of 1024 descriptors, the port's `ring-size` is 512");
     drop(ask(2, 512).unwrap());
-    let refused = |e: Event| matches!(e, Event::Refused { port, .. } if port.as_deref() == Some("small"));
+    let refused = |e: Event| matches!(e, Event::Refused(Refusal { port, .. }) if port.as_deref() == Some("small"));
     assert!(events.try_iter().any(refused));
 }
 

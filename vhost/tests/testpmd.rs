@@ -40,7 +40,7 @@ fn up(events: &Receiver<Event>) -> Link {
     loop {
         match events.recv_timeout(end.saturating_duration_since(Instant::now())).expect("the link comes up") {
             Event::Up { link, .. } => return link,
-            Event::Down { .. } | Event::Refused { .. } => {}
+            Event::Down { .. } | Event::Refused(_) => {}
         }
     }
 }
@@ -48,7 +48,7 @@ fn up(events: &Receiver<Event>) -> Link {
 fn down(events: &Receiver<Event>) -> String {
     match events.recv_timeout(Duration::from_secs(1)).expect("the link goes down within a second") {
         Event::Down { reason, .. } => reason,
-        Event::Up { .. } | Event::Refused { .. } => panic!("it did not go down"),
+        Event::Up { .. } | Event::Refused(_) => panic!("it did not go down"),
     }
 }
 

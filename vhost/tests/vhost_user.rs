@@ -7,7 +7,7 @@ use dray_vhost::vhost_user::frontend::message::{Connection, Meeting, RegionMessa
 use dray_vhost::vhost_user::frontend::message::{NEED_REPLY, REPLY, VERSION, request};
 use dray_vhost::vhost_user::frontend::{Frontend, Options, feature};
 use dray_vhost::vhost_user::{LinkInfo, Port, PortSpec, Status};
-use dray_vhost::{Event, Link};
+use dray_vhost::{Event, Link, Refusal};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ impl Test {
         loop {
             match self.event(LATER) {
                 Event::Down { reason: r, .. } if r.starts_with(reason) => return,
-                Event::Down { .. } | Event::Refused { .. } => {}
+                Event::Down { .. } | Event::Refused(_) => {}
                 Event::Up { .. } => panic!("it comes up"),
             }
         }
@@ -437,7 +437,9 @@ fn a_server_has_one_peer_at_a_time() {
         let second = Meeting::new(&test.socket, Role::Client).unwrap().connection(SOON).unwrap();
         closed(&second);
         // It has a name.
-        let Event::Refused { port, reason, peer, .. } = test.event(SOON) else { panic!("something else happened") };
+        let Event::Refused(Refusal { port, reason, peer, .. }) = test.event(SOON) else {
+            panic!("something else happened")
+        };
         assert_eq!((port.as_deref(), &*reason), (Some("vm"), "another front end is connected"));
         assert!(peer.unwrap().starts_with(&format!("pid {}, uid ", std::process::id())));
         echo(&mut link, &mut tx, &mut frontend, 0);

@@ -66,7 +66,7 @@ impl Echo {
                 match events.try_recv() {
                     Ok(Event::Up { link: Link { rx: r, tx: t, .. }, .. }) => (rx, tx) = (r, t.handles(1)),
                     Ok(Event::Down { .. }) => (rx, tx) = (Vec::new(), Vec::new()),
-                    Ok(Event::Refused { .. }) | Err(_) => {}
+                    Ok(Event::Refused(_)) | Err(_) => {}
                 }
                 let mut moved = false;
                 for rx in &mut rx {

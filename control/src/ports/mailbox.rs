@@ -4,6 +4,7 @@
 
 use super::Change;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use dray_vhost::Refusal;
 use std::collections::{HashMap, VecDeque};
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,27 +24,16 @@ pub enum Event {
         port: String,
     },
     /// Somebody was not taken as a port's peer. What the port has, it keeps.
-    Refused {
-        /// The port, if it is known which one was wanted.
-        port: Option<String>,
-        /// The socket it came to, as the configuration writes it.
-        socket: String,
-        /// Why, for people.
-        reason: String,
-        /// Who that was, for people, if it came that far: "pid 12, uid 0".
-        peer: Option<String>,
-        /// Whether it was for a wrong secret.
-        secret: bool,
-    },
+    Refused(Refusal),
 }
 
 impl Event {
     fn about(&self) -> About {
         match self {
-            Event::Change { port, .. } | Event::Wake { port } | Event::Refused { port: Some(port), .. } => {
+            Event::Change { port, .. } | Event::Wake { port } | Event::Refused(Refusal { port: Some(port), .. }) => {
                 About::Port(port.clone())
             }
-            Event::Refused { port: None, socket, .. } => About::Socket(socket.clone()),
+            Event::Refused(Refusal { port: None, socket, .. }) => About::Socket(socket.clone()),
         }
     }
 
@@ -115,7 +105,7 @@ impl Mailbox {
         let before = news.iter().position(|before| before.event.is_like(&event));
         let before = before.map(|at| news.remove(at));
         let (times, secrets) = before.as_ref().map_or((0, 0), |before| (before.times, before.secrets));
-        let secret = matches!(event, Event::Refused { secret: true, .. });
+        let secret = matches!(event, Event::Refused(Refusal { secret: true, .. }));
         news.push(News { event, times: times + 1, secrets: secrets + u64::from(secret) });
         drop(pending);
         self.ring();
@@ -172,14 +162,15 @@ mod tests {
 
     fn refused(port: Option<&str>, reason: &str) -> Event {
         let secret = reason == "secret";
-        Event::Refused { port: port.map(str::to_owned), socket: "/s".into(), reason: reason.into(), peer: None, secret }
+        let port = port.map(str::to_owned);
+        Event::Refused(Refusal { port, socket: "/s".into(), reason: reason.into(), peer: None, secret })
     }
 
     fn taken(mailbox: &Mailbox) -> Vec<String> {
         let line = |news: News| match news.event {
             Event::Change { port, change: Change::Detached(reason) } => format!("{port} {reason} {}", news.times),
             Event::Wake { port } => format!("{port} wake {}", news.times),
-            Event::Refused { port, socket, reason, .. } => {
+            Event::Refused(Refusal { port, socket, reason, .. }) => {
                 format!("{} refused {reason} {} {}", port.unwrap_or(socket), news.times, news.secrets)
             }
             Event::Change { .. } => unreachable!(),

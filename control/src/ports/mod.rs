@@ -16,6 +16,7 @@ use dray_api::{ConnectInfo, Event as Told, EventKind, PortInfo};
 use dray_config::{Mac, Port, PortKind, Role, ValidConfig};
 use dray_dataplane::{Dataplane, DeviceLosses};
 use dray_switch::{Rx, Tx};
+use dray_vhost::Refusal;
 use dray_vhost::memif::Supervisor;
 use eth::Opener;
 use mailbox::{Event, Mailbox, News};
@@ -438,7 +439,7 @@ impl Ports {
                 self.open.get_mut(&port)?.take(&port, change, dataplane, now).then_some(port)
             }
             Event::Wake { port } => self.open.get_mut(&port)?.poll(&port, false, dataplane, now).then_some(port),
-            Event::Refused { port, socket, reason, peer, .. } => {
+            Event::Refused(Refusal { port, socket, reason, peer, .. }) => {
                 let peers = if times == 1 {
                     "a peer was refused".into()
                 } else {

@@ -33,9 +33,7 @@ pub fn post(
                 Event::Change { port, change: Change::Attached(attached, Link::Up(Some(text))) }
             }
             dray_vhost::Event::Down { port, reason } => Event::Change { port, change: Change::Detached(reason) },
-            dray_vhost::Event::Refused { port, socket, reason, peer, secret } => {
-                Event::Refused { port, socket, reason, peer, secret }
-            }
+            dray_vhost::Event::Refused(refusal) => Event::Refused(refusal),
         });
     }
 }

@@ -225,7 +225,7 @@ fn links(events: &Receiver<Event>, ports: u32) -> (Box<dyn Rx>, Vec<Box<dyn Tx>>
                 }
                 tx[n] = link.tx.handles(1).pop();
             }
-            Ok(Event::Down { .. } | Event::Refused { .. }) => {}
+            Ok(Event::Down { .. } | Event::Refused(_)) => {}
             Err(why) => panic!("the links don't come up: {why}"),
         }
     }

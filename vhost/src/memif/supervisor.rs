@@ -7,7 +7,7 @@ use super::proto::{MODE_ETHERNET, Message, VERSION, secret};
 use super::ring::{LOG2_MAX, RingSpec, Shared, client_queues, server_queues};
 use super::socket::{KIND, Received, reason, receive, send, send_disconnect};
 use crate::descriptor::{event, hung_up, is_spare, no_descriptors, text};
-use crate::link::{self, Event, Link, TxQueues};
+use crate::link::{self, Event, Link, Refusal, TxQueues};
 use crate::mem::{Budget, ORDINARY_MAX, REGION_MAX, Region, Regions};
 use crate::peers::{Attempts, LIVED, Peer, greediest};
 use crate::quarantine::{self, Leaving, STUCK_OF_PORT, STUCK_PAUSE};
@@ -885,13 +885,13 @@ impl Inner {
 
     /// Tells that somebody was not taken.
     fn refuse(&mut self, port: Option<&str>, socket: &SocketName, peer: Option<&Peer>, reason: &str) {
-        (self.events)(Event::Refused {
+        (self.events)(Event::Refused(Refusal {
             port: port.map(str::to_owned),
             socket: show(socket),
             reason: reason.to_owned(),
             peer: peer.map(Peer::to_string),
             secret: reason == WRONG_SECRET,
-        });
+        }));
     }
 
     /// A port is not connected: says so, if that is new, and has a client try again.

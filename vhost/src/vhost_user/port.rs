@@ -7,7 +7,7 @@ use super::queue::{Shared, rx_queues, tx_queues};
 use super::snapshot::Snapshot;
 use super::status::Status;
 use crate::descriptor::{event, hung_up, is_spare, no_descriptors, ready, text};
-use crate::link::{self, Event, Link, TxQueues};
+use crate::link::{self, Event, Link, Refusal, TxQueues};
 use crate::mem::Budget;
 use crate::mem::signal::{self, Alarm};
 use crate::peers::{Breath, LIVED, Peer};
@@ -519,13 +519,13 @@ impl Connection {
             Ok(other) => {
                 let peer = Peer::of(&other);
                 keeper.close(other);
-                keeper.event(Event::Refused {
+                keeper.event(Event::Refused(Refusal {
                     port: Some(keeper.spec.name.clone()),
                     socket: keeper.spec.vhost_user.socket.to_string(),
                     reason: "another front end is connected".into(),
                     peer: Some(peer.to_string()),
                     secret: false,
-                });
+                }));
             }
             // No descriptors: they come back, and asking again at once would only burn the CPU.
             Err(_) => std::thread::sleep(PIECE),

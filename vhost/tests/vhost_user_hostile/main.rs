@@ -309,7 +309,7 @@ fn work(events: &Receiver<(usize, Event)>, shared: &Shared) {
                     let had = ports.remove(&number).is_some();
                     assert!(number >= 2 || !had, "an honest link went down: {reason}");
                 }
-                Event::Refused { .. } => {}
+                Event::Refused(_) => {}
             }
         }
         shared.held.store(ports.keys().filter(|number| **number >= 2).count() as u64, Ordering::Relaxed);
