@@ -1,5 +1,6 @@
 //! Values of keys: addresses, sockets, roles, texts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A MAC address, first byte on the wire first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(inline, extend("format" = "mac"))]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -117,9 +119,12 @@ impl fmt::Display for SocketName {
 }
 
 /// Which side of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Role {
     /// Listens. With memif ("master" there) it maps the client's memory.
+    #[default]
     Server,
     /// Connects. With memif ("slave" there) it brings the memory; with vhost-user the VM's side does, whatever its role.
     Client,

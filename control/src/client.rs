@@ -5,11 +5,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
+use dray_api::schema::Api;
 use dray_api::{
     AnyRequest, BAD_FILE, BridgeInfo, BridgeRequest, BridgeShow, ConfigRequest, ConfigSave, ConfigSaved, ConfigShow,
     ConnectInfo, DropInfo, DropRequest, ErrorCode, Event, FdbEntry, FdbLoad, FdbLoaded, FdbRequest, INVALID_PARAMS,
-    LogRequest, PortBridge, PortInfo, PortRequest, PortShow, RpcError, Status, UNREACHABLE, VtepInfo, VtepRequest,
-    Watch, WorkerInfo, WorkerRequest,
+    LogRequest, PortBridge, PortInfo, PortRequest, PortShow, RingInfo, RpcError, Status, UNREACHABLE, VtepInfo,
+    VtepRequest, Watch, WorkerInfo, WorkerRequest,
 };
 use dray_client::{Answer, Client, Error};
 use dray_config::schema::{self, Section};
@@ -51,6 +52,8 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print the JSON Schema of all requests and replies, as an OpenRPC document
+    Schema,
 }
 
 /// The command line of dray.
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
     };
     let request = match args.command {
         Command::Request(request) => request,
+        Command::Schema => return print(&format!("{:#}\n", Api::new().openrpc())),
         Command::Completions { shell } => {
             let (mut script, shells) = (Vec::new(), Shells::builtins());
             let completer = shells.completer(&shell.to_string());
@@ -487,7 +491,9 @@ fn port(p: &PortInfo) -> String {
     // Counts by name and by reason.
     let mut counted: Vec<(String, String)> =
         p.counters.iter().map(|(name, n)| (name.replace('_', " "), thousands(*n))).collect();
-    for (key, value) in &p.detail {
+    // Whatever a kind has is shown by its name.
+    let detail = serde_json::to_value(&p.detail).unwrap_or_default();
+    for (key, value) in detail.as_object().into_iter().flatten() {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), thousands),
@@ -507,29 +513,28 @@ fn port(p: &PortInfo) -> String {
     counted.extend(p.drops.iter().map(|(reason, n)| (format!("drop {reason}"), thousands(*n))));
     counted.extend(p.warnings.iter().map(|warning| ("warning".into(), warning.clone())));
     lines.extend(counted.iter().map(|(key, n)| (key.as_str(), n.clone())));
-    let rings = p.detail.get("rings").and_then(Value::as_array).filter(|rings| !rings.is_empty());
-    pairs(&lines) + &rings.map(|rings| format!("\n{}", rings_table(rings))).unwrap_or_default() + "\n"
+    let rings = p.detail.vhost_user().map_or(&[][..], |detail| &detail.rings);
+    let rings = if rings.is_empty() { String::new() } else { format!("\n{}", rings_table(rings)) };
+    pairs(&lines) + &rings + "\n"
 }
 
 /// The rings of a vhost-user port.
-fn rings_table(rings: &[Value]) -> String {
+fn rings_table(rings: &[RingInfo]) -> String {
     let mut table = Table::new(&["RING", "DIRECTION", "LAYOUT", "SIZE", "STATE", "KICKS", "INTERRUPTS"]);
     for ring in rings {
-        let number = |key: &str| ring[key].as_u64().unwrap_or(0);
-        let is = |key: &str| ring[key] == true;
-        let state = match (is("started"), is("enabled")) {
+        let state = match (ring.started, ring.enabled) {
             (true, true) => "enabled",
             (true, false) => "disabled",
             (false, _) => "stopped",
         };
         table.row([
-            number("index").to_string(),
-            if number("index").is_multiple_of(2) { "to VM" } else { "from VM" }.into(),
-            if is("packed") { "packed" } else { "split" }.into(),
-            thousands(number("size")),
+            ring.index.to_string(),
+            if ring.index.is_multiple_of(2) { "to VM" } else { "from VM" }.into(),
+            if ring.packed { "packed" } else { "split" }.into(),
+            thousands(ring.size.into()),
             state.into(),
-            thousands(number("kicks")),
-            thousands(number("interrupts")),
+            thousands(ring.kicks),
+            thousands(ring.interrupts),
         ]);
     }
     table.render()
@@ -784,7 +789,9 @@ mod tests {
         );
         assert_eq!(text("dray fdb flush", r#"{"entries":1000}"#), "1,000 entries forgotten\n");
         let vm = r#"[{"name":"vm","kind":"vhost-user","link":"up","queues":1,"drops":{"tx.full":7},"detail":{
-            "connected":true,"guest_mtu":null,"faults":{"bad_descriptor":1},"protocol_features":[],
+            "socket":"/vm.sock","role":"client","connected":true,"device_status":15,"guest_mtu":null,"regions":1,
+            "bytes":4096,"sealed":true,"logging":false,"faults":{"bad_descriptor":1},"protocol_features":[],
+            "layout":"packed","ring_size":1024,
             "features":["VIRTIO_F_VERSION_1","VIRTIO_NET_F_MRG_RXBUF","VIRTIO_NET_F_CSUM","VIRTIO_NET_F_MQ","VIRTIO_F_IN_ORDER"],
             "rings":[
                 {"index":0,"size":256,"packed":true,"started":true,"enabled":true,"kicks":0,"interrupts":1234},
@@ -793,11 +800,20 @@ mod tests {
         let (_, detail) = shown.split_once("over max-macs         0\n").unwrap_or_else(|| panic!("{shown}"));
         assert_eq!(
             detail,
-            "connected             true\n\
+            "bytes                 4,096\n\
+             connected             true\n\
+             device_status         15\n\
              features              VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_MQ,\n\
              \x20                     VIRTIO_F_IN_ORDER\n\
              guest_mtu             unknown\n\
+             layout                packed\n\
+             logging               false\n\
              protocol_features     none\n\
+             regions               1\n\
+             ring_size             1,024\n\
+             role                  client\n\
+             sealed                true\n\
+             socket                /vm.sock\n\
              reset bad_descriptor  1\n\
              drop tx.full          7\n\
              \n\
@@ -805,6 +821,10 @@ mod tests {
              0  to VM      packed    256  enabled       0       1,234\n   \
              1  from VM    packed  1,024  disabled      5           0\n\n"
         );
+        // Of a kind that a newer drayd has.
+        let tap = r#"[{"name":"t","kind":"tap","link":"up","detail":{"device":"tap0","netns":"web"}}]"#;
+        let shown = text("dray port show t", tap);
+        assert!(shown.contains("\ndevice         tap0\nnetns          web\n"), "{shown}");
         assert_eq!(text("dray bridge del b", r#"{"changes":["- bridge b"]}"#), "- bridge b\n");
         assert_eq!(text("dray config show", r#"{"text":"a = 1\n"}"#), "a = 1\n");
         let entry = r#"[{"bridge":"b","mac":"02:00:00:00:00:01","vtep":"10.9.0.2","age_seconds":0,"static":true}]"#;

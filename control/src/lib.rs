@@ -11,7 +11,6 @@ mod log;
 mod metrics;
 mod overlay;
 mod ports;
-pub mod reference;
 mod rpc;
 mod save;
 mod server;

@@ -634,7 +634,7 @@ mod tests {
         let (mut switch, _punts) = Switch::start(config(1), Path::new("/none")).unwrap();
         let connected = |switch: &Switch, is: bool| {
             let begin = Instant::now();
-            while switch.port_infos(Some("v")).unwrap()[0].detail["connected"] != is {
+            while switch.port_infos(Some("v")).unwrap()[0].detail.vhost_user().unwrap().connected != is {
                 assert!(begin.elapsed() < Duration::from_secs(30), "connected is not {is}");
                 std::thread::sleep(Duration::from_millis(1));
             }

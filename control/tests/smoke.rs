@@ -1,6 +1,6 @@
 //! The life of a drayd with two memif ports, as its user sees it. Needs neither root nor DPDK.
 
-use dray_control::reference::{EXCHANGE, is_documented};
+use dray_api::schema::{Api, fields, reference};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -535,8 +535,11 @@ ports = ["web", { port = "trunk", vlan = 10 }]
 #[test]
 fn replies_are_as_documented() {
     let switch = Switch::start(TAGGED);
-    let [request, answer] = EXCHANGE;
+    let page = include_str!("../../docs/commands.md");
+    let (request, answer) = page.split_once("$ echo '").unwrap().1.split_once("' | ").unwrap();
+    let answer = answer.lines().nth(1).unwrap();
     assert_eq!(switch.exchange(request), format!("{answer}\n"));
+    let api = Api::new();
 
     switch.file("new.toml", &TAGGED.replace("10", "20"));
     switch.file("entries.txt", "blue 02:00:00:00:00:02 web\n");
@@ -567,7 +570,45 @@ fn replies_are_as_documented() {
     ] {
         let method = line.split(' ').take(if line == "status" { 1 } else { 2 }).collect::<Vec<_>>().join(".");
         let reply = switch.json(line);
-        assert!(is_documented(&method, &reply), "{line}: {reply}");
+        let schema = &api.methods.iter().find(|known| known.name == method).unwrap().reply;
+        assert!(fits(&reply, schema, &api), "{line}: {reply} is not as in {schema}");
+    }
+    // What is not documented is seen.
+    let flushed = &api.types["FdbFlushed"];
+    assert!(fits(&json!({ "entries": 1 }), flushed, &api));
+    for wrong in [json!([]), json!({}), json!({ "entries": "1" }), json!({ "entries": 1, "more": 1 })] {
+        assert!(!fits(&wrong, flushed, &api), "{wrong}");
+    }
+}
+
+/// Whether a value is as its schema says, and has no field that is not in it.
+fn fits(value: &Value, schema: &Value, api: &Api) -> bool {
+    if let Some(name) = reference(schema) {
+        return fits(value, &api.types[name], api);
+    }
+    if let Some(several) = ["allOf", "anyOf", "oneOf"].iter().find_map(|of| schema[*of].as_array()) {
+        return several.iter().any(|schema| fits(value, schema, api));
+    }
+    let is_of = |name: &str| match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "string" => value.is_string(),
+        "integer" => value.is_u64(),
+        "number" => value.is_number(),
+        "array" => value.as_array().is_some_and(|items| items.iter().all(|item| fits(item, &schema["items"], api))),
+        _ => value.as_object().is_some_and(|object| {
+            let fields = fields(schema);
+            let known = |key: &String| fields.iter().any(|field| field.name == *key);
+            (fields.is_empty() || object.keys().all(known))
+                && fields.iter().all(|field| match object.get(&field.name) {
+                    Some(value) => fits(value, &field.schema, api),
+                    None => !field.required,
+                })
+        }),
+    };
+    match &schema["type"] {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).any(is_of),
+        name => name.as_str().is_some_and(is_of) && schema.get("const").is_none_or(|right| right == value),
     }
 }
 

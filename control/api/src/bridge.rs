@@ -3,6 +3,7 @@
 use crate::ConfigChange;
 use crate::requests::requests;
 use dray_config::Member;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -19,7 +20,7 @@ requests! {
 }
 
 /// Show bridges
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeShow {
@@ -28,7 +29,7 @@ pub struct BridgeShow {
 }
 
 /// Add a bridge
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeAdd {
@@ -48,7 +49,7 @@ pub struct BridgeAdd {
 }
 
 /// Delete a bridge; its ports stay
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeDel {
@@ -57,7 +58,7 @@ pub struct BridgeDel {
 }
 
 /// Put ports into a bridge
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeJoin {
@@ -69,7 +70,7 @@ pub struct BridgeJoin {
 }
 
 /// Take ports out of a bridge, and its static entries that lead there
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeLeave {
@@ -81,7 +82,7 @@ pub struct BridgeLeave {
 }
 
 /// Change a key of a bridge
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeSet {
@@ -96,7 +97,7 @@ pub struct BridgeSet {
 }
 
 /// One of the reply to `bridge.show`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BridgeInfo {
     /// Its name.

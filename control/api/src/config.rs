@@ -2,6 +2,7 @@
 
 use crate::MAX_REQUEST;
 use crate::requests::{is_false, requests};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ requests! {
 }
 
 /// Show the running configuration
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigShow {
@@ -29,7 +30,7 @@ pub struct ConfigShow {
 }
 
 /// Show what applying a file would change
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigDiff {
@@ -39,7 +40,7 @@ pub struct ConfigDiff {
 }
 
 /// Make the running configuration that of a file, touching only what differs
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigApply {
@@ -49,7 +50,7 @@ pub struct ConfigApply {
 }
 
 /// Change a key of the tables fdb, balance, log or vxlan
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigSet {
@@ -64,13 +65,13 @@ pub struct ConfigSet {
 }
 
 /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigReload {}
 
 /// Write the running configuration to a file, whose comments and order stay; what it was before becomes FILE~
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigSave {
@@ -85,7 +86,7 @@ pub struct ConfigSave {
 }
 
 /// A configuration file as it is sent: the client reads it, so that errors name the file as the user did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
     /// Its name, for messages.
@@ -110,7 +111,7 @@ impl ConfigFile {
 }
 
 /// Reply to `config.show`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConfigText {
     /// The running configuration as a file, defaults left out.
@@ -118,7 +119,7 @@ pub struct ConfigText {
 }
 
 /// Reply to `config.diff`, `config.apply`, `config.reload`, and to whatever else changes the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConfigChange {
     /// One line for each change, beginning with `+`, `-` or `~`; none if nothing differs. What takes a restart of drayd begins
@@ -127,7 +128,7 @@ pub struct ConfigChange {
 }
 
 /// Reply to `config.save`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConfigSaved {
     /// The file that was written.

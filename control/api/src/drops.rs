@@ -1,6 +1,7 @@
 //! `drop`: what was dropped, and why.
 
 use crate::requests::requests;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 requests! {
@@ -11,13 +12,13 @@ requests! {
 }
 
 /// Show drop counters that are not zero
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct DropShow {}
 
 /// One of the reply to `drop.show`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DropInfo {
     /// The counter's name, `stage.reason`: one of the [drop reasons](#drop-reasons).

@@ -1,5 +1,6 @@
 //! Why a request fails.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Declares numbers of errors, and [`NUMBERS`].
@@ -30,7 +31,7 @@ numbers! {
 }
 
 /// Why a request failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RpcError {
     /// A number, as JSON-RPC wants it.
     pub code: i64,
@@ -42,7 +43,7 @@ pub struct RpcError {
 }
 
 /// What is wrong, for programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorData {
     /// What a program can act on.
     pub code: ErrorCode,
@@ -55,12 +56,14 @@ pub struct ErrorData {
 macro_rules! codes {
     ($(#[doc = $doc:literal] $code:ident;)*) => {
         /// What a program can act on.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "kebab-case")]
+        #[schemars(inline)]
         pub enum ErrorCode {
             $(#[doc = $doc] $code,)*
             /// One that this version does not know.
             #[serde(other)]
+            #[schemars(skip)]
             Other,
         }
 

@@ -1,10 +1,11 @@
 //! `watch`: what happens, as it happens.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// Print what happens, as it happens
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
@@ -19,9 +20,10 @@ pub struct Watch {
 }
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
 pub enum EventKind {
     /// A port's link came up or went down
     Link,
@@ -46,6 +48,7 @@ pub enum EventKind {
     Lost,
     /// Of a kind that this version does not know
     #[serde(other)]
+    #[schemars(skip)]
     #[cfg_attr(feature = "clap", value(skip))]
     Other,
 }
@@ -58,7 +61,7 @@ impl EventKind {
 }
 
 /// Reply to `watch`. Notifications of the method `event` follow, whose `params` are an [`Event`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Watching {
     /// Which drayd it is: another one begins again with the event number 1.
@@ -70,14 +73,14 @@ pub struct Watching {
 }
 
 /// Something that happened: what `dray watch --json` prints, one a line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Event {
     /// Its number: one more than that of the event before it.
     pub seq: u64,
     /// When, UTC, as RFC 3339 writes it.
     pub time: String,
-    /// `link`, `port`, `bridge`, `vtep`, `fdb`, `drop`, `refused`, `worker`, `config` or `lost`.
+    /// What it is about.
     pub kind: EventKind,
     /// What happened, for people.
     pub text: String,

@@ -3,6 +3,7 @@
 use crate::requests::requests;
 use crate::{ConfigChange, MAX_REQUEST};
 use dray_config::{Mac, Member};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -21,7 +22,7 @@ requests! {
 }
 
 /// Show entries
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbShow {
@@ -43,7 +44,7 @@ pub struct FdbShow {
 }
 
 /// Add a static entry
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "clap", command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"]))))]
@@ -61,7 +62,7 @@ pub struct FdbAdd {
 }
 
 /// Delete an entry, learned or static
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbDel {
@@ -72,7 +73,7 @@ pub struct FdbDel {
 }
 
 /// Add many static entries; one that is there already gets its new place
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbLoad {
@@ -86,7 +87,7 @@ pub struct FdbLoad {
 }
 
 /// Forget learned entries
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbFlush {
@@ -99,8 +100,9 @@ pub struct FdbFlush {
 }
 
 /// Entries for `fdb.load`: an array on the wire.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct FdbBatch {
     /// The entries.
     pub entries: Vec<FdbStatic>,
@@ -110,7 +112,7 @@ pub struct FdbBatch {
 }
 
 /// An entry of `fdb.load`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FdbStatic {
     /// The bridge's name.
@@ -199,7 +201,7 @@ impl FdbStatic {
 }
 
 /// One of the reply to `fdb.show`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FdbEntry {
     /// The bridge's name.
@@ -223,7 +225,7 @@ pub struct FdbEntry {
 }
 
 /// Reply to `fdb.load`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FdbLoaded {
     /// How many entries were added, changed or (with `delete`) deleted, those that were as they should be among them.
@@ -233,7 +235,7 @@ pub struct FdbLoaded {
 }
 
 /// An entry that was refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FdbRefused {
     /// Its line in the file, or its place in the array from 1.
@@ -243,7 +245,7 @@ pub struct FdbRefused {
 }
 
 /// Reply to `fdb.flush`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FdbFlushed {
     /// How many entries were forgotten.

@@ -3,11 +3,12 @@
 //! A [`Request`] is both the request on the wire and the subcommand of `dray`: a command `dray port show web` is
 //! `{"jsonrpc":"2.0","id":1,"method":"port.show","params":{"name":"web","connect":false}}`. Its type names the type of its
 //! reply. Methods, parameters and the fields of replies are only ever added, and a client ignores fields that it does not
-//! know.
+//! know. [`schema`] has all of that as JSON Schema.
 #![forbid(unsafe_code)]
 
 mod bridge;
 mod config;
+mod detail;
 mod drops;
 mod error;
 mod event;
@@ -15,6 +16,7 @@ mod fdb;
 mod log;
 mod port;
 mod requests;
+pub mod schema;
 mod status;
 mod vtep;
 mod wire;
@@ -22,6 +24,7 @@ mod worker;
 
 pub use bridge::*;
 pub use config::*;
+pub use detail::*;
 pub use drops::*;
 pub use error::*;
 pub use event::*;

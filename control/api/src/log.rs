@@ -2,6 +2,7 @@
 
 use crate::ConfigChange;
 use crate::requests::requests;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 requests! {
@@ -13,13 +14,13 @@ requests! {
 }
 
 /// Show the level of the lines that are logged
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct LogShow {}
 
 /// Change it
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
@@ -28,7 +29,7 @@ pub struct LogLevel {
 }
 
 /// Reply to `log.show`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LogInfo {
     /// The key `level` of `[log]`.

@@ -1,10 +1,10 @@
 //! `port`: ports, and how others attach to them.
 
-use crate::ConfigChange;
 use crate::requests::{is_false, requests};
+use crate::{ConfigChange, PortDetail};
 use dray_config::Mac;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 requests! {
@@ -22,7 +22,7 @@ requests! {
 }
 
 /// Show ports
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortShow {
@@ -51,7 +51,7 @@ pub struct PortShow {
 }
 
 /// Delete a port, and take it out of its bridges
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortDel {
@@ -60,7 +60,7 @@ pub struct PortDel {
 }
 
 /// Change a key of a port
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortSet {
@@ -75,7 +75,7 @@ pub struct PortSet {
 }
 
 /// Open a port that is administratively down
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortUp {
@@ -84,7 +84,7 @@ pub struct PortUp {
 }
 
 /// Close a port and keep it closed: its peer is told, and no frame is taken or sent
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortDown {
@@ -93,7 +93,7 @@ pub struct PortDown {
 }
 
 /// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortClear {
@@ -102,7 +102,7 @@ pub struct PortClear {
 }
 
 /// Add a port; the flags are the keys of the configuration file
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortAdd {
@@ -188,8 +188,9 @@ pub struct PortAdd {
 }
 
 /// Reply to `port.show`: the ports, or with `connect` how others attach to one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum PortShown {
     /// With `connect`: a way for each program that can. Without ports there is nothing to tell this by, and nothing to tell.
     Connects(Vec<ConnectInfo>),
@@ -216,7 +217,7 @@ impl PortShown {
 }
 
 /// One of the reply to `port.show`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PortInfo {
     /// Its name.
@@ -286,22 +287,12 @@ pub struct PortInfo {
     /// What is not as it should be though frames pass, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What only this kind has: for memif `socket`, `id`, `role`, `ring_size`, `buffer_size`, and while the link is up
-    /// `peer`, `peer_interface`, `rx_rings`, `tx_rings`, `sealed`; for eth `device`, `driver`, `ring_size`, `rss`,
-    /// `speed_mbps`, and what the device and the kernel
-    /// have lost since it was opened: `missed`, `no_buffer`, `rx_errors`, `tx_errors` (the drops `rx.missed`, `rx.error` and
-    /// `tx.device`); for vhost-user
-    /// `socket`, `role`, `connected` (whether a front end is), `features` and `protocol_features` (names of the negotiated
-    /// ones), `device_status` (virtio 1.2, section 2.1), `rings` (of each the driver has described: `index`, even where it
-    /// receives, odd where it sends, `size`, `packed`, `started`, `enabled`, and counts of `kicks` from the driver and
-    /// `interrupts` to it), with rings `layout` (`split` or `packed`) and `ring_size` (of the largest), `regions` and `bytes`
-    /// of shared memory, `sealed` (none of it can shrink), `logging` (a migration is under way), `guest_mtu` (as the front
-    /// end told it, else null), and `faults` (connections that were reset for what the peer did wrong, by reason).
-    pub detail: BTreeMap<String, Value>,
+    /// What only this kind has.
+    pub detail: PortDetail,
 }
 
 /// A bridge that a port is in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PortBridge {
     /// The bridge's name.
@@ -312,7 +303,7 @@ pub struct PortBridge {
 }
 
 /// One of the reply to `port.show` with `connect`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectInfo {
     /// The program that would attach to the port, such as `testpmd`.
     pub program: String,

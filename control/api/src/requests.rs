@@ -4,18 +4,19 @@ use crate::{
     BridgeRequest, ConfigRequest, DropRequest, FdbRequest, LogRequest, PortRequest, Status, StatusShow, VtepRequest,
     Watch, Watching, WorkerRequest,
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// A request to the switch, and the subcommand of `dray` that makes it. It is the object `params` on the wire.
-pub trait Request: Serialize + DeserializeOwned + Into<AnyRequest> {
+pub trait Request: Serialize + DeserializeOwned + JsonSchema + Into<AnyRequest> {
     /// The method's name on the wire, such as `port.show`: the subcommand with a dot.
     const METHOD: &'static str;
     /// A command line of `dray` that makes such a request, without `dray`.
     const EXAMPLE: &'static str;
     /// What the switch answers.
-    type Reply: Serialize + DeserializeOwned;
+    type Reply: Serialize + DeserializeOwned + JsonSchema;
 
     /// The request as a line, without the newline.
     fn encode(&self, id: u64) -> String {
@@ -38,11 +39,20 @@ pub struct Method {
     pub name: &'static str,
     /// [`Request::EXAMPLE`].
     pub example: &'static str,
+    /// The schema of the request.
+    pub(crate) params: fn(&mut SchemaGenerator) -> Schema,
+    /// The schema of its reply.
+    pub(crate) reply: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl Method {
     pub(crate) const fn of<R: Request>() -> Method {
-        Method { name: R::METHOD, example: R::EXAMPLE }
+        Method {
+            name: R::METHOD,
+            example: R::EXAMPLE,
+            params: R::json_schema,
+            reply: SchemaGenerator::subschema_for::<R::Reply>,
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! `status`: what the switch is and does.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the switch is and does
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct StatusShow {}
 
 /// Reply to `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// Version of drayd.
@@ -58,7 +59,7 @@ pub struct Status {
 }
 
 /// A worker that gets no CPU time: its ports' packets wait, and so do changes of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SilentWorker {
     /// The CPU it is pinned to.

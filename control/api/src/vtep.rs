@@ -3,6 +3,7 @@
 use crate::ConfigChange;
 use crate::requests::requests;
 use dray_config::Mac;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -16,13 +17,13 @@ requests! {
 }
 
 /// Show the other VTEPs
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepShow {}
 
 /// Add VTEPs to the head-end replication list of the table vxlan, or of a bridge
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepAdd {
@@ -36,7 +37,7 @@ pub struct VtepAdd {
 }
 
 /// Take VTEPs out of the head-end replication list of the table vxlan, or of a bridge
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepDel {
@@ -50,7 +51,7 @@ pub struct VtepDel {
 }
 
 /// One of the reply to `vtep.show`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VtepInfo {
     /// Its address.
     pub address: Ipv4Addr,

@@ -1,6 +1,7 @@
 //! `worker`: the workers, and where their time goes.
 
 use crate::requests::requests;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 requests! {
@@ -11,7 +12,7 @@ requests! {
 }
 
 /// Show the workers, and where their time goes
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct WorkerShow {
@@ -22,7 +23,7 @@ pub struct WorkerShow {
 }
 
 /// One of the reply to `worker.show`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkerInfo {
     /// The CPU it is pinned to.
@@ -57,7 +58,7 @@ pub struct WorkerInfo {
 }
 
 /// A receive queue of a worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct QueueInfo {
     /// The port's name.
@@ -73,7 +74,7 @@ pub struct QueueInfo {
 }
 
 /// What a stage of a worker takes, found in a sample of the bursts (one of 31).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StageInfo {
     /// Its name: one of the [stages](#stages).

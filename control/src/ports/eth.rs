@@ -3,14 +3,13 @@
 
 use super::connect::tried;
 use super::mailbox::{Event, Mailbox};
-use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link, peer};
+use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use dray_api::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, EthDetail, PortDetail, PortInfo};
 use dray_config::{Eth, Mac, Port};
 use dray_dataplane::DeviceLosses;
 use dray_dpdk::{EthOptions, EthPort, eal, guard_registers};
 use dray_vhost::mem::guard::Mapping;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
@@ -47,9 +46,8 @@ impl Kind for Eth {
 
     fn describe(&self, info: &mut PortInfo) {
         info.queues = self.queues;
-        let mut put = peer::put(info);
-        put("device", json!(self.device));
-        put("ring_size", json!(self.ring_size));
+        let (device, ring_size) = (self.device.clone(), self.ring_size);
+        info.detail = PortDetail::Eth(EthDetail { device, ring_size, ..EthDetail::default() });
     }
 
     fn open(&self, port: &Port, own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String> {
@@ -202,15 +200,15 @@ impl Driver for Nic {
         let State::Open(eth) = &self.state else { return };
         let (is, stats) = (eth.info(), eth.stats());
         (info.mac, info.mtu, info.queues) = (Mac(is.mac), is.mtu, is.rx_queues);
-        let mut put = peer::put(info);
-        put("driver", json!(is.driver));
-        put("ring_size", json!(is.rx_ring));
-        put("rss", json!(is.rss));
-        put("speed_mbps", json!(eth.link().speed_mbps));
-        put("missed", json!(stats.missed));
-        put("no_buffer", json!(stats.no_buffer));
-        put("rx_errors", json!(stats.rx_errors));
-        put("tx_errors", json!(stats.tx_lost));
+        let PortDetail::Eth(detail) = &mut info.detail else { return };
+        detail.driver = Some(is.driver.clone());
+        detail.ring_size = is.rx_ring.into();
+        detail.rss = Some(is.rss);
+        detail.speed_mbps = eth.link().speed_mbps;
+        detail.missed = Some(stats.missed);
+        detail.no_buffer = Some(stats.no_buffer);
+        detail.rx_errors = Some(stats.rx_errors);
+        detail.tx_errors = Some(stats.tx_lost);
     }
 }
 

@@ -4,12 +4,11 @@ use super::connect::{DEVARGS, NOT_TRIED, fits_devargs, impossible, noted, quote,
 use super::mailbox::Mailbox;
 use super::peer::{self, About};
 use super::{Claim, Driver, Guest, Host, Kind, max_frame};
-use dray_api::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, MemifDetail, PortDetail, PortInfo};
 use dray_config::{Memif, Port, Role, SocketName};
 use dray_vhost::LinkInfo;
 use dray_vhost::mem::ORDINARY_MAX;
 use dray_vhost::memif::{self, PortSpec, Supervisor};
-use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Starts the thread.
@@ -42,13 +41,18 @@ impl Kind for Memif {
 
     fn describe(&self, info: &mut PortInfo) {
         info.queues = self.queues;
-        let mut put = peer::put(info);
-        put("socket", json!(self.socket.to_string()));
-        peer::put_access(self.role, &self.socket, &self.access, &mut put);
-        put("id", json!(self.id));
-        put("role", json!(self.role.to_string()));
-        put("ring_size", json!(self.ring_size));
-        put("buffer_size", json!(self.buffer_size));
+        let [socket_mode, socket_owner, socket_group] = peer::access(self.role, &self.socket, &self.access);
+        info.detail = PortDetail::Memif(MemifDetail {
+            socket: self.socket.to_string(),
+            socket_mode,
+            socket_owner,
+            socket_group,
+            id: self.id,
+            role: self.role,
+            ring_size: self.ring_size,
+            buffer_size: self.buffer_size,
+            ..MemifDetail::default()
+        });
     }
 
     fn open(&self, port: &Port, _own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String> {
@@ -93,14 +97,12 @@ fn about(info: LinkInfo) -> About {
         in_order: peer.tx_rings == 1,
         describe: Box::new(move |info| {
             info.queues = peer.rx_rings.max(peer.tx_rings);
-            let mut put = peer::put(info);
-            put("ring_size", json!(peer.ring_size));
-            put("buffer_size", json!(peer.buffer_size));
-            put("peer", json!(peer.peer));
-            put("peer_interface", json!(peer.interface));
-            put("rx_rings", json!(peer.rx_rings));
-            put("tx_rings", json!(peer.tx_rings));
-            put("sealed", json!(peer.sealed));
+            let PortDetail::Memif(detail) = &mut info.detail else { return };
+            (detail.ring_size, detail.buffer_size) = (peer.ring_size, peer.buffer_size);
+            detail.peer = Some(peer.peer.clone());
+            detail.peer_interface = Some(peer.interface.clone());
+            (detail.rx_rings, detail.tx_rings) = (Some(peer.rx_rings), Some(peer.tx_rings));
+            detail.sealed = Some(peer.sealed);
         }),
     }
 }

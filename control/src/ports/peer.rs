@@ -3,10 +3,8 @@
 
 use super::mailbox::{Event, Mailbox};
 use super::{Attached, Change, Describe, Link};
-use dray_api::PortInfo;
-use dray_config::{Access, Role, SocketName};
+use dray_config::{Access, Account, Role, SocketName};
 use dray_vhost::LinkInfo;
-use serde_json::{Value, json};
 
 /// What there is to tell of a link that has come up.
 pub struct About {
@@ -43,20 +41,11 @@ pub fn sealed(sealed: bool) -> &'static str {
     if sealed { "" } else { ", memory not sealed" }
 }
 
-/// Puts values into the detail of `info`.
-pub fn put(info: &mut PortInfo) -> impl FnMut(&str, Value) {
-    |key, value| drop(info.detail.insert(key.into(), value))
-}
-
-/// Who may connect to a server's socket, if it is a file.
-pub fn put_access(role: Role, socket: &SocketName, access: &Access, put: &mut impl FnMut(&str, Value)) {
+/// Mode, owner and group of a server's socket, if it is a file, as far as they are configured.
+pub fn access(role: Role, socket: &SocketName, access: &Access) -> [Option<String>; 3] {
     if role == Role::Client || matches!(socket, SocketName::Abstract(_)) {
-        return;
+        return [None, None, None];
     }
-    put("socket_mode", json!(format!("{:04o}", access.mode)));
-    for (key, account) in [("socket_owner", &access.owner), ("socket_group", &access.group)] {
-        if let Some(account) = account {
-            put(key, json!(account.name));
-        }
-    }
+    let name = |account: &Option<Account>| account.as_ref().map(|account| account.name.clone());
+    [Some(format!("{:04o}", access.mode)), name(&access.owner), name(&access.group)]
 }

@@ -3,11 +3,10 @@
 use super::connect::{DEVARGS, NOT_TRIED, fits_devargs, impossible, noted, quote, tried};
 use super::peer::{self, About};
 use super::{Claim, Driver, Guest, Host, Kind, Metric, Sample, max_frame};
-use dray_api::{ConnectInfo, PortInfo};
+use dray_api::{ConnectInfo, PortDetail, PortInfo, RingInfo, RingLayout, VhostUserDetail};
 use dray_config::{Mac, Port, Role, SocketName, VhostUser};
 use dray_vhost::LinkInfo;
 use dray_vhost::vhost_user::{self, PortSpec, RingStatus};
-use serde_json::json;
 use std::collections::BTreeMap;
 
 pub static INTERRUPTS: Metric =
@@ -47,10 +46,15 @@ impl Kind for VhostUser {
 
     fn describe(&self, info: &mut PortInfo) {
         info.queues = self.queues;
-        let mut put = peer::put(info);
-        put("socket", json!(self.socket.to_string()));
-        peer::put_access(self.role, &self.socket, &self.access, &mut put);
-        put("role", json!(self.role.to_string()));
+        let [socket_mode, socket_owner, socket_group] = peer::access(self.role, &self.socket, &self.access);
+        info.detail = PortDetail::VhostUser(VhostUserDetail {
+            socket: self.socket.to_string(),
+            socket_mode,
+            socket_owner,
+            socket_group,
+            role: self.role,
+            ..VhostUserDetail::default()
+        });
     }
 
     fn open(&self, port: &Port, _own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String> {
@@ -70,34 +74,29 @@ impl Driver for vhost_user::Port {
     }
 
     fn describe(&self, info: &mut PortInfo) {
+        let PortDetail::VhostUser(detail) = &mut info.detail else { return };
         let status = self.status();
-        let mut put = peer::put(info);
-        put("connected", json!(status.connected));
-        put("features", json!(status.features));
-        put("protocol_features", json!(status.protocol_features));
-        put("device_status", json!(status.device_status));
-        if let Some(largest) = status.rings.iter().max_by_key(|ring| ring.size) {
-            put("layout", json!(if largest.packed { "packed" } else { "split" }));
-            put("ring_size", json!(largest.size));
-        }
-        let ring = |ring: &RingStatus| {
-            json!({
-                "index": ring.index,
-                "size": ring.size,
-                "packed": ring.packed,
-                "started": ring.started,
-                "enabled": ring.enabled,
-                "kicks": ring.kicks,
-                "interrupts": ring.interrupts,
-            })
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        let ring = |ring: &RingStatus| RingInfo {
+            index: ring.index,
+            size: ring.size,
+            packed: ring.packed,
+            started: ring.started,
+            enabled: ring.enabled,
+            kicks: ring.kicks,
+            interrupts: ring.interrupts,
         };
-        put("rings", status.rings.iter().map(ring).collect());
-        put("regions", json!(status.regions));
-        put("bytes", json!(status.bytes));
-        put("sealed", json!(status.sealed));
-        put("logging", json!(status.logging));
-        put("guest_mtu", json!(status.mtu));
-        put("faults", json!(status.faults));
+        let largest = status.rings.iter().max_by_key(|ring| ring.size);
+        detail.layout = largest.map(|ring| if ring.packed { RingLayout::Packed } else { RingLayout::Split });
+        detail.ring_size = largest.map(|ring| ring.size);
+        detail.rings = status.rings.iter().map(ring).collect();
+        detail.connected = status.connected;
+        detail.features = owned(status.features);
+        detail.protocol_features = owned(status.protocol_features);
+        detail.device_status = status.device_status;
+        (detail.regions, detail.bytes, detail.sealed) = (status.regions, status.bytes, status.sealed);
+        (detail.logging, detail.guest_mtu) = (status.logging, status.mtu);
+        detail.faults = status.faults.into_iter().map(|(reason, n)| (reason.to_owned(), n)).collect();
     }
 
     fn metrics(&self) -> Vec<Sample> {

@@ -69,8 +69,9 @@ fn a_container_that_is_not_root_attaches_through_its_read_only_directory() {
     };
     assert_eq!(is("web/memif.sock"), (0o660, 0, TENANT));
     assert_eq!(is("vm/vm.sock"), (0o600, NOBODY, 0));
-    let detail = |name: &str| drayd.port(name).detail;
-    assert_eq!((&detail("web")["socket_mode"], &detail("web")["socket_group"]), (&"0660".into(), &"4242".into()));
+    let web = drayd.port("web");
+    let web = web.detail.memif().unwrap();
+    assert_eq!((web.socket_mode.as_deref(), web.socket_group.as_deref()), (Some("0660"), Some("4242")));
 
     let attach = || {
         let options = ClientOptions { name: "tenant".into(), timeout: PATIENCE, ..ClientOptions::default() };

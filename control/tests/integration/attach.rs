@@ -156,7 +156,7 @@ fn qemu_attaches_as_connect_says() {
     for case in cases.chunks(1) {
         connects(&test, &drayd, "QEMU", case, |name| {
             let port = drayd.port(name);
-            assert_eq!(port.detail["guest_mtu"], port.mtu, "{port:?}");
+            assert_eq!(vm(&port).guest_mtu, Some(port.mtu), "{port:?}");
         });
     }
     drayd.finish();
@@ -212,9 +212,8 @@ fn the_page_about_attaching_is_ready_to_paste() {
         drop(lines);
         drayd.wait_link(port, "down");
         // A QEMU that is killed leaves its socket, which is in the next one's way.
-        let socket = drayd.port(port).detail["socket"].as_str().unwrap().to_string();
         if port == "vm1" {
-            run(&format!("{} rm -f {socket}", inside.join(" ")));
+            run(&format!("{} rm -f {}", inside.join(" "), vm(&drayd.port(port)).socket));
         }
         pasted += 1;
     }

@@ -368,7 +368,7 @@ fn nics_without_an_iommu() {
         (arrived == 64).then_some(())
     });
     let port = machine.port("queues");
-    assert_eq!((port.queues, &port.detail["rss"]), (2, &true.into()));
+    assert_eq!((port.queues, port.detail.eth().unwrap().rss), (2, Some(true)));
     let workers: Vec<WorkerInfo> = machine.json("worker show");
     let queues = workers[0].loads.iter().filter(|queue| queue.port == "queues");
     let packets: Vec<u64> = queues.map(|queue| queue.packets).collect();

@@ -2,8 +2,7 @@
 
 use crate::harness::*;
 use crate::overlay::{Overlay, UPLINK};
-use dray_api::{PortInfo, WorkerInfo};
-use serde_json::json;
+use dray_api::{PortInfo, RingLayout, WorkerInfo};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,13 +57,13 @@ impl Line {
             for (reason, n) in &port.drops {
                 assert!(drops.contains(&(name, reason, *n)), "{port:?}");
             }
-            assert_eq!(port.detail["faults"], json!({}), "{port:?}");
+            assert!(vm(&port).faults.is_empty(), "{port:?}");
         }
     }
 }
 
 fn has(port: &PortInfo, feature: &str) -> bool {
-    port.detail["features"].as_array().unwrap().contains(&json!(feature))
+    vm(port).features.iter().any(|name| name == feature)
 }
 
 /// Frames that we made, of every length that memory is read and written by in different ways, cross every kind of ring in both
@@ -92,24 +91,20 @@ fn every_kind_of_ring_carries_every_byte() {
         let port = line.drayd.port(name);
         let packed = keys.contains("packed_vq=1");
         let size = if keys.contains("1024") { 1024 } else { 512 };
-        let detail = |key: &str| port.detail[key].clone();
+        let detail = vm(&port);
         assert_eq!(has(&port, "VIRTIO_F_RING_PACKED"), packed, "{port:?}");
         assert_eq!(has(&port, "VIRTIO_F_IN_ORDER"), keys.contains("in_order=1"), "{port:?}");
         assert_eq!(has(&port, "VIRTIO_NET_F_MRG_RXBUF"), keys.contains("mrg_rxbuf=1"), "{port:?}");
         assert!(has(&port, "VIRTIO_F_VERSION_1"), "{port:?}");
-        assert!(port.detail["protocol_features"].as_array().unwrap().contains(&json!("VHOST_USER_PROTOCOL_F_MQ")));
-        assert_eq!((detail("role"), detail("connected"), detail("regions")), (json!(role), json!(true), json!(1)));
-        assert_eq!(
-            (detail("layout"), detail("ring_size")),
-            (json!(if packed { "packed" } else { "split" }), json!(size))
-        );
-        assert_eq!((port.queues, detail("bytes")), (1, json!(256 << 20)));
-        let ring = |index: usize, key: &str| port.detail["rings"][index][key].clone();
-        assert_eq!(port.detail["rings"].as_array().unwrap().len(), 2);
-        for index in 0..2 {
-            assert_eq!((ring(index, "index"), ring(index, "size")), (json!(index), json!(size)));
-            assert_eq!((ring(index, "packed"), ring(index, "started")), (json!(packed), json!(true)));
-            assert_eq!(ring(index, "enabled"), json!(true));
+        assert!(detail.protocol_features.contains(&"VHOST_USER_PROTOCOL_F_MQ".to_owned()));
+        assert_eq!((detail.role.to_string().as_str(), detail.connected, detail.regions), (*role, true, 1));
+        let layout = if packed { RingLayout::Packed } else { RingLayout::Split };
+        assert_eq!((detail.layout, detail.ring_size), (Some(layout), Some(size)));
+        assert_eq!((port.queues, detail.bytes), (1, 256 << 20));
+        assert_eq!(detail.rings.len(), 2);
+        for (index, ring) in (0..).zip(&detail.rings) {
+            assert_eq!((ring.index, ring.size, ring.packed), (index, size, packed));
+            assert!(ring.started && ring.enabled, "{ring:?}");
         }
     }
     let exchange = Exchange::start(&test, &line.drayd);
@@ -183,7 +178,7 @@ const TWO_WORKERS: &str = "[[worker]]\ncpu = 0\nidle-sleep = 50\n[[worker]]\ncpu
 /// How many rings of the port are enabled.
 fn enabled(drayd: &Drayd, name: &str) -> usize {
     let port = drayd.port(name);
-    port.detail["rings"].as_array().unwrap().iter().filter(|ring| ring["enabled"] == true).count()
+    vm(&port).rings.iter().filter(|ring| ring.enabled).count()
 }
 
 /// Flows are spread over all queues, both ways, with two workers at them; then the driver uses fewer and more of them under load.
@@ -261,7 +256,7 @@ fn all_queues_are_used_and_their_number_changes() {
         drop(end);
     });
     for name in ["vm0", "vm1"] {
-        assert_eq!(drayd.port(name).detail["faults"], json!({}));
+        assert!(vm(&drayd.port(name)).faults.is_empty());
     }
     drop(testpmd);
     drop(a);
@@ -347,7 +342,7 @@ fn traffic_goes_on_when_drayd_comes_back() {
             testpmd.all_stats().iter().zip(&before).all(more).then_some(())
         });
         for name in names {
-            assert_eq!(drayd.port(name).detail["faults"], json!({}), "{name}");
+            assert!(vm(&drayd.port(name)).faults.is_empty(), "{name}");
         }
     };
     flows(&drayd);

@@ -3,9 +3,8 @@
 use crate::guest::*;
 use crate::harness::*;
 use crate::overlay::{Overlay, UPLINK};
-use dray_api::PortInfo;
+use dray_api::{PortInfo, RingLayout};
 use dray_config::Role;
-use serde_json::Value;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -34,12 +33,12 @@ fn with_overlay(test: &Test) -> (Overlay, Drayd) {
 }
 
 fn negotiated(port: &PortInfo, feature: &str) -> bool {
-    port.detail["features"].as_array().unwrap().iter().any(|name| name == feature)
+    vm(port).features.iter().any(|name| name == feature)
 }
 
 /// How many of a port's rings are enabled.
 fn enabled(port: &PortInfo) -> usize {
-    port.detail["rings"].as_array().unwrap().iter().filter(|ring| ring["enabled"] == Value::Bool(true)).count()
+    vm(port).rings.iter().filter(|ring| ring.enabled).count()
 }
 
 /// Guest `to` gets the file, of hash `sum`, of guest number `from`. Returns the average length of the frames that it received.
@@ -104,7 +103,7 @@ fn guests_reach_containers_the_overlay_and_each_other() {
             assert!(on.iter().any(|name| name == feature), "{feature} in {on:?}");
         }
         let port = drayd.port(port);
-        assert_eq!((port.link.as_str(), &port.detail["layout"]), ("up", &Value::from("split")));
+        assert_eq!((port.link.as_str(), vm(&port).layout), ("up", Some(RingLayout::Split)));
         for feature in ["CSUM", "GUEST_CSUM", "HOST_TSO4", "HOST_TSO6", "GUEST_TSO4", "GUEST_TSO6", "MRG_RXBUF"] {
             assert!(negotiated(&port, &format!("VIRTIO_NET_F_{feature}")), "{feature} in {:?}", port.detail);
         }
@@ -157,7 +156,7 @@ fn guests_with_packed_rings() {
     vm1.ping(&Guest::address(2), 20, 1400);
     for name in ["vm1", "vm2"] {
         let port = drayd.port(name);
-        assert_eq!(port.detail["layout"], "packed");
+        assert_eq!(vm(&port).layout, Some(RingLayout::Packed));
         assert_eq!(negotiated(&port, "VIRTIO_NET_F_MRG_RXBUF"), name == "vm1");
     }
     let sum = vm1.make_file(FILE);
@@ -295,7 +294,7 @@ fn guests_come_and_go() {
     assert!(drayd.port("a").drops.is_empty() && drayd.port("b").drops.is_empty(), "{:?}", drayd.ports());
     for name in ["vm1", "vm2"] {
         let port = drayd.port(name);
-        assert!(port.detail["faults"].as_object().unwrap().is_empty(), "{:?}", port.detail);
+        assert!(vm(&port).faults.is_empty(), "{:?}", port.detail);
     }
     drayd.finish();
 }

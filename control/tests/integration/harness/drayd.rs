@@ -1,7 +1,7 @@
 //! A drayd that runs, and the command that asks it.
 
 use super::Test;
-use dray_api::{PortInfo, Status};
+use dray_api::{PortInfo, Status, VhostUserDetail};
 use dray_testing::*;
 use serde::de::DeserializeOwned;
 use std::os::unix::process::ExitStatusExt;
@@ -15,6 +15,11 @@ pub struct Drayd {
     process: Process,
     socket: PathBuf,
     stopped: bool,
+}
+
+/// What only a vhost-user port has.
+pub fn vm(port: &PortInfo) -> &VhostUserDetail {
+    port.detail.vhost_user().expect("a vhost-user port")
 }
 
 impl Drayd {
