@@ -37,7 +37,7 @@ pub struct Case {
 #[derive(Clone, Copy, PartialEq)]
 enum Link {
     Memif,
-    VhostUser { packed: bool },
+    VhostUser { packed: bool, queues: u16 },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -57,7 +57,12 @@ const fn case(name: &'static str, link: Link, what: What, flows: usize, size: us
     Case { name, link, what, flows, size, burst: BURST }
 }
 
-pub const CASES: [Case; 10] = [
+const SPLIT: Link = Link::VhostUser { packed: false, queues: 1 };
+const PACKED: Link = Link::VhostUser { packed: true, queues: 1 };
+/// Flows are spread over two rings.
+const SPREAD: Link = Link::VhostUser { packed: false, queues: 2 };
+
+pub const CASES: [Case; 12] = [
     case("l2-1", Link::Memif, What::Switch, 1, 60),
     case("l2-1000", Link::Memif, What::Switch, 1000, 60),
     Case { burst: 4, ..case("l2-bursts-of-4", Link::Memif, What::Switch, 1000, 60) },
@@ -66,8 +71,10 @@ pub const CASES: [Case; 10] = [
     case("encap", Link::Memif, What::Encap, 1000, 60),
     case("decap", Link::Memif, What::Decap, 1000, 60),
     case("flood", Link::Memif, What::Flood, 1000, 60),
-    case("vhost-split", Link::VhostUser { packed: false }, What::Switch, 1000, 60),
-    case("vhost-packed", Link::VhostUser { packed: true }, What::Switch, 1000, 60),
+    case("vhost-split", SPLIT, What::Switch, 1000, 60),
+    case("vhost-packed", PACKED, What::Switch, 1000, 60),
+    case("spread", SPREAD, What::Switch, 1000, 60),
+    case("encap-spread", SPREAD, What::Encap, 1000, 60),
 ];
 
 const OURS: (Mac, Ipv4Addr) = (Mac([2, 9, 0, 0, 0, 1]), Ipv4Addr::new(10, 9, 0, 1));
@@ -96,7 +103,7 @@ impl Peer {
     fn receive(&mut self, buffer: &mut [u8]) -> bool {
         match self {
             Peer::Memif(client) => client.rx[0].recv(buffer).is_some(),
-            Peer::VhostUser(front) => front.rx[0].recv(buffer).is_some(),
+            Peer::VhostUser(front) => front.rx.iter_mut().any(|rx| rx.recv(buffer).is_some()),
         }
     }
 }
@@ -171,11 +178,11 @@ pub fn run(name: &str) {
             }
             keepers.push(Keeper::Memif(supervisor));
         }
-        Link::VhostUser { packed } => {
+        Link::VhostUser { packed, queues } => {
             for id in 0..ports {
                 let socket = SocketName::Path(dir.path().join(id.to_string()));
                 let vhost_user =
-                    VhostUser { socket: socket.clone(), access: Access::default(), role: Role::Server, queues: 1 };
+                    VhostUser { socket: socket.clone(), access: Access::default(), role: Role::Server, queues };
                 let spec = vhost_user::PortSpec { name: id.to_string(), vhost_user, max_frame: 9216 };
                 let sender = sender.clone();
                 let port = vhost_user::Port::open(spec, move |event| drop(sender.send(event))).expect("a port");
@@ -183,6 +190,7 @@ pub fn run(name: &str) {
                 let meeting = Meeting::new(&socket, Role::Client).expect("a socket");
                 let options = frontend::Options {
                     role: Role::Client,
+                    queues,
                     ring_size: 1024,
                     packed,
                     in_order: true,
@@ -218,10 +226,10 @@ fn links(events: &Receiver<Event>, ports: u32) -> (Box<dyn Rx>, Vec<Box<dyn Tx>>
     tx.resize_with(ports as usize, || None);
     while tx.iter().any(Option::is_none) {
         match events.recv_timeout(TIMEOUT) {
-            Ok(Event::Up { port, mut link }) => {
+            Ok(Event::Up { port, link }) => {
                 let n: usize = port.parse().expect("its number");
                 if n == 0 {
-                    rx = link.rx.pop();
+                    rx = link.rx.into_iter().next();
                 }
                 tx[n] = link.tx.handles(1).pop();
             }
