@@ -234,6 +234,38 @@ fn what_was_negotiated_is_shown() {
     assert!(frontend.tx[0].interrupts(SOON) != 0);
 }
 
+/// By what they carry, behind a tag, too: each flow stays on its ring, and every ring has its share.
+#[test]
+fn flows_are_spread_over_rings() {
+    not_alone!();
+    const FLOWS: usize = 1000;
+    let test = Test::new(Role::Client, 4);
+    let mut frontend = test.frontend(|o| o.queues = 4);
+    let mut tx = test.up().tx.handles(1);
+    for tag in [&[][..], &[0x81, 0, 0, 7]] {
+        let frame = |flow: usize| {
+            let mut frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], tag, &[8, 0, 0x45, 0, 0, 46, 0, 0]].concat();
+            frame.extend([0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+            frame.extend([(flow as u16).to_be_bytes(), [0, 53]].concat());
+            frame.resize(64, 0);
+            frame
+        };
+        let (mut rings, mut counts) = (vec![None; FLOWS], [0; 4]);
+        let mut burst = Burst::default();
+        for n in 0..3 * FLOWS {
+            burst.clear();
+            burst.push_owned(frame(n % FLOWS));
+            assert_eq!(tx[0].send(&mut burst, &[0]).packets, 1);
+            let mut to = [0; 2048];
+            let got = (0..4).filter(|&ring| frontend.rx[ring].recv(&mut to).is_some()).collect::<Vec<_>>();
+            assert_eq!((got.len(), &to[..64]), (1, &frame(n % FLOWS)[..]));
+            assert_eq!(*rings[n % FLOWS].get_or_insert(got[0]), got[0], "a flow stays where it is");
+            counts[got[0]] += 1;
+        }
+        assert!(counts.iter().all(|n| (600..900).contains(n)), "tag {tag:?}: {counts:?}");
+    }
+}
+
 #[test]
 fn rings_stop_and_go_on() {
     not_alone!();

@@ -5,9 +5,9 @@
 
 use crate::drops::Drops;
 use crate::egress::Egress;
+use crate::layers::Known;
 use crate::mem::Segment;
 use crate::offload::{Offload, Pending};
-use crate::wire::{ETH, flow_hash};
 
 /// Frames taken from a queue at a time.
 pub const BURST: usize = 64;
@@ -71,6 +71,8 @@ pub(crate) struct Meta {
     pub ingress: Lanes<Egress>,
     /// Priority and drop eligibility of the tags that were taken out (the upper four bits of their TCI), for the next one.
     pub priority: Lanes<u16>,
+    /// What they carry, of those that somebody asked for: [`Burst::layers`].
+    pub layers: Known,
 }
 
 impl Default for Meta {
@@ -81,6 +83,7 @@ impl Default for Meta {
             dst_bucket: Lanes([0; FRAMES]),
             ingress: Lanes([Egress::NOWHERE; FRAMES]),
             priority: Lanes([0; FRAMES]),
+            layers: Known::default(),
         }
     }
 }
@@ -97,6 +100,7 @@ impl Meta {
         self.dst[to] = self.dst[from];
         self.ingress[to] = self.ingress[from];
         self.priority[to] = self.priority[from];
+        self.layers.hand_on(self.layers.get(from), to);
     }
 }
 
@@ -115,11 +119,6 @@ impl Frame {
     /// What its sender left to be done, if anything.
     pub fn offload(&self) -> Option<Offload> {
         self.pending.offload(self.start)
-    }
-
-    /// A hash of the flow it belongs to: addresses, protocol and ports as far as they are there.
-    pub fn flow_hash(&self) -> u32 {
-        if self.head().len() < ETH { 0 } else { flow_hash(self.head()) }
     }
 
     /// The private first bytes.
@@ -167,7 +166,8 @@ impl Frame {
     pub(crate) fn push_front<const N: usize, const M: usize>(&mut self) -> &mut [u8; M] {
         self.start -= N as u16;
         self.len += N as u32;
-        self.bytes[self.start as usize..].first_chunk_mut().expect("a frame's bytes are more")
+        let start = self.start as usize;
+        self.bytes.get_mut(start..start + M).and_then(|bytes| bytes.try_into().ok()).expect("a frame's bytes are more")
     }
 
     /// Cuts `n` bytes of the head off.
@@ -255,6 +255,7 @@ impl Burst {
     pub fn clear(&mut self) {
         self.n = 0;
         self.copies = 0;
+        self.meta.layers.forget();
         self.owned.clear();
         // What few bursts have is taken out of the frames here, and not written into each frame that doesn't have it.
         if self.offloads | !self.chain.is_empty() {
@@ -509,5 +510,6 @@ impl Burst {
     /// Forgets the copies; nothing names them any more.
     pub(crate) fn forget_copies(&mut self) {
         self.copies = 0;
+        self.meta.layers.forget_copies();
     }
 }

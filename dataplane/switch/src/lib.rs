@@ -9,6 +9,7 @@ mod cpu;
 pub mod drops;
 pub mod egress;
 pub mod fdb;
+mod layers;
 pub mod mem;
 mod names;
 pub mod offload;

@@ -8,8 +8,9 @@
 
 use crate::adjacency::OUTER;
 use crate::burst::{Burst, Frame, HEADROOM};
+use crate::layers::{Layers, Network, network};
 use crate::mem::{self, Segment};
-use crate::wire::{self, ETH, TAG, be16, be32};
+use crate::wire::{self, ETH, be16, be32};
 
 /// Into how many pieces a frame may be cut; a request for more is refused. One frame must not hold up a worker, nor fill a ring of
 /// ordinary size by itself. It allows 64 bytes a piece whatever the frame's length; Linux sends no segments below 48.
@@ -70,15 +71,16 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// Whether `frame`, as it was received, has the headers that are to be rewritten in each piece, all of them in its head;
-    /// `ether_type` and the offset `l3` are its IP header's.
-    fn can_cut(self, frame: &Frame, ether_type: u16, l3: usize) -> Option<()> {
+    /// Whether `frame`, as it was received, has the headers that are to be rewritten in each piece, all of them in its head; the offset
+    /// `l3` is its IP header's.
+    fn can_cut(self, frame: &Frame, l3: usize) -> Option<()> {
         let head = frame.head();
         let l4 = self.csum_start as usize;
         let (protocol, csum_offset) = self.gso.transport();
-        let expected = if self.gso.is_ipv6() { wire::IPV6 } else { wire::IPV4 };
-        let found = if self.gso.is_ipv6() { ipv6_transport(head, l3)? } else { ipv4_transport(head, l3)? };
-        if ether_type != expected || found != (protocol, l4) || self.csum_offset != csum_offset {
+        let network = if self.gso.is_ipv6() { Network::Ipv6 } else { Network::Ipv4 };
+        let layers = Layers::of(frame);
+        let found = (layers.network, layers.protocol, layers.l4());
+        if found != (network, protocol, Some(frame.start + self.csum_start)) || self.csum_offset != csum_offset {
             return None;
         }
         let transport = if self.gso.is_tcp() { tcp_header(*head.get(l4 + 12)?) } else { wire::UDP_HEADER };
@@ -95,48 +97,6 @@ impl Offload {
 /// Length of a TCP header, bytes, by its thirteenth.
 fn tcp_header(data_offset: u8) -> usize {
     (data_offset >> 4) as usize * 4
-}
-
-/// The EtherType behind up to two tags, and the offset of what follows it.
-fn network(head: &[u8]) -> Option<(u16, usize)> {
-    let mut at = ETH;
-    loop {
-        let ether_type = be16(head.get(..at)?, at - 2);
-        if !matches!(ether_type, wire::VLAN | wire::SERVICE_VLAN) || at == ETH + 2 * TAG {
-            return Some((ether_type, at));
-        }
-        at += TAG;
-    }
-}
-
-/// Protocol and offset of what an unfragmented IPv4 packet at `l3` carries.
-fn ipv4_transport(head: &[u8], l3: usize) -> Option<(u8, usize)> {
-    let ip = head.get(l3..)?;
-    let header = (ip.first()? & 15) as usize * 4;
-    let good = ip.len() >= 20 && ip[0] >> 4 == 4 && header >= 20 && be16(ip, 6) & 0x3fff == 0;
-    good.then(|| (ip[9], l3 + header))
-}
-
-/// Protocol and offset of what the IPv6 packet at `l3` carries behind its extension headers. Not behind a routing header with
-/// segments left: the pseudo-header's destination would be another than the packet's (RFC 8200, section 8.1).
-fn ipv6_transport(head: &[u8], l3: usize) -> Option<(u8, usize)> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const DESTINATION: u8 = 60;
-    let mut at = l3 + 40;
-    if head.len() < at || head[l3] >> 4 != 6 {
-        return None;
-    }
-    let mut next = head[l3 + 6];
-    while matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
-        let extension = head.get(at..at + 8)?;
-        if next == ROUTING && extension[3] != 0 {
-            return None;
-        }
-        next = extension[0];
-        at += (extension[1] as usize + 1) * 8;
-    }
-    Some((next, at))
 }
 
 /// An [`Offload`] with positions in [`Frame`]'s bytes.
@@ -160,12 +120,12 @@ impl Pending {
         debug_assert!(frame.start as usize == HEADROOM);
         let head = frame.head();
         let Offload { csum_start, csum_offset, gso, gso_size, ecn } = offload;
-        let (ether_type, l3) = network(head)?;
+        let (_, l3) = network(head)?;
         if (csum_start as usize) < l3 || csum_start as usize + csum_offset as usize + 2 > head.len() {
             return None;
         }
         if gso != Gso::None {
-            offload.can_cut(frame, ether_type, l3)?;
+            offload.can_cut(frame, l3)?;
         }
         Some(Pending {
             l3: (HEADROOM + l3) as u16,
@@ -247,6 +207,7 @@ pub(crate) fn cut(burst: &Burst, i: u16, scratch: &mut Burst, mut send: impl FnM
     let mut head = &frame.bytes[at..frame.end as usize];
     let mut body = burst.segments(frame);
     let mut segment = Segment::EMPTY;
+    let layers = burst.meta.layers.get(i);
     for n in 0.. {
         if left == 0 || scratch.room() == 0 {
             send(scratch);
@@ -260,6 +221,7 @@ pub(crate) fn cut(burst: &Burst, i: u16, scratch: &mut Burst, mut send: impl FnM
         // Payload that came with the head goes with a head again: there is no memory but the frame's to name.
         let of_head = head.split_off(..want.min(head.len())).expect("no more than there is");
         scratch.push_piece(frame, at, of_head);
+        scratch.meta.layers.hand_on(layers, scratch.len() as u16 - 1);
         want -= of_head.len();
         while want != 0 {
             if segment.is_empty() {

@@ -25,6 +25,8 @@ struct Sink {
     undone: Vec<(u16, Offload)>,
     /// Frames that segmentation added.
     segments: u32,
+    /// The flows of the frames sent, in order.
+    flows: Vec<u32>,
     punts: Vec<Punt>,
     full: bool,
 }
@@ -36,6 +38,7 @@ impl Output for Sink {
         assert_eq!(sent.packets as usize, tx.sent.len());
         self.undone.extend(tx.sent.iter().filter_map(|(_, undone)| undone.map(|undone| (port, undone))));
         self.sent.extend(tx.sent.into_iter().map(|(bytes, _)| (port, bytes)));
+        self.flows.extend(burst.flows(frames).map(|(_, flow)| flow));
     }
 
     fn accepts(&self, port: u16) -> Option<Accepts> {
@@ -100,6 +103,7 @@ impl Switch {
         self.now += 1;
         self.sink.undone.clear();
         self.sink.segments = 0;
+        self.sink.flows.clear();
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port };
         self.tally = self.pipeline.run(&mut burst, cx, &mut self.sink);
         let t = self.tally;
@@ -842,6 +846,41 @@ fn nothing_is_left_undone_inside_vxlan() {
     let inner: Vec<_> = sent.iter().map(|(_, f)| &f[50..]).collect();
     assert_eq!(inner, [TSO4_0, TSO4_1, TSO4_2]);
     assert!(sent.iter().all(|(_, f)| f[16..18] == (f.len() as u16 - 14).to_be_bytes()));
+}
+
+/// Whatever it was put into on its way: a port that spreads flows over its rings has no need to look behind tags and outer headers.
+#[test]
+fn a_port_is_told_the_flow_of_what_is_inside() {
+    let mut s = trunk();
+    s.run(0, vec![tagged(ALL, A, 10, 64)]);
+    s.sink.accepts.insert(1, TAKES_TSO);
+    // To an untagged port, behind a tag, in a tunnel, in copies for two; whole and in pieces.
+    let other = [&TSO4[..35], &[TSO4[35] ^ 1], &TSO4[36..]].concat();
+    let burst = || vec![(TSO4.to_vec(), Some(ASK_TSO4)), (other.clone(), Some(ASK_TSO4)), (frame(B, A, 60), None)];
+    s.sink.accepts.insert(3, TAKES_TSO);
+    assert_eq!(s.run_undone(0, burst()).iter().map(|(port, _)| *port).collect::<Vec<_>>(), [3, 3, 3]);
+    let [one, two, plain] = s.sink.flows[..] else { panic!("{:?}", s.sink.flows) };
+    assert!(one != two && two != plain);
+    let pieces = [&[one; 3][..], &[two; 3], &[plain]].concat();
+    s.run_undone(1, burst());
+    assert_eq!(s.sink.flows, pieces, "tagged, in pieces");
+    s.sink.accepts.insert(0, TAKES_TSO);
+    s.run_undone(1, burst());
+    assert_eq!(s.sink.flows, [one, two, plain], "tagged, whole");
+    let mut s = overlay();
+    s.tables.adjacencies.tunnels[1] = s.tables.adjacencies.encaps[0].tunnel(0, OTHER, PEER_MAC);
+    for tunnels in [2, 1] {
+        let sent = s.run_undone(1, burst());
+        let mut expected = pieces.repeat(tunnels);
+        let mut flows = s.sink.flows.clone();
+        expected.sort();
+        flows.sort();
+        assert_eq!(flows, expected, "by {tunnels} tunnels");
+        for ((_, outer), flow) in sent.iter().zip(&s.sink.flows) {
+            assert_eq!(outer[34..36], (0xc000 | *flow as u16 & 0x3fff).to_be_bytes());
+        }
+        s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    }
 }
 
 #[test]

@@ -235,11 +235,11 @@ impl TxQueue {
     }
 
     /// Sends each frame on the ring of its flow.
-    #[cold]
+    #[inline(never)]
     fn spread(&self, vrings: &[&Vring], burst: &mut Burst, frames: &[u16]) -> Sent {
         let mut lists = [([0u16; FRAMES], 0usize); RINGS];
-        for &i in frames {
-            let ring = ((u64::from(burst.frame(i).flow_hash()) * vrings.len() as u64) >> 32) as usize;
+        for (i, flow) in burst.flows(frames) {
+            let ring = ((u64::from(flow) * vrings.len() as u64) >> 32) as usize;
             let (list, n) = &mut lists[ring];
             list[*n] = i;
             *n += 1;

@@ -7,6 +7,7 @@ use crate::adjacency::OUTER;
 use crate::burst::{BURST, Burst};
 use crate::drops::Drop;
 use crate::egress::Egress;
+use crate::layers::{Layers, Network};
 use crate::mem;
 use crate::names::{Named, declare};
 use crate::offload::{self, Gso};
@@ -171,12 +172,16 @@ fn unusual(
             if burst.has_offloads() {
                 offload::forget_outer(&mut burst.frames[i]);
             }
-            let head = burst.frames[i].head_mut();
-            let Some(inner) = wire::traffic_class(head) else { return Verdict::drop(Drop::VxlanInnerTag) };
-            if is_ip(head) {
-                match wire::ecn_of_inner(inner, outer) {
-                    Some(ecn) if ecn == inner & wire::ECN => {}
-                    Some(ecn) => wire::set_ecn(head, ecn),
+            let frame = &mut burst.frames[i];
+            let inner = Layers::of(frame);
+            if inner.is_tagged(frame.start) {
+                return Verdict::drop(Drop::VxlanInnerTag);
+            }
+            // Nothing but IP has ECN.
+            if inner.network != Network::Other {
+                match wire::ecn_of_inner(inner.class, outer) {
+                    Some(ecn) if ecn == inner.class & wire::ECN => {}
+                    Some(ecn) => wire::set_ecn(frame.head_mut(), ecn),
                     None => return Verdict::drop(Drop::VxlanEcn),
                 }
             }
@@ -194,11 +199,6 @@ fn unusual(
         }
         Err(reason) => Verdict::drop(reason),
     }
-}
-
-/// Whether a frame that begins with `head` has an IP packet: nothing else has ECN.
-fn is_ip(head: &[u8]) -> bool {
-    head.len() >= ETH + 20 && matches!(be16(head, 12), wire::IPV4 | wire::IPV6)
 }
 
 /// The bridge of `vni`, and where frames of the VTEP `from` are from.

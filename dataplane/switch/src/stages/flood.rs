@@ -167,6 +167,10 @@ impl Flood {
                 let mut set = Leaving::new(to, flooding.frames);
                 if !to.is_untagged_port() && flooding.targets != 1 {
                     set.frames = Selection::NONE;
+                    if to.is_tunnel() {
+                        // Not for each of the copies, which are all wrapped.
+                        burst.read_layers(flooding.waiting, Selection::NONE);
+                    }
                     for i in flooding.waiting.iter() {
                         let Some(copy) = burst.copy(i) else {
                             leaving.push(set);

@@ -161,6 +161,12 @@ impl Selection {
         self.0.count_ones() as usize
     }
 
+    /// Those whose bits are set.
+    #[inline(always)]
+    pub(crate) fn of_bits(bits: u64) -> Self {
+        Selection(bits)
+    }
+
     /// One bit for each.
     #[inline(always)]
     pub(crate) fn bits(self) -> u64 {

@@ -8,10 +8,11 @@ use super::{Pass, Process, leaving::Leaving, vlan};
 use crate::adjacency::{Adjacencies, OUTER};
 use crate::burst::{Burst, Frame};
 use crate::drops::Drop;
+use crate::layers::Layers;
 use crate::names::{Named, declare};
 use crate::offload;
 use crate::port::Output;
-use crate::wire::{self, ETH};
+use crate::wire::ETH;
 
 declare! { REASONS of Drop;
     /// The encapsulated frame does not fit the underlay's MTU.
@@ -29,7 +30,18 @@ declare! { REASONS of Drop;
 }
 
 #[derive(Default)]
-pub(crate) struct Rewrite;
+pub(crate) struct Rewrite {
+    /// The outer headers of the tunnel at hand: in memory, from where they are copied at once and not word by word.
+    headers: Headers,
+}
+
+struct Headers([u8; OUTER]);
+
+impl Default for Headers {
+    fn default() -> Self {
+        Headers([0; OUTER])
+    }
+}
 
 impl Process for Rewrite {
     const REASONS: &[Named] = REASONS;
@@ -43,7 +55,7 @@ impl Process for Rewrite {
             }
             rewritten += set.len();
             if set.egress.is_tunnel() {
-                encapsulate(pass.burst, set, &pass.cx.tables.adjacencies);
+                encapsulate(pass.burst, set, &pass.cx.tables.adjacencies, &mut self.headers.0);
             } else {
                 tag(pass.burst, set);
             }
@@ -65,29 +77,34 @@ fn tag(burst: &mut Burst, set: &mut Leaving) {
 
 /// Encapsulates the frames of `set`, which leave by a tunnel.
 #[inline(never)]
-fn encapsulate(burst: &mut Burst, set: &mut Leaving, adjacencies: &Adjacencies) {
+fn encapsulate(burst: &mut Burst, set: &mut Leaving, adjacencies: &Adjacencies, headers: &mut [u8; OUTER]) {
     let Some((tunnel, encap, sum)) = adjacencies.resolved(set.egress.index()) else {
         return set.each(burst, |_, _| Err(Drop::VxlanNoNeighbour));
     };
     set.port = encap.port;
-    let mut headers = [0; OUTER];
-    encap.write_headers(tunnel, &mut headers);
+    encap.write_headers(tunnel, headers);
+    burst.read_layers(set.frames, set.copies);
+    let (vnis, mtu) = (&encap.vnis[..], encap.mtu);
     set.each(burst, |burst, i| {
-        let vni = encap.vnis.get(usize::from(burst.meta.bridge(i))).copied().unwrap_or(0);
-        wrap(&mut burst.frames[i], &headers, sum, vni, encap.mtu)
+        let vni = vnis.get(usize::from(burst.meta.bridge(i))).copied().unwrap_or(0);
+        let layers = *burst.layers(i);
+        wrap(&mut burst.frames[i], layers, headers, sum, vni, mtu)
     });
 }
 
-/// Puts the outer `headers`, whose sum is `sum`, before `frame`, which is in the network `vni`. The outer packet is `mtu` bytes at most.
+/// Puts the outer `headers`, whose sum is `sum`, before `frame`, which carries `layers` and is in the network `vni`. The outer packet is
+/// `mtu` bytes at most.
 #[inline(always)]
-fn wrap(frame: &mut Frame, headers: &[u8; OUTER], sum: u16, vni: u32, mtu: u16) -> Result<(), Drop> {
+fn wrap(frame: &mut Frame, layers: Layers, headers: &[u8; OUTER], sum: u16, vni: u32, mtu: u16) -> Result<(), Drop> {
     // Of a frame that is to be cut, each piece gets its own lengths and checksum when it is.
     let ip_len = offload::longest_piece(frame) + OUTER - ETH;
     if ip_len > mtu.into() {
         return Err(Drop::VxlanTooBig);
     }
-    let class = wire::traffic_class(frame.head()).ok_or(Drop::VxlanInnerTag)?;
-    let source_port = 0xc000 | wire::flow_hash(frame.head()) as u16 & 0x3fff;
+    if layers.is_tagged(frame.start) {
+        return Err(Drop::VxlanInnerTag);
+    }
+    let (class, source_port) = (layers.class, 0xc000 | layers.flow as u16 & 0x3fff);
     let bytes = frame.push_front::<OUTER, OUTER>();
     *bytes = *headers;
     bytes[15] = class;
