@@ -182,6 +182,8 @@ struct TxQueue {
     vrings: Arc<[Arc<Vring>]>,
     /// Whether other workers have such queues.
     shared: bool,
+    /// For the frames of each ring; empty.
+    lists: Vec<Vec<u16>>,
 }
 
 /// How often to look again whether a gate is open: some 20 microseconds, in which most changes are done. Its frames would be lost, and
@@ -236,17 +238,15 @@ impl TxQueue {
 
     /// Sends each frame on the ring of its flow.
     #[inline(never)]
-    fn spread(&self, vrings: &[&Vring], burst: &mut Burst, frames: &[u16]) -> Sent {
-        let mut lists = [([0u16; FRAMES], 0usize); RINGS];
+    fn spread(&self, vrings: &[&Vring], lists: &mut [Vec<u16>], burst: &mut Burst, frames: &[u16]) -> Sent {
         for (i, flow) in burst.flows(frames) {
             let ring = ((u64::from(flow) * vrings.len() as u64) >> 32) as usize;
-            let (list, n) = &mut lists[ring];
-            list[*n] = i;
-            *n += 1;
+            lists[ring].push(i);
         }
         let mut sent = Sent::default();
-        for (vring, (list, n)) in vrings.iter().zip(&lists).filter(|(_, (_, n))| *n != 0) {
-            let some = self.send_on(vring, burst, &list[..*n]);
+        for (vring, list) in vrings.iter().zip(lists).filter(|(_, list)| !list.is_empty()) {
+            let some = self.send_on(vring, burst, list);
+            list.clear();
             sent.packets += some.packets;
             sent.bytes += some.bytes;
         }
@@ -275,7 +275,12 @@ impl Tx for TxQueue {
                 Sent::default()
             }
             1 => self.send_on(enabled[0], burst, frames),
-            n => self.spread(&enabled[..n], burst, frames),
+            n => {
+                let mut lists = std::mem::take(&mut self.lists);
+                let sent = self.spread(&enabled[..n], &mut lists, burst, frames);
+                self.lists = lists;
+                sent
+            }
         }
     }
 
@@ -294,5 +299,6 @@ pub(super) fn rx_queues(vrings: &[Arc<Vring>]) -> Vec<Box<dyn Rx>> {
 pub(super) fn tx_queues(vrings: &[Arc<Vring>], workers: usize) -> Vec<Box<dyn Tx>> {
     let vrings: Arc<[Arc<Vring>]> = vrings.into();
     let shared = workers > 1;
-    (0..workers).map(|_| Box::new(TxQueue { vrings: vrings.clone(), shared }) as Box<dyn Tx>).collect()
+    let lists = || (0..vrings.len().min(RINGS)).map(|_| Vec::with_capacity(FRAMES)).collect();
+    (0..workers).map(|_| Box::new(TxQueue { vrings: vrings.clone(), shared, lists: lists() }) as Box<dyn Tx>).collect()
 }
