@@ -34,7 +34,7 @@ test: ## Check and test everything (needs root; SKIP_ROOT=1 leaves out what does
 .PHONY: models
 models: ## Look at what threads share in every order that the memory model allows (loom; seconds once built)
 	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-switch --features loom --lib fdb::models
-	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-vhost --features loom --lib gate::models
+	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-vhost --features loom --lib models
 
 .PHONY: test-quick
 test-quick: ## Test what is pure: no root, no peers, under a minute once built
