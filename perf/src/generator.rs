@@ -1,7 +1,8 @@
 //! The generator: sends prepared frames into one link of a switch, and counts and checks what comes out of the other.
 //!
 //! While it runs it touches only rings: sending is writing descriptors, receiving is reading their lengths and giving them
-//! back. So one core is faster than any switch, which has to copy the frames.
+//! back. So one core is faster than any switch, which has to copy the frames. Real receivers are not: if it is asked to, it reads
+//! what it receives, too, whose bytes then have to come from the switch's CPU.
 
 mod bucket;
 mod report;
@@ -154,6 +155,8 @@ pub struct Options<E> {
     pub window: u64,
     /// One in this many received frames is looked at; 0: none.
     pub sample: u64,
+    /// Whether all bytes of every received frame are read, as a host's network stack does.
+    pub read: bool,
     /// How long to wait until the links and the way between them are there.
     pub timeout: Duration,
 }
@@ -177,6 +180,7 @@ impl<E> Options<E> {
             buffer_size: 2048,
             window: 0,
             sample: 64,
+            read: false,
             timeout: Duration::from_secs(10),
         }
     }
@@ -279,6 +283,7 @@ impl<L: Link> Generator<L> {
                     scratch: frames.scratch,
                 }),
                 times: options.latency.then(Recorder::new),
+                copy: options.read.then(|| vec![0; options.buffer_size as usize].into()),
                 sends: options.way.senders()[i],
                 batches: 0,
                 held_up: 0,
@@ -554,6 +559,7 @@ impl<L: Link> Generator<L> {
             vlan: self.options.vlan,
             vni: self.options.tunnel.map(|tunnel| tunnel.vni),
             flows: self.options.flows,
+            read: self.options.read,
             rate,
             seconds,
             a_to_b: self.sides[0].sends.then(|| direction(0)),

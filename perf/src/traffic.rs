@@ -59,6 +59,9 @@ pub struct StreamArgs {
     /// Look at one in this many received frames; 0: at none
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub sample: u64,
+    /// Read all bytes of every received frame, as a host's network stack does, and not only its length
+    #[arg(long)]
+    pub read: bool,
 }
 
 /// What to send, and for how long.
@@ -133,7 +136,7 @@ impl StreamArgs {
         options.way = self.direction;
         options.queues = self.queues;
         options.ring_size = self.ring_size;
-        (options.window, options.sample) = (self.window, self.sample);
+        (options.window, options.sample, options.read) = (self.window, self.sample, self.read);
         Ok(options)
     }
 }
@@ -174,8 +177,9 @@ fn print(report: &Report, sizes: &Sizes) {
     };
     let vlan = report.vlan.map(|id| format!(", VLAN {id}")).unwrap_or_default();
     let vni = report.vni.map(|vni| format!(", VNI {vni}")).unwrap_or_default();
+    let read = if report.read { ", read" } else { "" };
     println!(
-        "{:.2} Mpps, {:.2} Gbit/s ({what}, {} flows{vlan}{vni}, {:.2} s)",
+        "{:.2} Mpps, {:.2} Gbit/s ({what}, {} flows{vlan}{vni}{read}, {:.2} s)",
         report.mpps, report.gbps, report.flows, report.seconds
     );
     for (name, d) in [("A to B", &report.a_to_b), ("B to A", &report.b_to_a)] {
@@ -365,6 +369,7 @@ mod tests {
         assert_eq!(options(vxlan).unwrap().rate, 932_836);
         assert_eq!(options(vxlan).unwrap().tunnel.unwrap().vni, 9);
         assert!(options("--latency").unwrap().latency);
+        assert_eq!((plain.read, options("--read").unwrap().read), (false, true));
         assert!(options("--vxlan 16777216 --vtep 10.0.0.2 --switch-vtep 10.0.0.1").unwrap_err().contains("16777215"));
         assert!(options("--direction left").unwrap_err().contains("a-to-b, b-to-a, both"));
         assert!(options("--buffer-size 1000 --size 60,1514").unwrap_err().contains("does not fit a buffer of 1000"));

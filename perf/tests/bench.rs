@@ -25,6 +25,7 @@ fn all_switches_are_measured() {
     let output = Command::new(env!("CARGO_BIN_EXE_dray-perf"))
         // On a machine that tests keep busy nothing equals itself.
         .args(["bench", "--peers", "--quick", "--allow-void", "--case", "60x1", "--case", "encap:60x100"])
+        .args(["--case", "vhost:1514x100+read"])
         .arg("--report")
         .arg(&page)
         .arg("--save")
@@ -39,7 +40,8 @@ fn all_switches_are_measured() {
     assert!(output.status.success(), "{text}\n{log}");
     let json: Value = serde_json::from_str(&std::fs::read_to_string(&saved).unwrap()).unwrap();
     let cases = json["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 2, "{log}");
+    assert_eq!(cases.len(), 3, "{log}");
+    assert_eq!(cases[2]["read"], true);
     for case in cases {
         let figures = case["figures"].as_array().unwrap();
         let absent = case["absent"].as_array().unwrap();
@@ -63,6 +65,7 @@ fn all_switches_are_measured() {
         "Where the time goes",
         "memif 60 B, 1 flow",
         "VXLAN encapsulation 60 B, 100 flows",
+        "vhost-user 1514 B, 100 flows, read",
         "--forward-mode=io",
         "DIR/dray.toml",
     ] {

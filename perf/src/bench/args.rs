@@ -40,7 +40,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     duration: f64,
     /// What to send; may be given several times [default: the whole table]
-    #[arg(long = "case", value_name = "[KIND:]SIZExFLOWS")]
+    #[arg(long = "case", value_name = "[KIND:]SIZExFLOWS[+read]")]
     cases: Vec<Case>,
     /// Small cases, two short rounds: whether it works, not how fast it is
     #[arg(long)]

@@ -31,11 +31,13 @@ pub struct Case {
     pub size: usize,
     /// Flows; a switch learns two MACs of each.
     pub flows: u32,
+    /// Whether the generator reads all bytes of what it receives, and not only their lengths.
+    pub read: bool,
 }
 
 /// The cases of a whole run: the least that Dray is to reach in each, as a multiple of what testpmd io reaches with frames of
 /// that size between ports of that kind.
-pub const CASES: [(Case, Option<f64>); 15] = [
+pub const CASES: [(Case, Option<f64>); 17] = [
     (Case::memif(60, 1), Some(1.25)),
     (Case::memif(60, 1_000), Some(1.25)),
     (Case::memif(60, 10_000), Some(1.05)),
@@ -43,6 +45,7 @@ pub const CASES: [(Case, Option<f64>); 15] = [
     (Case::memif(60, 1_000_000), Some(0.5)),
     (Case::memif(512, 1_000), Some(2.0)),
     (Case::memif(1514, 1_000), Some(1.7)),
+    (Case { read: true, ..Case::memif(1514, 1_000) }, None),
     (Case { way: Way::Encapsulate, ..Case::memif(60, 1_000) }, Some(1.0)),
     (Case { way: Way::Decapsulate, ..Case::memif(60, 1_000) }, Some(1.0)),
     (Case::vhost_user(60, 1), Some(2.0)),
@@ -50,13 +53,14 @@ pub const CASES: [(Case, Option<f64>); 15] = [
     (Case::vhost_user(60, 100_000), None),
     (Case::vhost_user(512, 1_000), None),
     (Case::vhost_user(1514, 1_000), Some(2.2)),
+    (Case { read: true, ..Case::vhost_user(1514, 1_000) }, None),
     (Case { packed: true, ..Case::vhost_user(60, 1_000) }, None),
 ];
 
 impl Case {
     /// Between memif ports.
     pub const fn memif(size: usize, flows: u32) -> Case {
-        Case { link: Kind::Memif, packed: false, way: Way::Plain, size, flows }
+        Case { link: Kind::Memif, packed: false, way: Way::Plain, size, flows, read: false }
     }
 
     /// Between vhost-user ports.
@@ -93,8 +97,9 @@ impl Case {
 impl FromStr for Case {
     type Err = String;
 
-    /// Reads SIZExFLOWS, with what [`Case::path`] is not "memif" for before it.
+    /// Reads SIZExFLOWS, with what [`Case::path`] is not "memif" for before it, and what is not usual behind it.
     fn from_str(s: &str) -> Result<Case, String> {
+        let (s, read) = s.strip_suffix("+read").map_or((s, false), |s| (s, true));
         let (what, rest) = s.split_once(':').unwrap_or(("memif", s));
         let memif = Case::memif(60, 1);
         let case = match what {
@@ -107,10 +112,11 @@ impl FromStr for Case {
         };
         let figures = rest.split_once('x').and_then(|(size, flows)| Some((size.parse().ok()?, flows.parse().ok()?)));
         case.zip(figures)
-            .map(|(case, (size, flows))| Case { size, flows, ..case })
+            .map(|(case, (size, flows))| Case { size, flows, read, ..case })
             .filter(|c| (SIZE_MIN..=SIZE_MAX).contains(&c.size) && (1..=FLOWS_MAX).contains(&c.flows))
             .ok_or_else(|| {
-                "a case is SIZExFLOWS, like 60x1000, between memif ports, or vhost:, packed:, encap: or decap: and that"
+                "a case is SIZExFLOWS, like 60x1000, between memif ports, or vhost:, packed:, encap: or decap: and that; \
+                 with +read behind it the generator reads what it receives"
                     .into()
             })
     }
@@ -118,7 +124,7 @@ impl FromStr for Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} B, {}", self.path(), self.size, flows(self.flows))
+        write!(f, "{} {} B, {}{}", self.path(), self.size, flows(self.flows), if self.read { ", read" } else { "" })
     }
 }
 
@@ -152,7 +158,8 @@ mod tests {
         assert_eq!(name("packed:60x1000"), "vhost-user packed 60 B, 1,000 flows");
         assert_eq!(name("encap:1400x1000000"), "VXLAN encapsulation 1400 B, 1,000,000 flows");
         assert_eq!(name("decap:60x1"), "VXLAN decapsulation 60 B, 1 flow");
-        for wrong in ["59x1", "60", "60x0", "60x1000001", "veth:60x1"] {
+        assert_eq!(name("vhost:1514x1000+read"), "vhost-user 1514 B, 1,000 flows, read");
+        for wrong in ["59x1", "60", "60x0", "60x1000001", "veth:60x1", "60x1+write"] {
             assert!(wrong.parse::<Case>().is_err(), "{wrong}");
         }
     }

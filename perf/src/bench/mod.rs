@@ -282,7 +282,7 @@ impl Bench {
         let mut options = Options::new(a, b);
         options.ring_size = self.ring_size;
         options.buffer_size = self.buffer_size;
-        options.flows = case.flows;
+        (options.flows, options.read) = (case.flows, case.read);
         if case.way != Way::Plain {
             let Overlay { vni, local, remote } = OVERLAY;
             options.tunnel = Some(Tunnel { vni, local: remote, switch: local });
@@ -638,7 +638,7 @@ mod tests {
             huge_pages: false,
             cases: Vec::new(),
         };
-        for case in ["100x300", "vhost:100x300", "packed:100x300"] {
+        for case in ["100x300", "vhost:100x300", "packed:100x300", "1514x300+read", "vhost:1514x300+read"] {
             let report = bench.ceiling(case.parse().unwrap(), &AtomicBool::new(false)).unwrap();
             let d = report.a_to_b.unwrap();
             assert!(d.sent > 0 && d.received == d.sent && d.lost == 0, "{report:?}");

@@ -147,7 +147,9 @@ impl Results {
 
     fn charts(&self, section: &mut Section) {
         let kinds = [Kind::Memif, Kind::VhostUser];
-        let plain = |kind| move |c: &&Measured| c.case == Case { link: kind, packed: false, way: Way::Plain, ..c.case };
+        let plain = |kind| {
+            move |c: &&Measured| c.case == Case { link: kind, packed: false, way: Way::Plain, read: false, ..c.case }
+        };
         for kind in kinds {
             let of = || self.cases.iter().filter(plain(kind)).filter(|c| c.case.size == 60);
             let title = format!("{}: 60-byte frames, by MACs", kind.name());
@@ -365,7 +367,8 @@ impl Results {
         section.paragraph(format!(
             "One generator for all, on CPU {generator}: links with rings of {} descriptors and buffers of {} bytes, prepared \
              frames, every flow's in turn, as fast as the switch takes them, from port A to port B. It touches rings only, \
-             and looks at one received frame in 64. Before it is measured, a switch gets every frame once from both sides, so \
+             and looks at one received frame in 64; where it says \"read\", it copies every frame that it receives to memory of its \
+             own, as a host's network stack does, so that its bytes have to come from the switch's CPU to the generator's. Before it is measured, a switch gets every frame once from both sides, so \
              that it knows all MACs.",
             self.method.ring_size, self.method.buffer_size
         ));

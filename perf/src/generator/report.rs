@@ -50,6 +50,9 @@ pub struct Report {
     pub vni: Option<u32>,
     /// Flows of each direction.
     pub flows: u32,
+    /// Whether all bytes of every received frame were read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read: bool,
     /// Frames a second of each direction that were asked for; 0: as many as possible.
     pub rate: u64,
     /// Seconds of sending.

@@ -52,6 +52,8 @@ pub(super) struct Side<L> {
     pub(super) tag_at: usize,
     pub(super) vtep: Option<Vtep>,
     pub(super) times: Option<Recorder>,
+    /// Where received frames are copied to, one after the other, if they are read.
+    pub(super) copy: Option<Box<[u8]>>,
     pub(super) sends: bool,
     /// Batches that were sent, and times that there was no room for one.
     pub(super) batches: u64,
@@ -97,6 +99,28 @@ pub(super) fn fill<L: Link>(ring: &mut L::Tx, walk: &mut Walk, lengths: &[u32], 
     *walk = w;
 }
 
+/// Takes what has come on a ring: its frames have the numbers from `count` on, and `look` gets those that are multiples of `every`. All
+/// are read if there is a place to copy them to.
+#[inline(always)]
+fn take<L: Link>(
+    ring: &mut L::Rx,
+    count: u64,
+    every: u64,
+    tag_at: usize,
+    copy: Option<&mut [u8]>,
+    mut look: impl FnMut(u64, Read<'_>),
+) -> (u16, u64) {
+    let Some(copy) = copy else { return L::take(ring, 2 * BATCH, count, every, tag_at, look) };
+    L::take(ring, 2 * BATCH, count, 1, tag_at, |number, read| {
+        read(0, copy);
+        std::hint::black_box(&*copy);
+        // Of those that are not counted, all are looked at.
+        if L::FILTERS || number.is_multiple_of(every) {
+            look(number, read);
+        }
+    })
+}
+
 impl<L: Link> Side<L> {
     /// Writes descriptors for at most `budget` frames of one queue. How many there were.
     #[inline(always)]
@@ -123,28 +147,28 @@ impl<L: Link> Side<L> {
         }
     }
 
-    /// Takes what has come, and looks at one frame in `every`.
+    /// Takes what has come, looks at one frame in `every`, and reads all of them if they are to be read.
     #[inline(always)]
     pub(super) fn receive(&mut self, every: u64, reverse: bool) {
-        let Side { link, inputs, tag_at, vtep, times, received, bytes, .. } = self;
+        let Side { link, inputs, tag_at, vtep, times, copy, received, bytes, .. } = self;
         for (ring, input) in link.rx().iter_mut().zip(inputs) {
             let Input { count, foreign, arp, checks } = input;
             let mut not_frames = 0;
-            let (n, b) =
-                L::take(ring, 2 * BATCH, *count + 1, every, *tag_at, |number, read| match Tag::of(read, *tag_at) {
-                    Some(tag) if tag.reverse == reverse && (tag.queue as usize) < checks.len() => {
-                        checks[tag.queue as usize].sample(number - *arp, tag.sequence.into());
-                        if let (Some(time), Some(times)) = (tag.time, times.as_mut()) {
-                            times.record(time);
-                        }
+            let look = |number: u64, read: Read<'_>| match Tag::of(read, *tag_at) {
+                Some(tag) if tag.reverse == reverse && (tag.queue as usize) < checks.len() => {
+                    checks[tag.queue as usize].sample(number - *arp, tag.sequence.into());
+                    if let (Some(time), Some(times)) = (tag.time, times.as_mut()) {
+                        times.record(time);
                     }
-                    _ if vtep.as_mut().is_some_and(|vtep| vtep.hear(read)) => {
-                        let counted = u64::from(!L::FILTERS);
-                        *arp += counted;
-                        not_frames += counted;
-                    }
-                    _ => *foreign += 1,
-                });
+                }
+                _ if vtep.as_mut().is_some_and(|vtep| vtep.hear(read)) => {
+                    let counted = u64::from(!L::FILTERS);
+                    *arp += counted;
+                    not_frames += counted;
+                }
+                _ => *foreign += 1,
+            };
+            let (n, b) = take::<L>(ring, *count + 1, every, *tag_at, copy.as_deref_mut(), look);
             *count += u64::from(n);
             *received += u64::from(n) - not_frames;
             *bytes += b;
@@ -209,5 +233,83 @@ impl Vtep {
         self.switch = self.switch.or(heard.switch);
         self.reply = heard.reply.or(self.reply);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::Frames;
+    use crate::generator::Options;
+    use std::cell::Cell;
+
+    /// A ring on which a hundred frames have come, and how many bytes of them were read.
+    struct Came;
+
+    impl Link for Came {
+        type End = ();
+        type Tx = ();
+        type Rx = Cell<usize>;
+        type Null = ();
+        const NAME: &str = "";
+        const HEADER: usize = 0;
+
+        fn take(
+            rx: &mut Cell<usize>,
+            _: u16,
+            count: u64,
+            every: u64,
+            _: usize,
+            mut look: impl FnMut(u64, Read<'_>),
+        ) -> (u16, u64) {
+            (count..count + 100).filter(|number| number.is_multiple_of(every)).for_each(|number| {
+                look(number, &|at, to| {
+                    let n = to.len().min(1514 - at);
+                    rx.set(rx.get() + n);
+                    n
+                });
+            });
+            (100, 151_400)
+        }
+
+        fn connect(_: &Options<()>, _: [&Frames; 2]) -> Result<[Came; 2], String> {
+            unreachable!()
+        }
+        fn tx(&mut self) -> &mut [()] {
+            unreachable!()
+        }
+        fn rx(&mut self) -> &mut [Cell<usize>] {
+            unreachable!()
+        }
+        fn down(&self) -> Option<String> {
+            unreachable!()
+        }
+        fn free(_: &mut ()) -> u16 {
+            unreachable!()
+        }
+        fn fill(_: &mut (), _: impl Iterator<Item = (u32, u32)>) {
+            unreachable!()
+        }
+        fn write(&mut self, _: usize, _: &[u8]) {
+            unreachable!()
+        }
+        fn wake(_: &mut ()) {
+            unreachable!()
+        }
+        fn null_switch(_: &Came, _: &Came) -> Result<(), String> {
+            unreachable!()
+        }
+        fn step(_: &mut ()) -> usize {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn all_bytes_are_read_and_a_sample_is_looked_at() {
+        for (copy, read) in [(None, 0), (Some([0; 2048].as_mut_slice()), 151_400)] {
+            let (mut ring, mut looked) = (Cell::new(0), Vec::new());
+            let came = take::<Came>(&mut ring, 1, 32, 0, copy, |number, _| looked.push(number));
+            assert_eq!((came, looked, ring.get()), ((100, 151_400), vec![32, 64, 96], read));
+        }
     }
 }
