@@ -16,6 +16,7 @@ mod port;
 mod read;
 mod reference;
 mod render;
+mod save;
 pub mod schema;
 mod statics;
 mod valid;
@@ -39,6 +40,7 @@ pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, StormLimits, VhostUser
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};
+pub use save::save;
 pub use schema::KeyChange;
 pub use statics::Statics;
 pub use valid::{Member, ValidConfig};

@@ -6,7 +6,7 @@ use dray_api::{
     AnyRequest, CODES, ConfigApply, ConfigDiff, ConfigFile, FdbBatch, FdbLoad, MAX_BATCH, MAX_REQUEST, NUMBERS, VERSION,
 };
 use dray_config::CONTROL_SOCKET;
-use dray_control::{client, daemon};
+use dray_control::daemon;
 use dray_switch::clock::Stage;
 use dray_switch::{Count, Drop};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ const WATCH: [&str; 3] = [
 
 /// In Markdown.
 fn main() {
-    let (mut drayd, mut dray) = (daemon::command(), client::command());
+    let (mut drayd, mut dray) = (daemon::command(), dray_cli::command());
     drayd.build();
     dray.build();
     let mut leaves = Vec::new();

@@ -1,7 +1,6 @@
-//! drayd, the daemon, and dray, its command.
+//! drayd, the daemon.
 #![forbid(unsafe_code)]
 
-pub mod client;
 pub mod daemon;
 mod descriptors;
 mod edit;
@@ -12,9 +11,7 @@ mod metrics;
 mod overlay;
 mod ports;
 mod rpc;
-mod save;
 mod server;
 mod switch;
 mod systemd;
-mod table;
 mod warnings;

@@ -3,7 +3,6 @@
 use crate::edit::edit;
 use crate::events::tell;
 use crate::ports::{Guest, Link, connect};
-use crate::save::save;
 use crate::switch::Switch;
 use crate::systemd;
 use dray_api::{
@@ -14,7 +13,7 @@ use dray_api::{
     RpcError, SilentWorker, StageInfo, Status, StatusShow, VERSION, VtepRequest, VtepShow, WorkerInfo, WorkerRequest,
     WorkerShow,
 };
-use dray_config::{Action, Mtus, ValidConfig, parse, plan, render};
+use dray_config::{Action, Mtus, ValidConfig, parse, plan, render, save};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};

@@ -1,6 +1,7 @@
 //! The life of a drayd with two memif ports, as its user sees it. Needs neither root nor DPDK.
 
 use dray_api::schema::{Api, fields, reference};
+use dray_testing::dray_beside;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const DRAYD: &str = env!("CARGO_BIN_EXE_drayd");
-const DRAY: &str = env!("CARGO_BIN_EXE_dray");
 
 /// A folder, and the drayd that runs there. Both go with it.
 struct Switch {
@@ -58,7 +58,7 @@ impl Switch {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(DRAY);
+        let mut command = Command::new(dray_beside(DRAYD));
         command.arg("--socket").arg(self.path("dray.sock")).args(args).current_dir(self.dir.path());
         command
     }
@@ -475,7 +475,7 @@ fn metrics_are_served() {
 
 /// What the shell offers behind `words`, of which the last is not complete.
 fn completed(socket: &Path, words: &[&str]) -> Vec<String> {
-    let mut dray = Command::new(DRAY);
+    let mut dray = Command::new(dray_beside(DRAYD));
     dray.env("COMPLETE", "fish").env("DRAY_SOCKET", socket).args(["--", "dray"]).args(words);
     let output = dray.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -486,7 +486,7 @@ fn completed(socket: &Path, words: &[&str]) -> Vec<String> {
 #[test]
 fn lines_are_completed_with_the_names_that_there_are() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let output = Command::new(DRAY).args(["completions", shell]).output().unwrap();
+        let output = Command::new(dray_beside(DRAYD)).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains("COMPLETE"), "{shell}");
     }

@@ -112,7 +112,7 @@ fn a_configuration_is_saved_with_the_rights_of_who_saves_it() {
     let drayd = Drayd::start(&test, &(memif_ports(&["a"]) + &control));
     // The build's directory may be closed to others.
     let program = test.path("dray");
-    fs::copy(env!("CARGO_BIN_EXE_dray"), &program).unwrap();
+    fs::copy(dray(), &program).unwrap();
     let dray = |group: u32, args: &[&str]| {
         let mut command = Command::new(&program);
         command.arg("--socket").arg(test.path("dray.sock")).args(args).current_dir(test.path(""));

@@ -143,7 +143,7 @@ impl<'a> Machine<'a> {
 
     /// What `dray --json ARGS` answers in the guest.
     fn json<T: DeserializeOwned>(&mut self, args: &str) -> T {
-        let dray = env!("CARGO_BIN_EXE_dray");
+        let dray = dray().display().to_string();
         let (status, out) = self.guest.attempt(&format!("chroot /host {dray} --socket /run/drayd.sock --json {args}"));
         assert_eq!(status, 0, "dray {args}: {out}\n{}", self.log());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("dray {args}: {error}\n{out}"))

@@ -16,7 +16,7 @@ fn make(test: &Test, target: &str, root: &Path) {
     if !release.exists() {
         fs::create_dir(&release).unwrap();
         symlink(env!("CARGO_BIN_EXE_drayd"), release.join("drayd")).unwrap();
-        symlink(env!("CARGO_BIN_EXE_dray"), release.join("dray")).unwrap();
+        symlink(dray(), release.join("dray")).unwrap();
         // Another package's; nothing here runs it.
         fs::write(release.join("dray-perf"), "").unwrap();
     }

@@ -85,9 +85,21 @@ pub fn unique() -> String {
 /// # Panics
 /// If it is not built.
 pub fn drayd_beside(program: &str) -> PathBuf {
-    let drayd = Path::new(program).with_file_name("drayd");
-    assert!(drayd.exists(), "{} is not built: cargo build -p dray-control", drayd.display());
-    drayd
+    beside(program, "drayd", "dray-control")
+}
+
+/// dray, the same way. A test of another package alone does not build it anew.
+///
+/// # Panics
+/// If it is not built.
+pub fn dray_beside(program: &str) -> PathBuf {
+    beside(program, "dray", "dray-cli")
+}
+
+fn beside(program: &str, name: &str, package: &str) -> PathBuf {
+    let path = Path::new(program).with_file_name(name);
+    assert!(path.exists(), "{} is not built: cargo build -p {package}, with this test's profile", path.display());
+    path
 }
 
 /// Starts `drayd` with this configuration, which becomes a file in `dir`, and waits until these sockets of it are there.

@@ -17,6 +17,11 @@ pub struct Drayd {
     stopped: bool,
 }
 
+/// The command.
+pub fn dray() -> PathBuf {
+    dray_beside(env!("CARGO_BIN_EXE_drayd"))
+}
+
 /// What only a vhost-user port has.
 pub fn vm(port: &PortInfo) -> &VhostUserDetail {
     port.detail.vhost_user().expect("a vhost-user port")
@@ -82,7 +87,7 @@ impl Drayd {
 
     /// The `dray` command, talking to it.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+        let mut command = Command::new(dray());
         command.arg("--socket").arg(&self.socket).args(args).stdin(Stdio::null());
         command
     }

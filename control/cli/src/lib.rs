@@ -1,6 +1,8 @@
-//! dray: the command.
+//! dray, the command.
+#![forbid(unsafe_code)]
 
-use crate::table::{Table, duration, thousands};
+mod table;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
@@ -22,6 +24,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use table::{Table, duration, thousands};
 
 /// Shows and changes what the switch does
 #[derive(Parser)]
@@ -286,7 +289,7 @@ fn load(socket: &Path, request: FdbLoad, as_json: bool) -> Result<ExitCode, Fail
 fn save(socket: &Path, file: &Path, secrets: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let text = Client::connect(socket)?.call(&ConfigShow { secrets })?.text;
     let shown = file.display();
-    crate::save::save(file, &text).map_err(|why| format!("{shown}: {why}"))?;
+    dray_config::save(file, &text).map_err(|why| format!("{shown}: {why}"))?;
     let hidden = format!("secret = \"{HIDDEN_SECRET}\"");
     if text.lines().any(|line| line == hidden) {
         eprintln!("note: {shown} is without the ports' secrets and can't be applied: --secrets writes them");

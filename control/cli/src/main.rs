@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dray_control::client::run()
+    dray_cli::run()
 }

@@ -1,6 +1,6 @@
 //! Writing a configuration file.
 
-use dray_config::merge;
+use crate::merge;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Result, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -94,9 +94,9 @@ mod tests {
         let file = dir.path().join("a.toml");
         fs::write(&file, "# short\n[fdb]\nageing = 60 # seconds\n").unwrap();
         fs::write(dir.path().join(format!("a.toml.{}.tmp", std::process::id())), "half of it").unwrap();
-        let mut config = dray_config::parse("a.toml", &fs::read_to_string(&file).unwrap()).unwrap();
+        let mut config = crate::parse("a.toml", &fs::read_to_string(&file).unwrap()).unwrap();
         config.fdb.ageing = 70;
-        save(&file, &dray_config::render(&config)).unwrap();
+        save(&file, &crate::render(&config)).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "# short\n[fdb]\nageing = 70 # seconds\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         // Killed between the two renames: both names are one file.
