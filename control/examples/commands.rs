@@ -1,10 +1,11 @@
 //! Prints the page docs/commands.md, made from the commands themselves and from the schema of the socket's messages.
 
-use clap::{Arg, ArgAction, Command, FromArgMatches, Subcommand};
+use clap::{Arg, ArgAction, Command};
 use dray_api::schema::{Api, MethodInfo, description, fields, reference};
 use dray_api::{
     AnyRequest, CODES, ConfigApply, ConfigDiff, ConfigFile, FdbBatch, FdbLoad, MAX_BATCH, MAX_REQUEST, NUMBERS, VERSION,
 };
+use dray_cli::Task;
 use dray_config::CONTROL_SOCKET;
 use dray_control::daemon;
 use dray_switch::clock::Stage;
@@ -286,7 +287,8 @@ fn describe(page: &mut String, command: &Command) {
         let is_usual = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::Version);
         !is_usual && (!arg.is_global_set() || full_name(command) == "dray")
     };
-    let args: Vec<&Arg> = command.get_arguments().filter(is_shown).collect();
+    let mut args: Vec<&Arg> = command.get_arguments().filter(is_shown).collect();
+    args.sort_by_key(|arg| !arg.is_positional());
     if !args.is_empty() {
         page.push_str("\n| Argument | Default | Meaning |\n|---|---|---|\n");
     }
@@ -344,9 +346,9 @@ fn example(method: &MethodInfo) -> (&str, AnyRequest) {
         "config diff dray.toml" => ConfigDiff { file: Some(file) }.into(),
         "config apply dray.toml" => ConfigApply { file: Some(file) }.into(),
         _ => {
-            let root = AnyRequest::augment_subcommands(Command::new("dray").no_binary_name(true));
-            let matches = root.try_get_matches_from(line.split(' '));
-            matches.and_then(|matches| AnyRequest::from_arg_matches(&matches)).unwrap_or_else(|error| panic!("{error}"))
+            let parsed = dray_cli::parse(format!("dray {line}").split(' ')).unwrap_or_else(|error| panic!("{error}"));
+            let Task::Request(request) = parsed.task else { panic!("{line} is no request") };
+            request
         }
     };
     (line, request)

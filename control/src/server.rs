@@ -8,6 +8,7 @@ use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_api::{
     AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, Response, RpcError, Watch,
+    WatchRequest,
 };
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
@@ -275,7 +276,7 @@ fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits) -> io
         let (id, request) = AnyRequest::decode(&line);
         drop(line);
         let request = match request {
-            Ok(AnyRequest::Watch(Watch { kinds, since })) => match begin_watch(&kinds, since) {
+            Ok(AnyRequest::Watch(WatchRequest::Watch(Watch { kinds, since }))) => match begin_watch(&kinds, since) {
                 Ok((result, watcher)) => {
                     write(stream, Response::new(id, Ok(result)).encode(), limits)?;
                     return watch(stream, watcher, &kinds, limits);

@@ -21,7 +21,6 @@ requests! {
 
 /// Show bridges
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeShow {
     /// Only this bridge, or those that match a pattern with * and ?
@@ -30,27 +29,22 @@ pub struct BridgeShow {
 
 /// Add a bridge
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeAdd {
     /// Its name
     pub name: String,
     /// What people call it
-    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// VXLAN network identifier with which it joins the overlay
-    #[cfg_attr(feature = "clap", arg(long))]
     pub vni: Option<u32>,
     /// A member, untagged or with a VLAN; may be given several times
-    #[cfg_attr(feature = "clap", arg(long = "port", value_name = "PORT[:VLAN]"))]
     #[serde(default)]
     pub ports: Vec<Member>,
 }
 
 /// Delete a bridge; its ports stay
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeDel {
     /// Its name
@@ -59,31 +53,26 @@ pub struct BridgeDel {
 
 /// Put ports into a bridge
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeJoin {
     /// The bridge's name
     pub name: String,
     /// A port, untagged or with a VLAN
-    #[cfg_attr(feature = "clap", arg(value_name = "PORT[:VLAN]", required = true))]
     pub ports: Vec<Member>,
 }
 
 /// Take ports out of a bridge, and its static entries that lead there
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeLeave {
     /// The bridge's name
     pub name: String,
     /// A port; with the VLAN, if it is there with several
-    #[cfg_attr(feature = "clap", arg(value_name = "PORT[:VLAN]", required = true))]
     pub ports: Vec<Member>,
 }
 
 /// Change a key of a bridge
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct BridgeSet {
     /// Its name
@@ -91,7 +80,6 @@ pub struct BridgeSet {
     /// The key, as in the configuration file
     pub key: String,
     /// Its value, several for a list; its default without one
-    #[cfg_attr(feature = "clap", arg(value_name = "VALUE"))]
     #[serde(default)]
     pub values: Vec<String>,
 }

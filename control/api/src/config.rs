@@ -20,38 +20,31 @@ requests! {
 
 /// Show the running configuration
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigShow {
     /// With the ports' secrets, not "***", with which it can't be applied
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "is_false")]
     pub secrets: bool,
 }
 
 /// Show what applying a file would change
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigDiff {
     /// The file; "-" reads standard input [default: the one drayd was started with]
-    #[cfg_attr(feature = "clap", arg(value_parser = ConfigFile::read, value_hint = clap::ValueHint::FilePath))]
     pub file: Option<ConfigFile>,
 }
 
 /// Make the running configuration that of a file, touching only what differs
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigApply {
     /// The file; "-" reads standard input [default: the one drayd was started with]
-    #[cfg_attr(feature = "clap", arg(value_parser = ConfigFile::read, value_hint = clap::ValueHint::FilePath))]
     pub file: Option<ConfigFile>,
 }
 
 /// Change a key of the tables fdb, balance, log or vxlan
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigSet {
     /// The table, without brackets
@@ -59,31 +52,19 @@ pub struct ConfigSet {
     /// The key, as in the configuration file
     pub key: String,
     /// Its value, several for a list; its default without one
-    #[cfg_attr(feature = "clap", arg(value_name = "VALUE"))]
     #[serde(default)]
     pub values: Vec<String>,
 }
 
 /// Apply the file that drayd was started with, as SIGHUP does, and say what was wrong with it
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigReload {}
 
 /// Write the running configuration to a file, whose comments and order stay; what it was before becomes FILE~
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
-pub struct ConfigSave {
-    /// The file, which dray writes itself [default: the one drayd was started with, which drayd writes]
-    #[cfg_attr(feature = "clap", arg(value_hint = clap::ValueHint::FilePath))]
-    #[serde(skip)]
-    pub file: Option<PathBuf>,
-    /// Write the ports' secrets into FILE, not "***", with which it can't be applied
-    #[cfg_attr(feature = "clap", arg(long, requires = "file"))]
-    #[serde(skip)]
-    pub secrets: bool,
-}
+pub struct ConfigSave {}
 
 /// A configuration file as it is sent: the client reads it, so that errors name the file as the user did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

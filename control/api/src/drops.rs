@@ -13,7 +13,6 @@ requests! {
 
 /// Show drop counters that are not zero
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct DropShow {}
 

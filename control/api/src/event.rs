@@ -1,27 +1,31 @@
 //! `watch`: what happens, as it happens.
 
+use crate::requests::requests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
+requests! {
+    /// `watch`. Notifications follow the reply: see [`Watching`].
+    WatchRequest in Watch {
+        "watch" Watch(Watch) -> Watching, "watch --kind link --kind vtep";
+    }
+}
+
 /// Print what happens, as it happens
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     /// Only events of this kind; may be given several times
-    #[cfg_attr(feature = "clap", arg(long = "kind", value_name = "KIND", value_enum))]
     #[serde(default)]
     pub kinds: Vec<EventKind>,
     /// Begin with the event of this number, if it is still kept; else with the next one
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SEQ"))]
     #[serde(default)]
     pub since: Option<u64>,
 }
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub enum EventKind {
@@ -49,7 +53,6 @@ pub enum EventKind {
     /// Of a kind that this version does not know
     #[serde(other)]
     #[schemars(skip)]
-    #[cfg_attr(feature = "clap", value(skip))]
     Other,
 }
 

@@ -23,47 +23,37 @@ requests! {
 
 /// Show entries
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbShow {
     /// Only this bridge, or those that match a pattern with * and ?
-    #[cfg_attr(feature = "clap", arg(long))]
     pub bridge: Option<String>,
     /// Only what is behind this port, or behind any that matches
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
     /// Only this address, or those that match
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Only what is behind this VTEP
-    #[cfg_attr(feature = "clap", arg(long, value_name = "IP"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep: Option<Ipv4Addr>,
 }
 
 /// Add a static entry
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "clap", command(group(clap::ArgGroup::new("to").required(true).args(["port", "vtep"]))))]
 pub struct FdbAdd {
     /// The bridge's name
     pub bridge: String,
     /// The MAC address
     pub mac: Mac,
     /// The member it is behind
-    #[cfg_attr(feature = "clap", arg(long, value_name = "PORT[:VLAN]"))]
     pub port: Option<Member>,
     /// The VTEP it is behind
-    #[cfg_attr(feature = "clap", arg(long, value_name = "IP"))]
     pub vtep: Option<Ipv4Addr>,
 }
 
 /// Delete an entry, learned or static
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbDel {
     /// The bridge's name
@@ -74,28 +64,22 @@ pub struct FdbDel {
 
 /// Add many static entries; one that is there already gets its new place
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbLoad {
     /// A file of lines `BRIDGE MAC PORT[:VLAN]` or `BRIDGE MAC IP`, the IP being a VTEP's; "-" reads standard input
-    #[cfg_attr(feature = "clap", arg(value_name = "FILE", value_parser = FdbBatch::read, value_hint = clap::ValueHint::FilePath))]
     pub entries: FdbBatch,
     /// Delete these entries instead, learned or static; lines need no place then
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default)]
     pub delete: bool,
 }
 
 /// Forget learned entries
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct FdbFlush {
     /// Only those of this bridge
-    #[cfg_attr(feature = "clap", arg(long))]
     pub bridge: Option<String>,
     /// Only those behind this port
-    #[cfg_attr(feature = "clap", arg(long))]
     pub port: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The control socket's messages: JSON-RPC 2.0, one object a line.
 //!
-//! A [`Request`] is both the request on the wire and the subcommand of `dray`: a command `dray port show web` is
+//! A [`Request`] has its subcommand of `dray`, which is made from it: a command `dray port show web` is
 //! `{"jsonrpc":"2.0","id":1,"method":"port.show","params":{"name":"web","connect":false}}`. Its type names the type of its
 //! reply. Methods, parameters and the fields of replies are only ever added, and a client ignores fields that it does not
 //! know. [`schema`] has all of that as JSON Schema.

@@ -15,13 +15,11 @@ requests! {
 
 /// Show the level of the lines that are logged
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct LogShow {}
 
 /// Change it
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
     /// error, warn, info, debug, trace or off; or several TARGET=LEVEL with commas between them

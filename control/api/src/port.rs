@@ -23,36 +23,29 @@ requests! {
 
 /// Show ports
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortShow {
     /// Only this port, or those that match a pattern with * and ?
     pub name: Option<String>,
     /// Only those in this bridge, or in any that matches
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
     /// Only those whose link is up
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "is_false")]
     pub up: bool,
     /// Only those whose link is down
-    #[cfg_attr(feature = "clap", arg(long, conflicts_with = "up"))]
     #[serde(default, skip_serializing_if = "is_false")]
     pub down: bool,
     /// Show how other programs attach to it, ready to paste
-    #[cfg_attr(feature = "clap", arg(long, requires = "name"))]
     #[serde(default)]
     pub connect: bool,
     /// Show the secret in it, not "***"
-    #[cfg_attr(feature = "clap", arg(long, requires = "connect"))]
     #[serde(default, skip_serializing_if = "is_false")]
     pub secrets: bool,
 }
 
 /// Delete a port, and take it out of its bridges
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortDel {
     /// Its name
@@ -61,7 +54,6 @@ pub struct PortDel {
 
 /// Change a key of a port
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortSet {
     /// Its name
@@ -69,14 +61,12 @@ pub struct PortSet {
     /// The key, as in the configuration file
     pub key: String,
     /// Its value; its default without one
-    #[cfg_attr(feature = "clap", arg(value_name = "VALUE"))]
     #[serde(default)]
     pub values: Vec<String>,
 }
 
 /// Open a port that is administratively down
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortUp {
     /// Its name
@@ -85,7 +75,6 @@ pub struct PortUp {
 
 /// Close a port and keep it closed: its peer is told, and no frame is taken or sent
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortDown {
     /// Its name
@@ -94,7 +83,6 @@ pub struct PortDown {
 
 /// Count a port's packets and drops from zero again; the metrics and the switch's sums go on
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortClear {
     /// Its name, or a pattern with * and ? [default: all ports]
@@ -103,86 +91,56 @@ pub struct PortClear {
 
 /// Add a port; the flags are the keys of the configuration file
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct PortAdd {
     /// Its name
-    #[cfg_attr(
-        feature = "clap",
-        arg(required_unless_present = "named", default_value = "", hide_default_value = true)
-    )]
     pub name: String,
-    /// Its name, as it was given before
-    #[cfg_attr(feature = "clap", arg(long = "name", hide = true, conflicts_with = "name"))]
-    #[serde(skip)]
-    pub named: Option<String>,
     /// "memif", "vhost-user" or "eth"
-    #[cfg_attr(feature = "clap", arg(long))]
     pub kind: String,
     /// What people call it
-    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// "up" or "down": down keeps it closed [default: up]
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
     /// memif, vhost-user: the control channel's socket, a path or "@name"
-    #[cfg_attr(feature = "clap", arg(long, value_hint = clap::ValueHint::AnyPath))]
     pub socket: Option<String>,
     /// memif, vhost-user: who may connect to a server's socket, its permission bits [default: 0660]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_mode: Option<String>,
     /// memif, vhost-user: the owner of a server's socket, name or number [default: drayd's user]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_owner: Option<String>,
     /// memif, vhost-user: the group of a server's socket, name or number [default: drayd's group]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub socket_group: Option<String>,
     /// memif: interface id on that socket [default: 0]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub id: Option<u64>,
     /// memif, vhost-user: "server" or "client" [default: server for memif, client for vhost-user]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub role: Option<String>,
     /// memif: must be the same on both sides
-    #[cfg_attr(feature = "clap", arg(long))]
     pub secret: Option<String>,
     /// memif, eth: descriptors in a ring or queue [default: 1024]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub ring_size: Option<u64>,
     /// memif: bytes in a buffer, as a client [default: 2048]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub buffer_size: Option<u64>,
     /// Queue pairs; for vhost-user the most that the VM may use [default: 1, 16 for vhost-user]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub queues: Option<u64>,
     /// The port's own MAC address [default: made from the name]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub mac: Option<String>,
     /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub mtu: Option<u64>,
     /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
-    #[cfg_attr(feature = "clap", arg(long))]
     pub max_macs: Option<u64>,
     /// How many broadcasts it may send in a second [default: no limit]
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_broadcast: Option<u64>,
     /// How many multicasts it may send in a second [default: no limit]
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_multicast: Option<u64>,
     /// How many unicasts to unknown addresses it may send in a second [default: no limit]
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unknown_unicast: Option<u64>,
     /// eth: a PCI address or a DPDK vdev
-    #[cfg_attr(feature = "clap", arg(long))]
     pub device: Option<String>,
     /// Put it in this bridge, untagged or with a VLAN; may be given several times
-    #[cfg_attr(feature = "clap", arg(long = "bridge", value_name = "BRIDGE[:VLAN]"))]
     #[serde(default)]
     pub bridges: Vec<String>,
 }

@@ -1,15 +1,15 @@
 //! What requests there are: each with the name of its method, the type of its reply and an example, in its subject's file.
 
 use crate::{
-    BridgeRequest, ConfigRequest, DropRequest, FdbRequest, LogRequest, PortRequest, Status, StatusShow, VtepRequest,
-    Watch, Watching, WorkerRequest,
+    BridgeRequest, ConfigRequest, DropRequest, FdbRequest, LogRequest, PortRequest, StatusRequest, VtepRequest,
+    WatchRequest, WorkerRequest,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A request to the switch, and the subcommand of `dray` that makes it. It is the object `params` on the wire.
+/// A request to the switch: the object `params` on the wire, and the arguments of a subcommand of `dray`.
 pub trait Request: Serialize + DeserializeOwned + JsonSchema + Into<AnyRequest> {
     /// The method's name on the wire, such as `port.show`: the subcommand with a dot.
     const METHOD: &'static str;
@@ -64,7 +64,6 @@ macro_rules! requests {
     }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
-        #[cfg_attr(feature = "clap", derive(clap::Subcommand))]
         // Each request has its own documentation; there is one at a time.
         #[allow(missing_docs, clippy::large_enum_variant)]
         pub enum $of {
@@ -115,133 +114,68 @@ macro_rules! requests {
 }
 pub(crate) use requests;
 
-/// Any of the requests.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "clap", derive(clap::Subcommand))]
-#[allow(clippy::large_enum_variant)]
-pub enum AnyRequest {
+/// Declares the groups of requests, each of which is in its own file: `"NAME" VARIANT(REQUESTS);`
+macro_rules! groups {
+    ($(#[doc = $doc:literal] $name:literal $group:ident($of:ident);)*) => {
+        /// Any of the requests.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant)]
+        pub enum AnyRequest {
+            $(#[doc = $doc] $group($of),)*
+        }
+
+        impl AnyRequest {
+            /// The groups: what their methods begin with, or the only method; and what they are for.
+            pub const GROUPS: &'static [(&'static str, &'static str)] = &[$(($name, $doc.trim_ascii())),*];
+
+            /// All methods.
+            pub fn methods() -> impl Iterator<Item = Method> {
+                [$($of::METHODS),*].into_iter().flatten().copied()
+            }
+
+            /// The request of the method `method`; `None` if there is no such method. `params` is taken.
+            pub(crate) fn read(method: &str, params: &mut Value) -> Option<serde_json::Result<AnyRequest>> {
+                None$(.or_else(|| $of::read(method, params)))*
+            }
+
+            /// [`Request::METHOD`].
+            pub fn method(&self) -> &'static str {
+                match self {
+                    $(AnyRequest::$group(request) => request.method(),)*
+                }
+            }
+
+            /// [`Request::encode`].
+            pub fn encode(&self, id: u64) -> String {
+                match self {
+                    $(AnyRequest::$group(request) => request.encode(id),)*
+                }
+            }
+        }
+    };
+}
+
+groups! {
     /// What the switch is and does
-    Status(StatusShow),
+    "status" Status(StatusRequest);
     /// Show, add, change and delete ports
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Port(PortRequest),
+    "port" Port(PortRequest);
     /// Show, add, change and delete bridges
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Bridge(BridgeRequest),
+    "bridge" Bridge(BridgeRequest);
     /// Show and change the forwarding database
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Fdb(FdbRequest),
+    "fdb" Fdb(FdbRequest);
     /// Show the other VTEPs, and change the lists of them
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Vtep(VtepRequest),
+    "vtep" Vtep(VtepRequest);
     /// Show the workers
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Worker(WorkerRequest),
+    "worker" Worker(WorkerRequest);
     /// Show what was dropped, and why
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Drop(DropRequest),
+    "drop" Drop(DropRequest);
     /// Show and change what drayd logs
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Log(LogRequest),
+    "log" Log(LogRequest);
     /// Print what happens, as it happens
-    Watch(Watch),
+    "watch" Watch(WatchRequest);
     /// Show, change, compare, apply and save the configuration
-    #[cfg_attr(feature = "clap", command(subcommand))]
-    Config(ConfigRequest),
-}
-
-impl Request for StatusShow {
-    const METHOD: &'static str = "status";
-    const EXAMPLE: &'static str = "status";
-    type Reply = Status;
-}
-
-impl From<StatusShow> for AnyRequest {
-    fn from(request: StatusShow) -> Self {
-        AnyRequest::Status(request)
-    }
-}
-
-/// Notifications follow the reply: see [`Watching`].
-impl Request for Watch {
-    const METHOD: &'static str = "watch";
-    const EXAMPLE: &'static str = "watch --kind link --kind vtep";
-    type Reply = Watching;
-}
-
-impl From<Watch> for AnyRequest {
-    fn from(request: Watch) -> Self {
-        AnyRequest::Watch(request)
-    }
-}
-
-impl AnyRequest {
-    /// All methods.
-    pub fn methods() -> impl Iterator<Item = Method> {
-        const STATUS: &[Method] = &[Method::of::<StatusShow>()];
-        const WATCH: &[Method] = &[Method::of::<Watch>()];
-        let all = [
-            STATUS,
-            PortRequest::METHODS,
-            BridgeRequest::METHODS,
-            FdbRequest::METHODS,
-            VtepRequest::METHODS,
-            WorkerRequest::METHODS,
-            DropRequest::METHODS,
-            LogRequest::METHODS,
-            WATCH,
-            ConfigRequest::METHODS,
-        ];
-        all.into_iter().flatten().copied()
-    }
-
-    /// The request of the method `method`; `None` if there is no such method. `params` is taken.
-    pub(crate) fn read(method: &str, params: &mut Value) -> Option<serde_json::Result<AnyRequest>> {
-        match method {
-            StatusShow::METHOD => Some(serde_json::from_value(params.take()).map(AnyRequest::Status)),
-            Watch::METHOD => Some(serde_json::from_value(params.take()).map(AnyRequest::Watch)),
-            _ => PortRequest::read(method, params)
-                .or_else(|| BridgeRequest::read(method, params))
-                .or_else(|| FdbRequest::read(method, params))
-                .or_else(|| VtepRequest::read(method, params))
-                .or_else(|| WorkerRequest::read(method, params))
-                .or_else(|| DropRequest::read(method, params))
-                .or_else(|| LogRequest::read(method, params))
-                .or_else(|| ConfigRequest::read(method, params)),
-        }
-    }
-
-    /// [`Request::METHOD`].
-    pub fn method(&self) -> &'static str {
-        match self {
-            AnyRequest::Status(_) => StatusShow::METHOD,
-            AnyRequest::Port(request) => request.method(),
-            AnyRequest::Bridge(request) => request.method(),
-            AnyRequest::Fdb(request) => request.method(),
-            AnyRequest::Vtep(request) => request.method(),
-            AnyRequest::Worker(request) => request.method(),
-            AnyRequest::Drop(request) => request.method(),
-            AnyRequest::Log(request) => request.method(),
-            AnyRequest::Watch(_) => Watch::METHOD,
-            AnyRequest::Config(request) => request.method(),
-        }
-    }
-
-    /// [`Request::encode`].
-    pub fn encode(&self, id: u64) -> String {
-        match self {
-            AnyRequest::Status(request) => request.encode(id),
-            AnyRequest::Port(request) => request.encode(id),
-            AnyRequest::Bridge(request) => request.encode(id),
-            AnyRequest::Fdb(request) => request.encode(id),
-            AnyRequest::Vtep(request) => request.encode(id),
-            AnyRequest::Worker(request) => request.encode(id),
-            AnyRequest::Drop(request) => request.encode(id),
-            AnyRequest::Log(request) => request.encode(id),
-            AnyRequest::Watch(request) => request.encode(id),
-            AnyRequest::Config(request) => request.encode(id),
-        }
-    }
+    "config" Config(ConfigRequest);
 }
 
 pub(crate) fn is_false(is: &bool) -> bool {

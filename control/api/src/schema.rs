@@ -34,6 +34,13 @@ pub struct MethodInfo {
     pub reply: Value,
 }
 
+impl MethodInfo {
+    /// What its name begins with: of [`AnyRequest::GROUPS`].
+    pub fn group(&self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(group, _)| group)
+    }
+}
+
 /// A parameter of a method.
 #[derive(Clone, Debug)]
 pub struct Param {

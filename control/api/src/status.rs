@@ -1,11 +1,18 @@
 //! `status`: what the switch is and does.
 
+use crate::requests::requests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+requests! {
+    /// `status`
+    StatusRequest in Status {
+        "status" Show(StatusShow) -> Status, "status";
+    }
+}
+
 /// What the switch is and does
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct StatusShow {}
 

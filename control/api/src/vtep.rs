@@ -18,34 +18,27 @@ requests! {
 
 /// Show the other VTEPs
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepShow {}
 
 /// Add VTEPs to the head-end replication list of the table vxlan, or of a bridge
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepAdd {
     /// A VTEP's address
-    #[cfg_attr(feature = "clap", arg(value_name = "IP", required = true))]
     pub vteps: Vec<Ipv4Addr>,
     /// The bridge; if it has no list of its own, it gets one with those of the table vxlan
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default)]
     pub bridge: Option<String>,
 }
 
 /// Take VTEPs out of the head-end replication list of the table vxlan, or of a bridge
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct VtepDel {
     /// A VTEP's address
-    #[cfg_attr(feature = "clap", arg(value_name = "IP", required = true))]
     pub vteps: Vec<Ipv4Addr>,
     /// The bridge; if it has no list of its own, it gets one with the others of the table vxlan
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default)]
     pub bridge: Option<String>,
 }

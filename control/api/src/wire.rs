@@ -30,10 +30,18 @@ impl AnyRequest {
         if no_id {
             return invalid("id must be a number or a string");
         }
-        let mut params = call.get_mut("params").map_or(Value::Null, Value::take);
+        let params = call.get_mut("params").map_or(Value::Null, Value::take);
         let Some(method) = call.get("method").and_then(Value::as_str) else {
             return invalid("method must be a string");
         };
+        Self::from_params(method, params)
+    }
+
+    /// The request of `method` with these parameters.
+    ///
+    /// # Errors
+    /// There is no such method, or it takes others.
+    pub fn from_params(method: &str, mut params: Value) -> Result<AnyRequest, RpcError> {
         let is_object = matches!(params, Value::Null | Value::Object(_));
         if !params.is_object() {
             params = Value::Object(Map::new());

@@ -13,11 +13,9 @@ requests! {
 
 /// Show the workers, and where their time goes
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
 pub struct WorkerShow {
     /// Since the workers started, not in the last second
-    #[cfg_attr(feature = "clap", arg(long))]
     #[serde(default)]
     pub total: bool,
 }
