@@ -3,7 +3,8 @@
 use clap::{Arg, ArgAction, Command};
 use dray_api::schema::{Api, MethodInfo, description, fields, reference};
 use dray_api::{
-    AnyRequest, CODES, ConfigApply, ConfigDiff, ConfigFile, FdbBatch, FdbLoad, MAX_BATCH, MAX_REQUEST, NUMBERS, VERSION,
+    AnyRequest, CODES, ConfigApply, ConfigDiff, ConfigFile, FdbBatch, FdbLoad, LONG_REQUEST, MAX_BATCH, MAX_REQUEST,
+    NUMBERS, VERSION,
 };
 use dray_cli::Task;
 use dray_config::CONTROL_SOCKET;
@@ -209,7 +210,8 @@ It is a Unix stream socket that speaks [JSON-RPC 2.0](https://www.jsonrpc.org/sp
 method is the command's name with a dot; each command above shows the request that it makes. Parameters have names, and
 those that are `null` may be left out; `id` is a number or a string. There are no batches of requests. A
 request has at most {MAX_REQUEST} bytes (`MAX_REQUEST`), the newline included, and one `fdb.load` at most {MAX_BATCH} entries
-(`MAX_BATCH`); `dray fdb load` sends as many requests as it takes.
+(`MAX_BATCH`). Of the requests with more than {LONG_REQUEST} bytes (`LONG_REQUEST`) one at a time is taken: others wait, and are told
+after 5 seconds that the switch is `busy`.
 
 ```text
 $ echo '{request}' | socat - UNIX-CONNECT:{CONTROL_SOCKET}

@@ -7,8 +7,8 @@ use crate::events;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_api::{
-    AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, MAX_REQUEST, Response, RpcError, Watch,
-    WatchRequest,
+    AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, LONG_REQUEST, MAX_REQUEST, Response, RpcError,
+    Watch, WatchRequest,
 };
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
@@ -25,7 +25,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
@@ -223,6 +223,7 @@ impl Connections {
 
 fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
     let connections = Arc::new(Connections::default());
+    let long = Arc::new(Turns::default());
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
             // Out of descriptors, mostly: asking again at once would not help.
@@ -240,9 +241,10 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
         }
         let thread = thread::Builder::new().name("client".into()).spawn({
             let (calls, connections, connection) = (calls.clone(), connections.clone(), connection.clone());
+            let long = long.clone();
             move || {
                 // A client that goes away or is too slow is no event for the log.
-                let _ = converse(&connection, &calls, limits);
+                let _ = converse(&connection, &calls, limits, &long);
                 connections.remove(&connection);
             }
         });
@@ -254,25 +256,31 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>, limits: Limits) {
 }
 
 /// Serves a connection to its end.
-fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits) -> io::Result<()> {
+fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits, long: &Arc<Turns>) -> io::Result<()> {
     let stream = &connection.stream;
     stream.set_write_timeout(Some(limits.write))?;
     let by: Arc<str> = peer(stream).into();
     let mut buffer = Vec::new();
     loop {
-        let line = read_line(stream, &mut buffer, limits)?;
+        let line = read_line(stream, &mut buffer, limits, long)?;
         // Who is given up meanwhile must not change anything: nobody would be told.
         if !connection.begin() {
             return Ok(());
         }
         let line = match line {
             Line::End => return Ok(()),
-            Line::Is(line) => line,
+            Line::Is(line, turn) => (line, turn),
             Line::TooLong => {
                 let error = RpcError::new(INVALID_REQUEST, format!("a request has at most {MAX_REQUEST} bytes"));
                 return write(stream, Response::new(Value::Null, Err(error)).encode(), limits);
             }
+            Line::Busy => {
+                let why = format!("others' requests of more than {LONG_REQUEST} bytes are under way: one at a time");
+                let error = RpcError::refused(ErrorCode::Busy, why);
+                return write(stream, Response::new(Value::Null, Err(error)).encode(), limits);
+            }
         };
+        let (line, _turn) = line;
         let (id, request) = AnyRequest::decode(&line);
         drop(line);
         let request = match request {
@@ -360,28 +368,68 @@ fn ask(request: AnyRequest, by: &Arc<str>, calls: &Sender<Call>) -> Result<Strin
     reply().map_err(|error| RpcError::refused(ErrorCode::Failed, error.to_string()))
 }
 
+/// Long requests take turns, so that clients together take little memory.
+#[derive(Default)]
+struct Turns {
+    is_taken: Mutex<bool>,
+    is_over: Condvar,
+}
+
+/// That it is the turn of a long request, until this is dropped.
+struct Turn(Arc<Turns>);
+
+impl Turns {
+    /// Waits for a turn, until `deadline`.
+    fn take(self: &Arc<Self>, deadline: Instant) -> Option<Turn> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut is_taken, _) =
+            self.is_over.wait_timeout_while(is_taken, left, |is| *is).unwrap_or_else(PoisonError::into_inner);
+        (!std::mem::replace(&mut *is_taken, true)).then(|| Turn(self.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.is_over.notify_one();
+    }
+}
+
 enum Line {
-    Is(Vec<u8>),
+    /// A request, and its turn if it is long.
+    Is(Vec<u8>, Option<Turn>),
     TooLong,
+    /// It is long, and others' turn was not over in time.
+    Busy,
     /// The client has closed, or said nothing for too long.
     End,
 }
 
 /// Reads up to the next newline; what follows it stays in `buffer`.
-fn read_line(mut stream: &UnixStream, buffer: &mut Vec<u8>, limits: Limits) -> io::Result<Line> {
+fn read_line(mut stream: &UnixStream, buffer: &mut Vec<u8>, limits: Limits, long: &Arc<Turns>) -> io::Result<Line> {
     let mut deadline = Instant::now() + if buffer.is_empty() { limits.idle } else { limits.line };
     let mut searched = 0;
     let mut chunk = [0; 16384];
+    let mut turn = None;
     loop {
         if let Some(end) = buffer[searched..].iter().position(|byte| *byte == b'\n').map(|at| searched + at) {
             let rest = buffer.split_off(end + 1);
             let mut line = std::mem::replace(buffer, rest);
             line.pop();
-            return Ok(if end < MAX_REQUEST { Line::Is(line) } else { Line::TooLong });
+            return Ok(if end < MAX_REQUEST { Line::Is(line, turn) } else { Line::TooLong });
         }
         searched = buffer.len();
         if buffer.len() >= MAX_REQUEST {
             return Ok(Line::TooLong);
+        }
+        if buffer.len() >= LONG_REQUEST && turn.is_none() {
+            turn = long.take(deadline);
+            if turn.is_none() {
+                return Ok(Line::Busy);
+            }
+            // Waiting was not the client's fault.
+            deadline = Instant::now() + limits.line;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -537,6 +585,44 @@ mod tests {
         longest.push(b'\n');
         stream.write_all(&longest).unwrap();
         assert_eq!(line(&stream), ANSWERED);
+    }
+
+    #[test]
+    fn long_requests_take_turns() {
+        let line_time = Duration::from_millis(500);
+        let fixture = Fixture::new(Limits { line: line_time, ..LIMITS });
+        let long = || {
+            let mut request = STATUS[..STATUS.len() - 1].to_vec();
+            request.resize(2 * LONG_REQUEST, b' ');
+            request.push(b'\n');
+            request
+        };
+        // Begins, and does not go on.
+        let mut first = fixture.connect();
+        first.write_all(&long()[..LONG_REQUEST + 1]).unwrap();
+        thread::sleep(line_time / 5);
+        let mut second = fixture.connect();
+        let writer = second.try_clone().unwrap();
+        let start = Instant::now();
+        let thread = thread::spawn(move || (&writer).write_all(&long()).is_ok());
+        // Short ones don't wait for it.
+        let mut short = fixture.connect();
+        short.write_all(STATUS).unwrap();
+        assert_eq!(line(&short), ANSWERED);
+        assert!(start.elapsed() < line_time / 2);
+        // The first is given up, and the second one's turn is.
+        assert_eq!(line(&second), ANSWERED);
+        assert!(thread.join().unwrap() && start.elapsed() >= line_time / 2);
+        assert!(is_closed(&first));
+        // Whoever holds it for longer than others wait has them told so.
+        let turns = Arc::new(Turns::default());
+        let now = Instant::now;
+        let turn = turns.take(now());
+        assert!(turn.is_some() && turns.take(now() + line_time / 10).is_none());
+        drop(turn);
+        assert!(turns.take(now()).is_some());
+        second.write_all(STATUS).unwrap();
+        assert_eq!(line(&second), ANSWERED);
     }
 
     #[test]

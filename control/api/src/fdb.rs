@@ -1,14 +1,17 @@
 //! `fdb`: the forwarding database.
 
 use crate::requests::requests;
-use crate::{ConfigChange, MAX_REQUEST};
+use crate::{ConfigChange, LONG_REQUEST};
 use dray_config::{Mac, Member};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// The most entries of one `fdb.load`: what the switch does between two requests of others.
-pub const MAX_BATCH: usize = 10_000;
+pub const MAX_BATCH: usize = 100_000;
+
+/// Entries in one of the requests that [`FdbBatch::into_requests`] makes: so many that others don't wait for long.
+const PART: usize = 10_000;
 
 requests! {
     /// `fdb`
@@ -145,7 +148,7 @@ impl FdbBatch {
         batch
     }
 
-    /// As requests that the switch takes: each of at most [`MAX_BATCH`] entries and [`MAX_REQUEST`] bytes.
+    /// As requests that the switch takes at any time: each of at most 10,000 entries and [`LONG_REQUEST`] bytes.
     pub fn into_requests(self, delete: bool) -> impl Iterator<Item = FdbLoad> {
         // As much as JSON has to add to any entry, however each byte of the names is escaped.
         let bytes = |entry: &FdbStatic| {
@@ -157,7 +160,7 @@ impl FdbBatch {
             let (mut part, mut size) = (Vec::new(), 4096);
             while let Some(entry) = entries.next_if(|entry| {
                 size += bytes(entry);
-                part.is_empty() || part.len() < MAX_BATCH && size <= MAX_REQUEST
+                part.is_empty() || part.len() < PART && size <= LONG_REQUEST
             }) {
                 part.push(entry);
             }
@@ -295,13 +298,13 @@ mod tests {
             let mut count = 0;
             for request in batch.clone().into_requests(true) {
                 let line = request.encode(u64::MAX);
-                assert!(line.len() < MAX_REQUEST, "{}", line.len());
+                assert!(line.len() < LONG_REQUEST, "{}", line.len());
                 let (_, Ok(AnyRequest::Fdb(FdbRequest::Load(FdbLoad { entries, delete: true })))) =
                     AnyRequest::decode(line.as_bytes())
                 else {
                     panic!("{line:.200}")
                 };
-                assert!((1..=MAX_BATCH).contains(&entries.entries.len()));
+                assert!((1..=PART).contains(&entries.entries.len()));
                 seen.extend(entries.entries);
                 count += 1;
             }

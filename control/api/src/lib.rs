@@ -41,4 +41,7 @@ pub use worker::*;
 pub const VERSION: u32 = 1;
 
 /// The longest request in bytes, newline included.
-pub const MAX_REQUEST: usize = 1 << 20;
+pub const MAX_REQUEST: usize = 1 << 24;
+
+/// Of the requests that are longer, bytes, the switch takes one at a time: others wait for a few seconds, or are told that it is busy.
+pub const LONG_REQUEST: usize = 1 << 20;

@@ -111,8 +111,8 @@ fn hostile_control_clients_keep_nobody_waiting() {
     let mut endless = connect();
     endless.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
     let piece = vec![b'x'; 1 << 16];
-    let written = (0..64).take_while(|_| endless.write_all(&piece).is_ok()).count();
-    assert!(written < 64, "4 MiB without an end are not read");
+    let written = (0..512).take_while(|_| endless.write_all(&piece).is_ok()).count();
+    assert!(written < 512, "32 MiB without an end are not read");
     let mut rest = Vec::new();
     let _ = endless.set_read_timeout(Some(std::time::Duration::from_secs(5)));
     let _ = endless.read_to_end(&mut rest);
