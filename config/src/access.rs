@@ -1,8 +1,8 @@
 //! Who may connect to a socket: keys of `[control]` and of some ports.
 
 use crate::error::Report;
-use crate::read::Table;
 use crate::schema::{Keys, key, keys, word};
+use crate::validate::Places;
 use crate::{Role, SocketName};
 use nix::unistd::{Group, User};
 
@@ -44,7 +44,7 @@ impl Default for Access {
 }
 
 /// A port has to listen on a file for that.
-pub(crate) fn check(access: &Access, socket: &SocketName, role: Role, t: &Table<'_>, report: &mut Report) {
+pub(crate) fn check(access: &Access, socket: &SocketName, role: Role, t: &dyn Places, report: &mut Report) {
     let Some(place) = place(t).filter(|_| *access != Access::default()) else { return };
     let why = match (role, socket) {
         (Role::Client, _) => "role = \"server\": a client's socket is its peer's",
@@ -55,7 +55,7 @@ pub(crate) fn check(access: &Access, socket: &SocketName, role: Role, t: &Table<
 }
 
 /// Where the first of the keys is.
-pub(crate) fn place(t: &Table<'_>) -> Option<std::ops::Range<usize>> {
+pub(crate) fn place(t: &dyn Places) -> Option<std::ops::Range<usize>> {
     t.at("socket-mode").or(t.at("socket-owner")).or(t.at("socket-group"))
 }
 

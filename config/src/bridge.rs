@@ -4,14 +4,17 @@ use crate::error::{Report, quote, suggest};
 use crate::read::{Item, Table, inline, inline_keys, items, show};
 use crate::render;
 use crate::schema::{Keys, array, integer, key, keys, text, word};
-use crate::validate::{Tables, first_use};
+use crate::validate::{Context, Places, first_use};
 use crate::value::{DESCRIPTION, NAME, PEERS, address, description, name, unicast};
-use crate::vxlan::{check_peer, peers, written_peers};
-use crate::{Mac, Member, ValidConfig};
+use crate::vxlan::{check_number, check_peer, peers, written_peers};
+use crate::{Keyed, Mac, Member, Statics};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
+
+type Span = Range<usize>;
 
 keys! {
     /// A learning bridge. At most 4096.
@@ -33,8 +36,8 @@ keys! {
         peers: Option<Vec<Ipv4Addr>> = key("peers", array(PEERS, peers, |peers| written_peers(peers)))
             .optional("those of `[vxlan]`");
         /// Static FDB entries.
-        statics: Vec<StaticMac> = key("static", array("tables `{ mac, port, vlan }` or `{ mac, vtep }`", statics, |all| written_statics(all)))
-            .default(vec![]);
+        statics: Statics = key("static", array("tables `{ mac, port, vlan }` or `{ mac, vtep }`", statics, |all| written_statics(all)))
+            .default(Statics::default());
     }
 }
 
@@ -109,7 +112,7 @@ fn members<'a>(
     })
 }
 
-fn written_members(members: &[Member]) -> Vec<String> {
+pub(crate) fn written_members(members: &[Member]) -> Vec<String> {
     let written = |member: &Member| match member.vlan {
         Some(vlan) => {
             let keys = MemberKeys { port: member.port.clone(), vlan: Some(vlan) };
@@ -120,13 +123,8 @@ fn written_members(members: &[Member]) -> Vec<String> {
     members.iter().map(written).collect()
 }
 
-fn statics<'a>(
-    key: &'static str,
-    list: &'a [Spanned<DeValue<'a>>],
-    t: &mut Table<'a>,
-    report: &mut Report,
-) -> Vec<StaticMac> {
-    items(key, list, t, report, usize::MAX, |item, t, report| {
+fn statics<'a>(key: &'static str, list: &'a [Spanned<DeValue<'a>>], t: &mut Table<'a>, report: &mut Report) -> Statics {
+    let all = items(key, list, t, report, usize::MAX, |item, t, report| {
         // What is wrong with `port` and `vtep` together is said of other wrong keys, too.
         let (keys, at, is_right) = inline_keys::<StaticKeys>(item, &STATIC, t, report)?;
         let to = match (at.has("port"), at.has("vtep")) {
@@ -144,7 +142,8 @@ fn statics<'a>(
             }
         };
         to.filter(|_| is_right).map(|to| (StaticMac { mac: keys.mac, to }, at))
-    })
+    });
+    all.into_iter().collect()
 }
 
 fn written_statics(statics: &[StaticMac]) -> Vec<String> {
@@ -158,121 +157,146 @@ fn written_statics(statics: &[StaticMac]) -> Vec<String> {
     statics.iter().map(written).collect()
 }
 
+impl Keyed for Bridge {
+    type Key = String;
+
+    fn key(&self) -> &String {
+        &self.name
+    }
+}
+
+impl Keyed for StaticMac {
+    type Key = Mac;
+
+    fn key(&self) -> &Mac {
+        &self.mac
+    }
+}
+
 /// Gives every static entry the membership it means: the only one of its port, if it names no VLAN.
-pub(crate) fn resolve_statics(config: &mut ValidConfig, tables: &[Table<'_>], report: &mut Report) {
-    for (bridge, t) in config.bridges.iter_mut().zip(tables) {
-        for (entry, at) in bridge.statics.iter_mut().zip(t.items("static")) {
-            let StaticTo::Port(wanted) = &mut entry.to else { continue };
-            if bridge.ports.contains(wanted) {
-                continue;
-            }
-            let mut of_port = bridge.ports.iter().filter(|member| member.port == wanted.port);
-            match (of_port.next(), of_port.next(), wanted.vlan) {
-                (Some(only), None, None) => wanted.vlan = only.vlan,
-                (Some(_), Some(_), None) => report.add(&at.at("port"), || {
-                    format!(
-                        "port {} is several members of bridge {:?}: say which by vlan",
-                        quote(&wanted.port),
-                        bridge.name
-                    )
-                }),
-                (Some(_), _, Some(vlan)) => report.add(&at.at("port"), || {
-                    format!("port {} is not in bridge {:?} with vlan {vlan}", quote(&wanted.port), bridge.name)
-                }),
-                (None, ..) => report.add(&at.at("port"), || {
-                    let members = bridge.ports.iter().map(|member| member.port.as_str());
-                    let suggestion = suggest(&wanted.port, members, ": a static entry's port is a member");
-                    format!("port {} is not in bridge {:?}{suggestion}", quote(&wanted.port), bridge.name)
-                }),
-            }
-        }
+pub(crate) fn resolve_statics(bridge: &mut Bridge, t: &dyn Places, report: &mut Report) {
+    if bridge.statics.is_empty() {
+        return;
     }
-}
-
-/// What must fit together among the bridges, and with their ports and the overlay.
-pub(crate) fn check(config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
-    let known: HashMap<&str, ()> = config.ports.iter().map(|port| (port.name.as_str(), ())).collect();
-    let at_vxlan = tables.vxlan.as_ref().and_then(|t| t.at("port"));
-    let underlay = config.vxlan.as_ref().filter(|_| at_vxlan.is_some()).map(|vxlan| vxlan.port.as_str());
-    let mut names = HashMap::new();
-    let mut vnis = HashMap::new();
-    let mut members = HashMap::new();
-    for (bridge, t) in config.bridges.iter().zip(&tables.bridges) {
-        if let Some(name) = t.at("name")
-            && let Some(first) = first_use(&mut names, &bridge.name, &name)
-        {
-            let message = || format!("bridge name {:?} is already used: names are unique", bridge.name);
-            report.add_with_note(&name, message, &first, "first used here");
-        }
-        if let (Some(vni), Some(at)) = (bridge.vni, t.at("vni")) {
-            if let Some(first) = first_use(&mut vnis, vni, &at) {
-                let message = || format!("vni = {vni} is already used: each bridge has its own");
-                report.add_with_note(&at, message, &first, "first used here");
-            }
-            if !tables.has_vxlan {
-                report.add(&at, || format!("vni = {vni} needs the overlay: add [vxlan] with port and local"));
-            }
-        }
-        for (member, item) in bridge.ports.iter().zip(t.items("ports")) {
-            let at = &item.at("port");
-            let port = member.port.as_str();
-            if !known.contains_key(port) {
-                report.add(at, || {
-                    let names = config.ports.iter().map(|port| port.name.as_str());
-                    format!("unknown port {}{}", quote(port), suggest(port, names, ": no [[port]] has this name"))
-                });
-                continue;
-            }
-            if underlay == Some(port) {
-                let message = || format!("port {port:?} is the underlay and can be in no bridge");
-                report.add_with_note(at, message, at_vxlan.as_ref().unwrap_or(at), "the underlay");
-            }
-            let (other, first): &(&String, _) =
-                members.entry((port, member.vlan)).or_insert((&bridge.name, at.clone()));
-            if first != at {
-                let message = || {
-                    let how = match member.vlan {
-                        Some(vlan) => format!("with vlan {vlan}"),
-                        None => "untagged".into(),
-                    };
-                    let right = match member.vlan {
-                        Some(_) => "each of its VLANs can be in one bridge only",
-                        None => "it can be untagged in one bridge only; { port, vlan } puts a VLAN of it in another",
-                    };
-                    format!("port {port:?} is already in bridge {other:?} {how}: {right}")
-                };
-                report.add_with_note(at, message, first, "first used here");
-            }
-        }
-        overlay_of(bridge, t, config, tables, report);
-    }
-}
-
-/// What a bridge has to do with other VTEPs: its own peers and static entries.
-fn overlay_of(bridge: &Bridge, t: &Table<'_>, config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
-    if t.has("peers") && !t.has("vni") {
-        report.add(&t.place("peers"), || {
-            "peers is for a bridge in the overlay: give it a vni, or leave peers out".into()
+    let mut vlans: HashMap<&str, Vec<Option<u16>>> = HashMap::new();
+    bridge.ports.iter().for_each(|member| vlans.entry(&member.port).or_default().push(member.vlan));
+    let resolved = bridge.statics.iter().enumerate().map(|(n, entry)| {
+        let StaticTo::Port(wanted) = &entry.to else { return entry.clone() };
+        let of_port = vlans.get(wanted.port.as_str()).map_or(&[][..], |vlans| vlans);
+        let member = resolve(bridge, wanted, of_port).unwrap_or_else(|why| {
+            report.add(&t.item("static", n, "port"), || why);
+            wanted.clone()
         });
+        StaticMac { mac: entry.mac, to: StaticTo::Port(member) }
+    });
+    bridge.statics = resolved.collect();
+}
+
+/// The member of `bridge` that a static entry means. `vlans`: those of its port's memberships there.
+///
+/// # Errors
+/// There is none, or it may be several.
+pub(crate) fn resolve(bridge: &Bridge, wanted: &Member, vlans: &[Option<u16>]) -> Result<Member, String> {
+    let port = quote(&wanted.port);
+    match (vlans, wanted.vlan) {
+        (vlans, vlan) if vlans.contains(&vlan) => Ok(wanted.clone()),
+        ([only], None) => Ok(Member { vlan: *only, ..wanted.clone() }),
+        ([], _) => {
+            let members = bridge.ports.iter().map(|member| member.port.as_str());
+            let suggestion = suggest(&wanted.port, members, ": a static entry's port is a member");
+            Err(format!("port {port} is not in bridge {:?}{suggestion}", bridge.name))
+        }
+        (_, Some(vlan)) => Err(format!("port {port} is not in bridge {:?} with vlan {vlan}", bridge.name)),
+        (_, None) => Err(format!("port {port} is several members of bridge {:?}: say which by vlan", bridge.name)),
+    }
+}
+
+/// What must fit together in a bridge, and with others; but for what is in its lists of members and static entries.
+pub(crate) fn check(bridge: &Bridge, t: &dyn Places, cx: Context<'_>, report: &mut Report) {
+    if let Some(name) = t.at("name")
+        && let Some(first) = cx.taken.bridges.get(&bridge.name)
+    {
+        let message = || format!("bridge name {:?} is already used: names are unique", bridge.name);
+        report.add_with_note(&name, message, first, "first used here");
+    }
+    if let (Some(vni), Some(at)) = (bridge.vni, t.at("vni")) {
+        if let Some(first) = cx.taken.vnis.get(&vni) {
+            let message = || format!("vni = {vni} is already used: each bridge has its own");
+            report.add_with_note(&at, message, first, "first used here");
+        }
+        if !cx.has_vxlan {
+            report.add(&at, || format!("vni = {vni} needs the overlay: add [vxlan] with port and local"));
+        }
+    }
+    if bridge.peers.is_some() && !has_vni(bridge, t) {
+        let at = t.at("peers").unwrap_or_else(|| t.whole());
+        report.add(&at, || "peers is for a bridge in the overlay: give it a vni, or leave peers out".into());
     }
     let mut peers = HashMap::new();
-    for (peer, item) in bridge.peers.iter().flatten().zip(t.items("peers")) {
-        let first = first_use(&mut peers, *peer, &item.span);
-        check_peer("peers", *peer, &item.span, first, config, tables, report);
+    for (n, peer) in bridge.peers.iter().flatten().enumerate() {
+        let at = t.item("peers", n, "");
+        check_peer("peers", *peer, &at, first_use(&mut peers, *peer, &at), cx, report);
     }
-    let mut macs = HashMap::new();
-    for (entry, item) in bridge.statics.iter().zip(t.items("static")) {
-        let at = item.at("mac");
-        if let Some(first) = first_use(&mut macs, entry.mac, &at) {
-            let message = || format!("mac = \"{}\" is already in bridge {:?}: one entry each", entry.mac, bridge.name);
-            report.add_with_note(&at, message, &first, "first used here");
+}
+
+/// Whether it has a VNI, or one that is wrong, which was said.
+fn has_vni(bridge: &Bridge, t: &dyn Places) -> bool {
+    bridge.vni.is_some() || t.is_wrong("vni")
+}
+
+/// Whether a bridge can have the member.
+pub(crate) fn check_member(member: &Member, at: &Span, cx: Context<'_>, report: &mut Report) {
+    let port = member.port.as_str();
+    if !cx.taken.ports.contains_key(port) {
+        report.add(at, || {
+            let names = cx.config.ports.iter().map(|port| port.name.as_str());
+            format!("unknown port {}{}", quote(port), suggest(port, names, ": no [[port]] has this name"))
+        });
+        return;
+    }
+    if let (Some(vxlan), Some(at_vxlan)) = (&cx.config.vxlan, cx.vxlan.and_then(|t| t.at("port")))
+        && vxlan.port == port
+    {
+        let message = || format!("port {port:?} is the underlay and can be in no bridge");
+        report.add_with_note(at, message, &at_vxlan, "the underlay");
+    }
+    if let Some((other, first)) = cx.taken.members.get(port).and_then(|vlans| vlans.get(&member.vlan)) {
+        let message = || {
+            let (how, right) = match member.vlan {
+                Some(vlan) => (format!("with vlan {vlan}"), "each of its VLANs can be in one bridge only"),
+                None => (
+                    "untagged".into(),
+                    "it can be untagged in one bridge only; { port, vlan } puts a VLAN of it in another",
+                ),
+            };
+            format!("port {port:?} is already in bridge {other:?} {how}: {right}")
+        };
+        report.add_with_note(at, message, first, "first used here");
+    }
+}
+
+/// Whether a bridge can have an entry of this address at `at`. `first`: where it has one already.
+pub(crate) fn check_once(bridge: &Bridge, mac: Mac, first: Option<Span>, at: &Span, report: &mut Report) {
+    if let Some(first) = first {
+        let message = || format!("mac = \"{mac}\" is already in bridge {:?}: one entry each", bridge.name);
+        report.add_with_note(at, message, &first, "first used here");
+    }
+}
+
+/// Whether a bridge can have the static entry, whose VTEP is at `at`.
+pub(crate) fn check_static(
+    bridge: &Bridge,
+    t: &dyn Places,
+    entry: &StaticMac,
+    at: &Span,
+    cx: Context<'_>,
+    report: &mut Report,
+) {
+    if let StaticTo::Vtep(vtep) = entry.to {
+        if !has_vni(bridge, t) {
+            report.add(at, || format!("vtep = \"{vtep}\" is for a bridge in the overlay: give it a vni"));
         }
-        if let StaticTo::Vtep(vtep) = entry.to {
-            let at = item.at("vtep");
-            if !t.has("vni") {
-                report.add(&at, || format!("vtep = \"{vtep}\" is for a bridge in the overlay: give it a vni"));
-            }
-            check_peer("vtep", vtep, &at, None, config, tables, report);
-        }
+        check_peer("vtep", vtep, at, None, cx, report);
+        check_number("vtep", vtep, at, cx, report);
     }
 }

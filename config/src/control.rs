@@ -3,6 +3,7 @@
 use crate::error::Report;
 use crate::read::Table;
 use crate::schema::{Group, Keys, Takes, key, keys, word};
+use crate::validate::Places;
 use crate::{Access, SocketName};
 use std::net::SocketAddr;
 use std::path::PathBuf;

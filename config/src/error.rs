@@ -123,6 +123,16 @@ impl Report {
         }
     }
 
+    /// The errors of what is in no file, a line each, if there are any.
+    pub fn messages(mut self) -> Result<(), String> {
+        self.found.sort_by_key(|found| found.span.start);
+        let mut messages: Vec<String> = self.found.into_iter().map(|found| found.message).collect();
+        if self.more > 0 {
+            messages.push(format!("and {} more", self.more));
+        }
+        if messages.is_empty() { Ok(()) } else { Err(messages.join("\n")) }
+    }
+
     /// The errors, if there are any.
     pub fn finish(mut self, file: &str, text: &str) -> Result<(), Errors> {
         if self.found.is_empty() {

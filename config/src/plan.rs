@@ -1,8 +1,8 @@
 //! What to do to get from one configuration to another: computed here, done elsewhere.
 
 use crate::schema::{KeyChange, Keys, Takes};
-use crate::{Access, Bridge, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan, Worker};
-use std::collections::{HashMap, HashSet};
+use crate::{Access, Bridge, Keyed, Member, Port, PortKind, StaticMac, StaticTo, Statics, ValidConfig, Vxlan, Worker};
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 
@@ -59,7 +59,7 @@ pub enum Action {
 /// How a bridge changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BridgeChange {
-    /// The bridge as it will be.
+    /// The bridge as it will be, but without members and static entries: they may be many.
     pub bridge: Bridge,
     /// New members.
     pub added: Vec<Member>,
@@ -75,30 +75,52 @@ pub struct BridgeChange {
     pub statics_removed: Vec<StaticMac>,
 }
 
+impl BridgeChange {
+    /// Of `bridge`, so far without any change.
+    pub fn of(bridge: &Bridge) -> BridgeChange {
+        let Bridge { name, description, vni, mtu, peers, .. } = bridge;
+        let (name, description, peers) = (name.clone(), description.clone(), peers.clone());
+        BridgeChange {
+            bridge: Bridge { name, description, vni: *vni, mtu: *mtu, peers, ..Bridge::default() },
+            added: vec![],
+            removed: vec![],
+            keys: vec![],
+            peers: false,
+            statics_added: vec![],
+            statics_removed: vec![],
+        }
+    }
+}
+
+impl Keyed for BridgeChange {
+    type Key = String;
+
+    fn key(&self) -> &String {
+        &self.bridge.name
+    }
+}
+
 /// The steps from `old` to `new`, in this order: what takes a restart; bridges and ports go, ports come, the overlay changes, bridges change
 /// and come. What is the same in both, whatever its place in the file, is in no step.
 pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
     let mut removed_ports = Vec::new();
     let mut added_ports = Vec::new();
     let mut touched = HashSet::new();
-    let new_ports: HashMap<&str, &Port> = new.ports.iter().map(|port| (port.name.as_str(), port)).collect();
-    let old_ports: HashMap<&str, &Port> = old.ports.iter().map(|port| (port.name.as_str(), port)).collect();
     for port in &old.ports {
-        if new_ports.get(port.name.as_str()).is_none_or(|new| !in_place(port, new)) {
+        if new.ports.get(&port.name).is_none_or(|new| !in_place(port, new)) {
             removed_ports.push(Action::RemovePort { name: port.name.clone() });
         }
     }
     for port in &new.ports {
-        match old_ports.get(port.name.as_str()) {
-            Some(old) if *old == port => continue,
-            Some(&old) if in_place(old, port) => {
+        let old = old.ports.get(&port.name);
+        match old {
+            Some(old) if old == port => continue,
+            Some(old) if in_place(old, port) => {
                 added_ports.push(Action::UpdatePort { old: old.clone(), new: port.clone() });
             }
             _ => added_ports.push(Action::AddPort(port.clone())),
         }
-        // The overlay does not care how people call its port.
-        let described = |port: &Port| Port { description: None, ..port.clone() };
-        if old_ports.get(port.name.as_str()).is_none_or(|old| described(old) != described(port)) {
+        if old.is_none_or(|old| !is_same_underlay(old, port)) {
             touched.insert(port.name.as_str());
         }
     }
@@ -106,15 +128,13 @@ pub fn plan(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
     let mut removed_bridges = Vec::new();
     let mut changed_bridges = Vec::new();
     let mut added_bridges = Vec::new();
-    let new_bridges: HashSet<&str> = new.bridges.iter().map(|bridge| bridge.name.as_str()).collect();
-    let old_bridges: HashMap<&str, &Bridge> = old.bridges.iter().map(|bridge| (bridge.name.as_str(), bridge)).collect();
     for bridge in &old.bridges {
-        if !new_bridges.contains(bridge.name.as_str()) {
+        if new.bridges.get(&bridge.name).is_none() {
             removed_bridges.push(Action::RemoveBridge { name: bridge.name.clone() });
         }
     }
     for bridge in &new.bridges {
-        match old_bridges.get(bridge.name.as_str()) {
+        match old.bridges.get(&bridge.name) {
             Some(old) => changed_bridges.extend(change(old, bridge).map(Action::ChangeBridge)),
             None => added_bridges.push(Action::AddBridge(bridge.clone())),
         }
@@ -172,6 +192,20 @@ fn restarts(old: &ValidConfig, new: &ValidConfig) -> Vec<Action> {
     actions
 }
 
+/// The steps by which the port `old` becomes `new`.
+pub(crate) fn change_port(old: &Port, new: &Port) -> Vec<Action> {
+    match old {
+        _ if old == new => vec![],
+        _ if in_place(old, new) => vec![Action::UpdatePort { old: old.clone(), new: new.clone() }],
+        _ => vec![Action::RemovePort { name: old.name.clone() }, Action::AddPort(new.clone())],
+    }
+}
+
+/// Whether the overlay does not care which of both is its port: not how people call it.
+pub(crate) fn is_same_underlay(old: &Port, new: &Port) -> bool {
+    Port { description: None, ..old.clone() } == Port { description: None, ..new.clone() }
+}
+
 /// Whether the open port `old` can become `new`.
 fn in_place(old: &Port, new: &Port) -> bool {
     old.changes(new).iter().all(|change| match change.takes {
@@ -186,19 +220,23 @@ fn same_vxlan(old: &Vxlan, new: &Vxlan) -> bool {
     same_set(&old.peers, &new.peers) && Vxlan { peers: new.peers.clone(), ..old.clone() } == *new
 }
 
-fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
+/// What makes the bridge `new` of `old`, if they differ.
+pub(crate) fn change(old: &Bridge, new: &Bridge) -> Option<BridgeChange> {
     let same_peers = match (&old.peers, &new.peers) {
         (Some(old), Some(new)) => same_set(old, new),
         (old, new) => old == new,
     };
+    let others = |of: &Statics, than: &Statics| -> Vec<StaticMac> {
+        of.iter().filter(|entry| than.get(entry.mac) != Some(entry)).cloned().collect()
+    };
     let change = BridgeChange {
-        bridge: new.clone(),
         added: missing(&new.ports, &old.ports),
         removed: missing(&old.ports, &new.ports),
         keys: old.changes(new),
         peers: !same_peers,
-        statics_added: missing(&new.statics, &old.statics),
-        statics_removed: missing(&old.statics, &new.statics),
+        statics_added: others(&new.statics, &old.statics),
+        statics_removed: others(&old.statics, &new.statics),
+        ..BridgeChange::of(new)
     };
     let nothing = change.added.is_empty()
         && change.removed.is_empty()
@@ -312,9 +350,9 @@ impl fmt::Display for BridgeChange {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{Mac, parse_for};
+    use crate::{Fdb, Mac, Running, parse_for};
     use proptest::prelude::*;
 
     const BASE: &str = r#"
@@ -511,14 +549,10 @@ mod tests {
     fn a_bridge_change_as_data() {
         let new = config(&BASE.replace("ports = [\"b\"]", "ports = [\"b\", { port = \"a\", vlan = 7 }]"));
         let change = BridgeChange {
-            bridge: new.bridges[1].clone(),
             added: vec![Member { port: "a".into(), vlan: Some(7) }],
-            removed: vec![],
-            keys: vec![],
-            peers: false,
-            statics_added: vec![],
-            statics_removed: vec![],
+            ..BridgeChange::of(&new.bridges[1])
         };
+        assert_eq!((change.bridge.name.as_str(), change.bridge.ports.len()), ("red", 0));
         assert_eq!(plan(&config(BASE), &new), vec![Action::ChangeBridge(change)]);
     }
 
@@ -575,50 +609,19 @@ mod tests {
         );
     }
 
-    /// What `action` makes of a configuration; what takes a restart is then as in `new`.
-    fn apply(config: &mut ValidConfig, action: Action, new: &ValidConfig) {
-        let all = &mut config.bridges;
-        match action {
-            Action::Restart { table: "[[worker]]", .. } => config.workers = new.workers.clone(),
-            Action::Restart { table: "[control]", .. } => config.control = new.control.clone(),
-            Action::Restart { .. } => config.fdb.size = new.fdb.size,
-            Action::RemoveBridge { name } => all.retain(|bridge| bridge.name != name),
-            Action::RemovePort { name } => config.ports.retain(|port| port.name != name),
-            Action::AddPort(port) => config.ports.push(port),
-            Action::UpdatePort { old, new } => {
-                config.ports.iter_mut().filter(|port| **port == old).for_each(|port| *port = new.clone());
-            }
-            Action::SetVxlan { new, .. } => config.vxlan = new,
-            Action::ChangeBridge(change) => {
-                let bridge = all.iter_mut().find(|bridge| bridge.name == change.bridge.name).unwrap();
-                // The lists as they change, the rest as it will be.
-                let (mut ports, mut statics) = (bridge.ports.clone(), bridge.statics.clone());
-                ports.retain(|member| !change.removed.contains(member));
-                ports.extend(change.added);
-                statics.retain(|entry| !change.statics_removed.contains(entry));
-                statics.extend(change.statics_added);
-                let peers = if change.peers { change.bridge.peers.clone() } else { bridge.peers.clone() };
-                *bridge = Bridge { ports, statics, peers, ..change.bridge };
-            }
-            Action::AddBridge(bridge) => all.push(bridge),
-            Action::SetKeys { table: "balance", .. } => config.balance = new.balance.clone(),
-            Action::SetKeys { table: "fdb", .. } => config.fdb.ageing = new.fdb.ageing,
-            Action::SetKeys { table, .. } => {
-                assert_eq!(table, "log");
-                config.log = new.log.clone();
-            }
-        }
-    }
-
     /// Without the order of what has none.
-    fn sorted(mut config: ValidConfig) -> ValidConfig {
-        config.ports.sort_by(|a, b| a.name.cmp(&b.name));
-        config.bridges.sort_by(|a, b| a.name.cmp(&b.name));
-        for bridge in &mut config.bridges {
+    pub(crate) fn sorted(mut config: ValidConfig) -> ValidConfig {
+        let (mut ports, mut bridges) = (config.ports.to_vec(), config.bridges.to_vec());
+        ports.sort_by(|a, b| a.name.cmp(&b.name));
+        bridges.sort_by(|a, b| a.name.cmp(&b.name));
+        for bridge in &mut bridges {
             bridge.ports.sort_by_key(ToString::to_string);
-            bridge.statics.sort_by_key(|entry| entry.mac);
+            let mut statics = bridge.statics.to_vec();
+            statics.sort_by_key(|entry| entry.mac);
+            bridge.statics = statics.into_iter().collect();
             bridge.peers.iter_mut().for_each(|peers| peers.sort());
         }
+        (config.ports, config.bridges) = (ports.into(), bridges.into());
         config.vxlan.iter_mut().for_each(|vxlan| vxlan.peers.sort());
         config
     }
@@ -628,11 +631,13 @@ mod tests {
         fn the_steps_lead_from_any_configuration_to_any_other(
             a in crate::render::tests::config(), b in crate::render::tests::config(),
         ) {
-            let mut applied = a.clone();
-            for action in plan(&a, &b) {
-                apply(&mut applied, action, &b);
-            }
-            prop_assert_eq!(sorted(applied), sorted(b));
+            let mut running = Running::new(a.clone());
+            running.perform(&plan(&a, &b));
+            // What takes a restart is not done.
+            let b = ValidConfig { workers: a.workers.clone(), control: a.control.clone(), fdb: Fdb { size: a.fdb.size, ..b.fdb.clone() }, ..b };
+            prop_assert_eq!(sorted((*running).clone()), sorted(b.clone()));
+            // And so do the names by which things are found, and all that is taken.
+            running.assert_whole();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Errors, Report, quote, suggest};
 use crate::schema::{self, Keys, Section};
-use crate::validate::{Tables, validate};
+use crate::validate::{Places, Tables, validate};
 use crate::{Balance, Bridge, Control, Fdb, Log, Port, ValidConfig, Vxlan, Worker, allowed_cpus};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -47,6 +47,22 @@ pub fn parse_for(file_name: &str, text: &str, cpus: &[usize]) -> Result<ValidCon
     Ok(config)
 }
 
+/// Reads an object that is in no file, from lines of keys and their values.
+///
+/// # Errors
+/// What would be said of it in a file, a line each.
+pub(crate) fn object<T: Keys>(section: &'static Section, lines: &str) -> Result<T, String> {
+    let mut report = Report::default();
+    let mut keys = T::initial();
+    let (root, syntax) = DeTable::parse_recoverable(lines);
+    for error in syntax {
+        report.add(&error.span().unwrap_or(0..0), || format!("not TOML: {}", error.message()));
+    }
+    read(&mut keys, &mut Table::new(section, root.get_ref(), 0..0), &mut report);
+    report.messages()?;
+    Ok(keys)
+}
+
 /// A table being read.
 pub(crate) struct Table<'a> {
     pub section: &'static Section,
@@ -79,25 +95,24 @@ impl<'a> Table<'a> {
     pub fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
+}
 
-    /// Whether it has been reported that the key's value is wrong or missing.
-    pub fn is_wrong(&self, key: &str) -> bool {
-        self.wrong.contains(&key)
-    }
-
-    /// Where the key's value is, if the file has it and it is right.
-    pub fn at(&self, key: &str) -> Option<Span> {
+impl Places for Table<'_> {
+    fn at(&self, key: &str) -> Option<Span> {
         self.entries.get(key).filter(|_| !self.is_wrong(key)).map(Spanned::span)
     }
 
-    /// Where the key's value is, or else the table.
-    pub fn place(&self, key: &str) -> Span {
-        self.entries.get(key).map_or_else(|| self.span.clone(), Spanned::span)
+    fn is_wrong(&self, key: &str) -> bool {
+        self.wrong.contains(&key)
     }
 
-    /// Where the items of a list are, as far as they are right.
-    pub fn items(&self, key: &str) -> &[Item<'a>] {
-        self.items.iter().find(|(list, _)| *list == key).map_or(&[], |(_, items)| items)
+    fn whole(&self) -> Span {
+        self.span.clone()
+    }
+
+    fn item(&self, list: &str, n: usize, key: &str) -> Span {
+        let items = self.items.iter().find(|(name, _)| *name == list);
+        items.and_then(|(_, items)| items.get(n)).map_or_else(|| self.span.clone(), |item| item.at(key))
     }
 }
 
@@ -150,8 +165,8 @@ fn file<'a>(root: &'a DeTable<'a>, cpus: &[usize], report: &mut Report) -> Valid
         workers,
         balance: balance.0,
         log: log.0,
-        ports,
-        bridges,
+        ports: ports.into(),
+        bridges: bridges.into(),
         vxlan: vxlan.1.is_some().then_some(vxlan.0),
         fdb: fdb.0,
     };
@@ -163,6 +178,7 @@ fn file<'a>(root: &'a DeTable<'a>, cpus: &[usize], report: &mut Report) -> Valid
         bridges: bridge_tables,
         has_vxlan,
         vxlan: vxlan.1,
+        is_file: true,
     };
     validate(&mut config, &tables, cpus, report);
     config

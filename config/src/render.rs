@@ -65,7 +65,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         Access, Account, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Role, SocketName, StaticMac,
-        StaticTo, StormLimits, VhostUser, parse_for,
+        StaticTo, Statics, StormLimits, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
@@ -205,15 +205,15 @@ pub(crate) mod tests {
                         .collect();
                     members.sort_by(|a, b| a.port.cmp(&b.port));
                     members.dedup();
-                    let mut statics: Vec<StaticMac> = Vec::new();
+                    let mut statics = Statics::default();
                     for (j, mac) in macs.into_iter().enumerate() {
                         let to = match (members.get(j), vni) {
                             (Some(member), _) => StaticTo::Port(member.clone()),
                             (None, Some(_)) => StaticTo::Vtep(Ipv4Addr::new(10, 9, 0, 77)),
                             (None, None) => continue,
                         };
-                        if !statics.iter().any(|entry| entry.mac == mac) {
-                            statics.push(StaticMac { mac, to });
+                        if statics.get(mac).is_none() {
+                            statics.put(StaticMac { mac, to });
                         }
                     }
                     let peers = peers.filter(|_| vni.is_some());
@@ -226,6 +226,7 @@ pub(crate) mod tests {
                 let log = Log { level: if size % 2 == 0 { "info" } else { "warn,port=debug" }.into() };
                 let balance = Balance { interval: ageing % 3601 };
                 let workers = vec![Worker { cpu: 3, idle_sleep: 0 }, Worker { cpu: 0, idle_sleep: 50 }];
+                let (ports, bridges) = (ports.into(), bridges.into());
                 let mut config = ValidConfig { control, workers, balance, log, ports, bridges, vxlan, fdb };
                 config.compute();
                 config

@@ -23,7 +23,7 @@ pub use crate::worker::WORKER;
 /// At most so many `[[worker]]`.
 pub const MAX_WORKERS: usize = 64;
 /// At most so many `[[port]]`.
-pub const MAX_PORTS: usize = 1024;
+pub const MAX_PORTS: usize = 4096;
 /// At most so many `[[bridge]]`.
 pub const MAX_BRIDGES: usize = 4096;
 /// At most so many addresses in one `peers` list.

@@ -1,5 +1,6 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
+use crate::list::List;
 use crate::schema::Keys;
 use crate::{Balance, Bridge, Control, Fdb, Log, Mac, Port, PortKind, StaticTo, Vxlan, Worker};
 use schemars::JsonSchema;
@@ -21,9 +22,9 @@ pub struct ValidConfig {
     /// What is logged.
     pub log: Log,
     /// Ports in the order of the file.
-    pub ports: Vec<Port>,
+    pub ports: List<Port>,
     /// Bridges in the order of the file.
-    pub bridges: Vec<Bridge>,
+    pub bridges: List<Bridge>,
     /// The overlay, if any bridge may join it.
     pub vxlan: Option<Vxlan>,
     /// FDB capacity and ageing.
@@ -37,14 +38,19 @@ impl ValidConfig {
         self
     }
 
+    /// The configuration without ports, bridges and overlay.
+    pub fn without_objects(self) -> ValidConfig {
+        ValidConfig { ports: List::default(), bridges: List::default(), vxlan: None, ..self }
+    }
+
     /// The port of that name.
     pub fn port(&self, name: &str) -> Option<&Port> {
-        self.ports.iter().find(|port| port.name == name)
+        self.ports.get(name)
     }
 
     /// The bridge of that name.
     pub fn bridge(&self, name: &str) -> Option<&Bridge> {
-        self.bridges.iter().find(|bridge| bridge.name == name)
+        self.bridges.get(name)
     }
 
     /// Every VTEP that is named: in head-end replication lists and by static entries.
@@ -60,21 +66,25 @@ impl ValidConfig {
 
     /// Fills in what follows from other keys where the file does not say it.
     pub(crate) fn compute(&mut self) {
-        for i in 0..self.ports.len() {
-            let default = self.default_port(&self.ports[i]);
-            let port = &mut self.ports[i];
-            if port.mac == Mac::default() {
-                port.mac = default.mac;
-            }
-            if port.mtu == 0 {
-                port.mtu = default.mtu;
-            }
-            if port.max_macs == 0 {
-                port.max_macs = default.max_macs;
-            }
-        }
+        let mut ports = std::mem::take(&mut self.ports);
+        ports.iter_mut().for_each(|port| self.compute_port(port));
+        self.ports = ports;
         if let Some(vxlan) = &mut self.vxlan {
-            vxlan.mtu = self.ports.iter().find(|port| port.name == vxlan.port).map_or(0, |port| port.mtu);
+            vxlan.mtu = self.ports.get(&vxlan.port).map_or(0, |port| port.mtu);
+        }
+    }
+
+    /// Fills in what follows from other keys of a port where it is not said.
+    pub(crate) fn compute_port(&self, port: &mut Port) {
+        let default = self.default_port(port);
+        if port.mac == Mac::default() {
+            port.mac = default.mac;
+        }
+        if port.mtu == 0 {
+            port.mtu = default.mtu;
+        }
+        if port.max_macs == 0 {
+            port.max_macs = default.max_macs;
         }
     }
 
@@ -92,11 +102,16 @@ impl ValidConfig {
     /// Default of [`Port::max_macs`]: half of the FDB for what has a network behind it, and for one host no more than 4,096.
     fn default_max_macs(&self, port: &Port) -> u32 {
         let half = (self.fdb.size / 2) as u32;
-        let is_underlay = self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name);
+        let is_underlay = self.is_underlay(&port.name);
         match port.kind {
             PortKind::Memif(_) | PortKind::VhostUser(_) if !is_underlay => half.min(4096),
             _ => half,
         }
+    }
+
+    /// Whether it is the name of the overlay's underlay port.
+    pub fn is_underlay(&self, port: &str) -> bool {
+        self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
     }
 
     /// The default MAC of the port `name` in this configuration.

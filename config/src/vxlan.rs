@@ -1,13 +1,13 @@
 //! `[vxlan]`: the overlay.
 
+use crate::Mac;
 use crate::error::{Report, quote, suggest};
 use crate::read::{Item, Table, inline, items, show};
 use crate::render;
 use crate::schema::{Derived, Keys, MAX_PEERS, MAX_VTEPS, array, boolean, integer, key, keys, word};
-use crate::validate::{Tables, first_use};
+use crate::validate::{Context, Places, first_use};
 use crate::value::{PEERS, address, unicast};
-use crate::{Mac, StaticTo, ValidConfig};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use toml::Spanned;
@@ -139,44 +139,26 @@ fn written_neighbours(neighbours: &[Neighbour]) -> Vec<String> {
 }
 
 /// Reports the first VTEP that is one too many.
-fn number_of_vteps(vxlan: &Vxlan, config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
-    let mut all = HashSet::new();
-    let mut count = |key: &str, vtep: Ipv4Addr, at: &Span| {
-        let is_new = all.len() <= MAX_VTEPS && all.insert(vtep);
-        if is_new && all.len() > MAX_VTEPS {
-            report.add(at, || {
-                format!(
-                    "{key}: \"{vtep}\" is VTEP number {}: at most {MAX_VTEPS} in all lists and entries together",
-                    all.len()
-                )
-            });
-        }
-    };
-    let own = tables.vxlan.iter().flat_map(|t| t.items("peers"));
-    for (vtep, item) in vxlan.peers.iter().zip(own) {
-        count("peers", *vtep, &item.span);
-    }
-    for (bridge, t) in config.bridges.iter().zip(&tables.bridges) {
-        for (vtep, item) in bridge.peers.iter().flatten().zip(t.items("peers")) {
-            count("peers", *vtep, &item.span);
-        }
-        for (entry, item) in bridge.statics.iter().zip(t.items("static")) {
-            if let StaticTo::Vtep(vtep) = entry.to {
-                count("vtep", vtep, &item.at("vtep"));
-            }
-        }
+pub(crate) fn check_number(key: &str, vtep: Ipv4Addr, at: &Span, cx: Context<'_>, report: &mut Report) {
+    let named = &cx.taken.vteps;
+    if named.len() == MAX_VTEPS && !named.contains_key(&vtep) {
+        report.add(at, || {
+            format!(
+                "{key}: \"{vtep}\" is VTEP number {}: at most {MAX_VTEPS} in all lists and entries together",
+                MAX_VTEPS + 1
+            )
+        });
     }
 }
 
 /// What must fit together in the overlay, and with the ports.
-pub(crate) fn check(config: &ValidConfig, tables: &Tables<'_>, report: &mut Report) {
-    let (Some(vxlan), Some(t)) = (&config.vxlan, &tables.vxlan) else { return };
+pub(crate) fn check(vxlan: &Vxlan, t: &dyn Places, cx: Context<'_>, report: &mut Report) {
     let has_local = t.at("local").is_some();
     if let Some(at) = t.at("port")
-        && config.port(&vxlan.port).is_none()
+        && cx.config.port(&vxlan.port).is_none()
     {
         report.add(&at, || {
-            let names = config.ports.iter().map(|port| port.name.as_str());
+            let names = cx.config.ports.iter().map(|port| port.name.as_str());
             let suggestion = suggest(&vxlan.port, names, ": no [[port]] has this name");
             format!("unknown port {}{suggestion}", quote(&vxlan.port))
         });
@@ -201,8 +183,8 @@ pub(crate) fn check(config: &ValidConfig, tables: &Tables<'_>, report: &mut Repo
         report.add(&at, || format!("local = \"{}\" is {what}", vxlan.local));
     }
     let mut neighbours = HashMap::new();
-    for (neighbour, item) in vxlan.neighbours.iter().zip(t.items("neighbours")) {
-        let at = &item.at("address");
+    for (n, neighbour) in vxlan.neighbours.iter().enumerate() {
+        let at = &t.item("neighbours", n, "address");
         let ip = neighbour.address;
         if let Some(first) = first_use(&mut neighbours, ip, at) {
             let message = || format!("neighbours: \"{ip}\" is listed twice: once is enough");
@@ -215,11 +197,10 @@ pub(crate) fn check(config: &ValidConfig, tables: &Tables<'_>, report: &mut Repo
         }
     }
     let mut peers = HashMap::new();
-    for (peer, item) in vxlan.peers.iter().zip(t.items("peers")) {
-        let first = first_use(&mut peers, *peer, &item.span);
-        check_peer("peers", *peer, &item.span, first, config, tables, report);
+    for (n, peer) in vxlan.peers.iter().enumerate() {
+        let at = t.item("peers", n, "");
+        check_peer("peers", *peer, &at, first_use(&mut peers, *peer, &at), cx, report);
     }
-    number_of_vteps(vxlan, config, tables, report);
 }
 
 /// A VTEP that is named must be another one, reachable, and named once.
@@ -228,21 +209,20 @@ pub(crate) fn check_peer(
     peer: Ipv4Addr,
     at: &Span,
     first: Option<Span>,
-    config: &ValidConfig,
-    tables: &Tables<'_>,
+    cx: Context<'_>,
     report: &mut Report,
 ) {
     if let Some(first) = first {
         let message = || format!("{key}: \"{peer}\" is listed twice: once is enough");
         report.add_with_note(at, message, &first, "first used here");
     }
-    let (Some(vxlan), Some(t)) = (&config.vxlan, &tables.vxlan) else { return };
+    let (Some(vxlan), Some(t)) = (&cx.config.vxlan, cx.vxlan) else { return };
     if t.at("local").is_none() {
         return;
     }
     if peer == vxlan.local.address {
         report.add(at, || format!("{key}: \"{peer}\" is our own address (local): only other VTEPs"));
-    } else if vxlan.next_hop(peer).is_none() && !t.has("gateway") {
+    } else if vxlan.next_hop(peer).is_none() && !t.is_wrong("gateway") {
         report.add(at, || {
             format!(
                 "{key}: \"{peer}\" is not on the network {} and there is no gateway: give one in [vxlan]",

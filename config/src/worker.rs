@@ -3,7 +3,7 @@
 use crate::error::Report;
 use crate::read::Table;
 use crate::schema::{Takes, integer, key, keys};
-use crate::validate::first_use;
+use crate::validate::{Places, first_use};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 

@@ -47,8 +47,8 @@ fn every_file_is_refused_with_the_text_beside_it() {
 fn too_many_of_everything() {
     let port = |i: usize| format!("[[port]]\nname = \"p{i}\"\nkind = \"memif\"\nsocket = \"/m\"\nid = {i}\n");
     let ports = |n: usize| (0..n).map(port).collect::<String>();
-    assert_eq!(parse_for("", &ports(1024), &[]).unwrap().ports.len(), 1024);
-    assert_eq!(first(&ports(1025)), "error: dray.toml:5121:1: 1025 [[port]]: at most 1024");
+    assert_eq!(parse_for("", &ports(4096), &[]).unwrap().ports.len(), 4096);
+    assert_eq!(first(&ports(4097)), "error: dray.toml:20481:1: 4097 [[port]]: at most 4096");
 
     let bridges = |n: usize| (0..n).map(|i| format!("[[bridge]]\nname = \"b{i}\"\n")).collect::<String>();
     assert_eq!(parse_for("", &bridges(4096), &[]).unwrap().bridges.len(), 4096);

@@ -1,4 +1,5 @@
-//! Requests that change the running configuration, as a new configuration.
+//! Requests that change the running configuration, as the steps that do it: values change, and what does not fit is said as it would
+//! be of a file.
 
 use dray_api::{
     AnyRequest, BridgeAdd, BridgeDel, BridgeJoin, BridgeLeave, BridgeRequest, BridgeSet, ConfigRequest, ConfigSet,
@@ -6,101 +7,92 @@ use dray_api::{
     PortUp, RpcError, VtepAdd, VtepDel, VtepRequest,
 };
 use dray_config::schema::{self, Section, Value};
-use dray_config::{Bridge, Member, Port, StaticMac, StaticTo, ValidConfig, parse_for, render, suggest, text};
+use dray_config::{Action, Bridge, Member, Port, Running, suggest, text};
 use serde_json::Value as Json;
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-/// The configuration that `request` makes of `config`; `None` if it does not change the configuration (also `fdb del`
-/// of an address that has no static entry).
+/// The steps that do what `request` says; `None` if it does not change the configuration (also `fdb del` of an address that has no
+/// static entry).
 ///
 /// # Errors
 /// Why the request is refused.
-pub fn edit(config: &ValidConfig, request: &AnyRequest) -> Result<Option<ValidConfig>, RpcError> {
-    let mut new = config.clone();
-    let mut addition = String::new();
-    // What it is if the new configuration is wrong, and what it is about.
+pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Action>>, RpcError> {
+    // What it is if the steps can't be done, and what it is about.
     let mut code = ErrorCode::Invalid;
     let path;
-    match request {
+    let steps = match request {
         AnyRequest::Port(PortRequest::Add(port)) => {
             path = format!("port.{}", port.name);
             if config.port(&port.name).is_some() {
                 code = ErrorCode::Exists;
             }
+            let mut bridges = Vec::new();
             for bridge in &port.bridges {
                 let member = bridge.parse().map_err(|why: String| invalid(why).at(&path));
                 let Member { port: bridge, vlan } = member?;
-                let member = Member { port: port.name.clone(), vlan };
-                bridge_of(&mut new, &bridge)?.ports.push(member);
+                bridge_of(config, &bridge)?;
+                bridges.push((bridge, vlan));
             }
-            addition = port_table(port);
+            let keys = port_keys(port);
+            let keys = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            config.read_port(&keys).and_then(|port| config.add_port(port, &bridges))
         }
         AnyRequest::Port(PortRequest::Del(PortDel { name })) => {
             path = format!("port.{name}");
-            port_of(&mut new, name)?;
-            if config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == *name) {
+            port_of(config, name)?;
+            if config.is_underlay(name) {
                 let why = format!("port {name:?} is the underlay of [vxlan]: apply a configuration without it");
                 return Err(RpcError::refused(ErrorCode::Conflict, why).at(path));
             }
-            new.ports.retain(|port| port.name != *name);
-            for bridge in &mut new.bridges {
-                bridge.ports.retain(|member| member.port != *name);
-                bridge.statics.retain(|entry| !matches!(&entry.to, StaticTo::Port(member) if member.port == *name));
-            }
+            Ok(config.remove_port(name))
         }
         AnyRequest::Bridge(BridgeRequest::Add(BridgeAdd { name, description, vni, ports })) => {
             path = format!("bridge.{name}");
             if config.bridge(name).is_some() {
                 code = ErrorCode::Exists;
-            } else if config.bridges.iter().any(|other| vni.is_some() && other.vni == *vni) {
+            } else if vni.is_some_and(|vni| config.is_vni_used(vni)) {
                 code = ErrorCode::Conflict;
             }
-            let bridge = Bridge {
-                name: name.clone(),
-                description: description.clone(),
-                vni: *vni,
-                ports: ports.clone(),
-                ..Bridge::default()
-            };
-            new.bridges.push(bridge);
+            let (name, description, ports) = (name.clone(), description.clone(), ports.clone());
+            config.add_bridge(&Bridge { name, description, vni: *vni, ports, ..Bridge::default() })
         }
         AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => {
             path = format!("bridge.{name}");
-            bridge_of(&mut new, name)?;
-            new.bridges.retain(|bridge| bridge.name != *name);
+            bridge_of(config, name)?;
+            Ok(vec![Action::RemoveBridge { name: name.clone() }])
         }
         AnyRequest::Port(PortRequest::Up(PortUp { name })) => {
             path = format!("port.{name}");
-            port_of(&mut new, name)?.admin_up = true;
+            let new = Port { admin_up: true, ..port_of(config, name)?.clone() };
+            config.change_port(&new)
         }
         AnyRequest::Port(PortRequest::Down(PortDown { name })) => {
             path = format!("port.{name}");
-            port_of(&mut new, name)?.admin_up = false;
+            let new = Port { admin_up: false, ..port_of(config, name)?.clone() };
+            config.change_port(&new)
         }
         AnyRequest::Port(PortRequest::Set(PortSet { name, key, values })) => {
-            let port = port_of(&mut new, name)?;
+            path = format!("port.{name}.{key}");
+            let kind = port_of(config, name)?.kind.name();
             if matches!(key.as_str(), "name" | "kind") {
-                let why = format!("the {key} of a port does not change: delete it and add another");
-                return Err(invalid(why).at(format!("port.{name}.{key}")));
+                return Err(invalid(format!("the {key} of a port does not change: delete it and add another")).at(path));
             }
-            let change = Change { section: &schema::PORT, kind: Some(port.kind.name()), key, values };
-            return change.make(config, "port", Some(name)).map(Some);
+            config.set_port(name, key, value(&schema::PORT, Some(kind), key, values).as_deref())
         }
         AnyRequest::Bridge(BridgeRequest::Set(BridgeSet { name, key, values })) => {
-            bridge_of(&mut new, name)?;
+            path = format!("bridge.{name}.{key}");
+            bridge_of(config, name)?;
             if key == "name" {
-                let why = "the name of a bridge does not change: delete it and add another";
-                return Err(invalid(why).at(format!("bridge.{name}.{key}")));
+                return Err(invalid("the name of a bridge does not change: delete it and add another").at(path));
             }
-            let change = Change { section: &schema::BRIDGE, kind: None, key, values };
-            return change.make(config, "bridge", Some(name)).map(Some);
+            config.set_bridge(name, key, value(&schema::BRIDGE, None, key, values).as_deref())
         }
         AnyRequest::Log(LogRequest::Level(LogLevel { level })) => {
             let set = ConfigSet { table: "log".into(), key: "level".into(), values: vec![level.clone()] };
             return edit(config, &set.into());
         }
         AnyRequest::Config(ConfigRequest::Set(ConfigSet { table, key, values })) => {
+            path = format!("{table}.{key}");
             let header = format!("[{table}]");
             let Some(section) = schema::SECTIONS.iter().find(|section| section.header == header) else {
                 let why = match table.as_str() {
@@ -109,65 +101,60 @@ pub fn edit(config: &ValidConfig, request: &AnyRequest) -> Result<Option<ValidCo
                 };
                 return Err(invalid(why).at(table));
             };
-            let change = Change { section, kind: None, key, values };
-            return change.make(config, table, None).map(Some);
+            config.set_table(section, key, value(section, None, key, values).as_deref())
         }
         AnyRequest::Bridge(BridgeRequest::Join(BridgeJoin { name, ports })) => {
             path = format!("bridge.{name}");
-            let bridge = bridge_of(&mut new, name)?;
-            if ports.iter().any(|port| bridge.ports.contains(port)) {
+            bridge_of(config, name)?;
+            let is_here = |port: &Member| config.memberships(&port.port).any(|at| at == (name.as_str(), port.vlan));
+            if ports.iter().any(is_here) {
                 code = ErrorCode::Exists;
             }
-            bridge.ports.extend_from_slice(ports);
+            config.join(name, ports)
         }
         AnyRequest::Bridge(BridgeRequest::Leave(BridgeLeave { name, ports })) => {
             path = format!("bridge.{name}");
-            let bridge = bridge_of(&mut new, name)?;
+            bridge_of(config, name)?;
+            let mut left = Vec::new();
             for wanted in ports {
-                let member = member_of(bridge, wanted)?;
-                bridge.ports.retain(|other| *other != member);
-                bridge.statics.retain(|entry| entry.to != StaticTo::Port(member.clone()));
+                let member = member_of(config, name, wanted, &left)?;
+                left.push(member);
             }
+            Ok(config.leave(name, left))
         }
         AnyRequest::Vtep(VtepRequest::Add(VtepAdd { vteps, bridge })) => {
             path = peers_path(bridge.as_deref());
-            let peers = peers_of(&mut new, bridge.as_deref())?;
+            let peers = peers_of(config, bridge.as_deref())?;
             if vteps.iter().any(|vtep| peers.contains(vtep)) {
                 code = ErrorCode::Exists;
             }
-            peers.extend_from_slice(vteps);
+            config.add_peers(bridge.as_deref(), vteps)
         }
         AnyRequest::Vtep(VtepRequest::Del(VtepDel { vteps, bridge })) => {
             path = peers_path(bridge.as_deref());
-            let peers = peers_of(&mut new, bridge.as_deref())?;
+            let mut peers = peers_of(config, bridge.as_deref())?.to_vec();
             for vtep in vteps {
                 let Some(at) = peers.iter().position(|peer| peer == vtep) else {
                     return Err(not_found(format!("{vtep} is not in the list")).at(path));
                 };
                 peers.remove(at);
             }
+            Ok(config.set_peers(bridge.as_deref(), peers))
         }
         AnyRequest::Fdb(FdbRequest::Add(FdbAdd { bridge, mac, port, vtep })) => {
-            let to = match (port, vtep) {
-                (Some(member), None) => StaticTo::Port(member.clone()),
-                (None, Some(vtep)) => StaticTo::Vtep(*vtep),
-                _ => return Err(invalid("a static entry has either a port or a vtep")),
-            };
             path = format!("bridge.{bridge}.{mac}");
-            let bridge = bridge_of(&mut new, bridge)?;
-            if bridge.statics.iter().any(|entry| entry.mac == *mac) {
+            if bridge_of(config, bridge)?.statics.get(*mac).is_some() {
                 code = ErrorCode::Exists;
             }
-            bridge.statics.push(StaticMac { mac: *mac, to });
+            config.add_static(bridge, *mac, port.as_ref(), *vtep)
         }
         AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, mac })) => {
-            bridge_of(&mut new, bridge)?.statics.retain(|entry| entry.mac != *mac);
-            return Ok((new != *config).then_some(new));
+            let is_static = bridge_of(config, bridge)?.statics.get(*mac).is_some();
+            return Ok(is_static.then(|| config.del_static(bridge, *mac)));
         }
         _ => return Ok(None),
-    }
-    let new = read(&(render(&new) + &addition));
-    new.map(Some).map_err(|why| RpcError::refused(code, why).at(path))
+    };
+    steps.map(Some).map_err(|why| RpcError::refused(code, why).at(path))
 }
 
 fn invalid(why: impl Into<String>) -> RpcError {
@@ -182,142 +169,94 @@ fn peers_path(bridge: Option<&str>) -> String {
     bridge.map_or_else(|| "vxlan.peers".into(), |bridge| format!("bridge.{bridge}.peers"))
 }
 
-/// The checks of the file are the checks of the commands. The workers run already, whatever their CPUs are.
-fn read(file: &str) -> Result<ValidConfig, String> {
-    parse_for("request", file, &[]).map_err(|errors| {
-        let messages: Vec<String> = errors.errors.into_iter().map(|error| error.message).collect();
-        messages.join("\n")
+/// What the words of a request are in TOML, for the key `key`; none: its default. If that is not of the key's type, the reader says so.
+fn value(section: &Section, kind: Option<&str>, key: &str, words: &[String]) -> Option<String> {
+    let of_type = section.keys_for(kind).find(|known| known.name == key).map(|known| &known.value);
+    let toml = |word: &str| format!("x = {word}").parse::<toml::Table>().ok()?.remove("x");
+    if words.is_empty() {
+        return None;
+    }
+    Some(match of_type {
+        Some(Value::Array(_)) => {
+            let item = |word: &String| match toml(word).filter(toml::Value::is_table) {
+                Some(table) => table.to_string(),
+                None => text(word),
+            };
+            format!("[{}]", words.iter().map(item).collect::<Vec<_>>().join(", "))
+        }
+        Some(Value::Integer(..) | Value::PowerOfTwo(..) | Value::Boolean) => {
+            let word = words.join(" ");
+            let value = toml(&word).filter(|value| value.is_integer() || value.is_bool());
+            value.map_or_else(|| text(&word), |value| value.to_string())
+        }
+        Some(Value::String(_)) | None => text(words.join(" ")),
     })
 }
 
-/// A new value for a key.
-struct Change<'a> {
-    section: &'static Section,
-    kind: Option<&'a str>,
-    key: &'a str,
-    values: &'a [String],
+fn port_of<'a>(config: &'a Running, name: &str) -> Result<&'a Port, RpcError> {
+    config.port(name).ok_or_else(|| {
+        let suggestion = suggest(name, config.ports.iter().map(|port| port.name.as_str()), "");
+        not_found(format!("there is no port {name:?}{suggestion}")).at(format!("port.{name}"))
+    })
 }
 
-impl Change<'_> {
-    /// The configuration with the key changed, as [`Change::apply`] does.
-    fn make(&self, config: &ValidConfig, table: &str, name: Option<&str>) -> Result<ValidConfig, RpcError> {
-        let new = self.apply(&render(config), table, name).and_then(|file| read(&file));
-        let path = name.map_or_else(|| format!("{table}.{}", self.key), |name| format!("{table}.{name}.{}", self.key));
-        new.map_err(|why| invalid(why).at(path))
-    }
-
-    /// The file with the key changed in `table`, of several in the one of this name.
-    fn apply(&self, file: &str, table: &str, name: Option<&str>) -> Result<String, String> {
-        let mut root: toml::Table = file.parse().map_err(|error| format!("{error}"))?;
-        let entry = root.entry(table).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let entry = match (entry, name) {
-            (toml::Value::Array(all), Some(name)) => {
-                let is_it = |table: &&mut toml::Value| table.get("name").and_then(toml::Value::as_str) == Some(name);
-                all.iter_mut().find(is_it).and_then(toml::Value::as_table_mut)
-            }
-            (entry, _) => entry.as_table_mut(),
-        };
-        let entry = entry.ok_or_else(|| format!("there is no {table}"))?;
-        match self.values {
-            [] => {
-                // A key that is not there is reported as any file's is.
-                if entry.remove(self.key).is_none() && self.type_of().is_none() {
-                    entry.insert(self.key.into(), toml::Value::Boolean(true));
-                }
-            }
-            values => drop(entry.insert(self.key.into(), self.value(values))),
-        }
-        Ok(root.to_string())
-    }
-
-    fn type_of(&self) -> Option<&'static Value> {
-        self.section.keys_for(self.kind).find(|key| key.name == self.key).map(|key| &key.value)
-    }
-
-    /// What the words are in TOML. If that is not of the key's type, the reader says so.
-    fn value(&self, words: &[String]) -> toml::Value {
-        let toml = |word: &str| format!("x = {word}").parse::<toml::Table>().ok()?.remove("x");
-        let string = |word: &str| toml::Value::String(word.into());
-        match self.type_of() {
-            Some(Value::Array(_)) => {
-                let item = |word: &String| toml(word).filter(toml::Value::is_table).unwrap_or_else(|| string(word));
-                toml::Value::Array(words.iter().map(item).collect())
-            }
-            Some(Value::Integer(..) | Value::PowerOfTwo(..) | Value::Boolean) => {
-                let word = words.join(" ");
-                toml(&word).filter(|value| value.is_integer() || value.is_bool()).unwrap_or_else(|| string(&word))
-            }
-            Some(Value::String(_)) | None => string(&words.join(" ")),
-        }
-    }
-}
-
-fn port_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Port, RpcError> {
-    let suggestion = suggest(name, config.ports.iter().map(|port| port.name.as_str()), "");
-    let found = config.ports.iter_mut().find(|port| port.name == name);
-    found.ok_or_else(|| not_found(format!("there is no port {name:?}{suggestion}")).at(format!("port.{name}")))
-}
-
-/// The membership that is meant: of a port that has one only, without its VLAN too.
-fn member_of(bridge: &Bridge, wanted: &Member) -> Result<Member, RpcError> {
-    if bridge.ports.contains(wanted) {
+/// The membership that is meant: of a port that has one only, without its VLAN too. Those that have `left` are none any more.
+fn member_of(config: &Running, bridge: &str, wanted: &Member, left: &[Member]) -> Result<Member, RpcError> {
+    let here = config.memberships(&wanted.port).filter(|(of, _)| *of == bridge);
+    let here = here.map(|(_, vlan)| Member { port: wanted.port.clone(), vlan });
+    let mut here: Vec<Member> = here.filter(|member| !left.contains(member)).collect();
+    if here.contains(wanted) {
         return Ok(wanted.clone());
     }
-    let mut of_port = bridge.ports.iter().filter(|member| member.port == wanted.port);
-    match (of_port.next(), of_port.next(), wanted.vlan) {
-        (Some(only), None, None) => Ok(only.clone()),
-        (Some(_), Some(_), None) => Err(invalid(format!(
-            "port {:?} is several members of bridge {:?}: say which by its VLAN, {}:VLAN",
-            wanted.port, bridge.name, wanted.port
+    match (here.len(), wanted.vlan) {
+        (1, None) => Ok(here.remove(0)),
+        (2.., None) => Err(invalid(format!(
+            "port {:?} is several members of bridge {bridge:?}: say which by its VLAN, {}:VLAN",
+            wanted.port, wanted.port
         ))),
-        _ => Err(not_found(format!("{wanted} is not in bridge {:?}", bridge.name))),
+        _ => Err(not_found(format!("{wanted} is not in bridge {bridge:?}"))),
     }
 }
 
 /// The head-end replication list of the overlay or of a bridge.
-fn peers_of<'a>(config: &'a mut ValidConfig, bridge: Option<&str>) -> Result<&'a mut Vec<Ipv4Addr>, RpcError> {
+fn peers_of<'a>(config: &'a Running, bridge: Option<&str>) -> Result<&'a [Ipv4Addr], RpcError> {
     let none = || not_found("there is no overlay: [vxlan] has it".into()).at("vxlan");
-    let Some(name) = bridge else { return config.vxlan.as_mut().map(|vxlan| &mut vxlan.peers).ok_or_else(none) };
-    let all = config.vxlan.as_ref().ok_or_else(none)?.peers.clone();
-    let bridge = bridge_of(config, name)?;
-    match bridge.vni {
-        Some(_) => Ok(bridge.peers.get_or_insert(all)),
-        None => {
-            let why = format!("bridge {name:?} is not in the overlay: give it a vni");
-            Err(RpcError::refused(ErrorCode::Conflict, why).at(format!("bridge.{name}.vni")))
-        }
+    if config.vxlan.is_some()
+        && let Some(name) = bridge
+        && bridge_of(config, name)?.vni.is_none()
+    {
+        let why = format!("bridge {name:?} is not in the overlay: give it a vni");
+        return Err(RpcError::refused(ErrorCode::Conflict, why).at(format!("bridge.{name}.vni")));
     }
+    config.peers(bridge).ok_or_else(none)
 }
 
-fn bridge_of<'a>(config: &'a mut ValidConfig, name: &str) -> Result<&'a mut Bridge, RpcError> {
-    let suggestion = suggest(name, config.bridges.iter().map(|bridge| bridge.name.as_str()), "");
-    let found = config.bridges.iter_mut().find(|bridge| bridge.name == name);
-    found.ok_or_else(|| not_found(format!("there is no bridge {name:?}{suggestion}")).at(format!("bridge.{name}")))
+fn bridge_of<'a>(config: &'a Running, name: &str) -> Result<&'a Bridge, RpcError> {
+    config.bridge(name).ok_or_else(|| {
+        let suggestion = suggest(name, config.bridges.iter().map(|bridge| bridge.name.as_str()), "");
+        not_found(format!("there is no bridge {name:?}{suggestion}")).at(format!("bridge.{name}"))
+    })
 }
 
-/// The flags as a `[[port]]` of a file.
-fn port_table(port: &PortAdd) -> String {
+/// The flags as keys of a file, with values in TOML.
+fn port_keys(port: &PortAdd) -> Vec<(String, String)> {
     let keys = match serde_json::to_value(port) {
         Ok(Json::Object(keys)) => keys,
         _ => serde_json::Map::new(),
     };
-    let mut table = String::from("\n[[port]]\n");
-    for (key, value) in keys.iter().filter(|(key, _)| *key != "bridges") {
-        let value = match value {
-            Json::String(value) => text(value),
-            Json::Number(value) => value.to_string(),
-            _ => continue,
-        };
-        let _ = writeln!(table, "{} = {value}", key.replace('_', "-"));
-    }
-    table
+    let key = |(key, value): (String, Json)| match value {
+        Json::String(value) => Some((key.replace('_', "-"), text(value))),
+        Json::Number(value) => Some((key.replace('_', "-"), value.to_string())),
+        _ => None,
+    };
+    keys.into_iter().filter(|(key, _)| key != "bridges").filter_map(key).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use dray_api::StatusShow;
-    use dray_config::{merge, parse, plan};
+    use dray_config::{ValidConfig, merge, parse, parse_for, plan, render};
 
     fn base() -> ValidConfig {
         parse_for("example.toml", dray_config::EXAMPLE, &[]).unwrap()
@@ -325,9 +264,18 @@ mod tests {
 
     /// The plan's lines for the request.
     fn changes(request: impl Into<AnyRequest>) -> Result<Vec<String>, String> {
-        let base = base();
-        let Some(new) = edit(&base, &request.into()).map_err(|error| error.message)? else { return Ok(vec![]) };
-        Ok(plan(&base, &new).iter().map(ToString::to_string).collect())
+        let mut running = Running::new(base());
+        let Some(steps) = edit(&mut running, &request.into()).map_err(|error| error.message)? else {
+            return Ok(vec![]);
+        };
+        // They are what a plan would have, and lead to what a file may have.
+        running.perform(&steps);
+        let text = render(&running);
+        let read = parse_for("edited", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(plan(&running, &read), vec![], "{text}");
+        let lines = |steps: &[Action]| steps.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(lines(&plan(&base(), &read)), lines(&steps));
+        Ok(lines(&steps))
     }
 
     fn add() -> PortAdd {
@@ -502,7 +450,8 @@ mod tests {
         let join = |port| changes(BridgeJoin { name: "blue".into(), ports: member(port) });
         let leave = |port| changes(BridgeLeave { name: "blue".into(), ports: member(port) });
         assert_eq!(join("vm1:30"), Ok(vec!["~ bridge blue: +vm1:30".into()]));
-        assert!(join("db").unwrap_err().starts_with("port \"db\" is already in bridge \"blue\" untagged"));
+        let error = join("db").unwrap_err();
+        assert!(error.starts_with("port \"db\" is already in bridge \"local\" untagged"), "{error}");
         assert_eq!(join("dbb"), Err("unknown port \"dbb\"; did you mean \"db\"?".into()));
         assert_eq!(leave("web"), Ok(vec!["~ bridge blue: -web".into()]));
         // Its only membership is meant, and what is static there goes with it.
@@ -537,7 +486,7 @@ mod tests {
     fn refusals_have_codes_and_say_what_they_are_about() {
         use ErrorCode::{Conflict, Exists, Invalid, NotFound};
         fn refusal(request: impl Into<AnyRequest>) -> (ErrorCode, String) {
-            let data = edit(&base(), &request.into()).unwrap_err().data.unwrap();
+            let data = edit(&mut Running::new(base()), &request.into()).unwrap_err().data.unwrap();
             (data.code, data.path.unwrap_or_default())
         }
         let port = |name: &str| PortAdd { name: name.into(), ..add() };
@@ -563,7 +512,7 @@ mod tests {
 
     #[test]
     fn other_requests_change_nothing() {
-        assert_eq!(edit(&base(), &StatusShow {}.into()), Ok(None));
+        assert_eq!(edit(&mut Running::new(base()), &StatusShow {}.into()), Ok(None));
     }
 
     const FILE: &str = r#"# The shop's host.
@@ -596,11 +545,12 @@ ageing = 60             # short
 
     /// The file after commands of `dray`.
     fn after(file: &str, requests: &[&str]) -> String {
-        let mut config = parse("file", file).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut config = Running::new(parse("file", file).unwrap_or_else(|errors| panic!("{errors}")));
         for request in requests {
             let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,{request}}}");
             let request = AnyRequest::decode(line.as_bytes()).1.unwrap_or_else(|error| panic!("{error}"));
-            config = edit(&config, &request).unwrap().unwrap();
+            let steps = edit(&mut config, &request).unwrap().unwrap();
+            config.perform(&steps);
         }
         merge(file, &render(&config))
     }

@@ -168,7 +168,7 @@ impl Overlay {
     pub fn underlay(&self) -> Underlay {
         let known = |(ip, n): (&Ipv4Addr, &Neighbour)| self.mac_of(ip, n).map(|mac| (*ip, mac));
         let neighbours: HashMap<Ipv4Addr, Mac> = self.neighbours.iter().filter_map(known).collect();
-        Underlay { neighbours, learned: self.learned.keys().copied().collect(), mac: Some(self.mac) }
+        Underlay { neighbours, learned: self.learned.keys().copied().collect(), mac: Some(self.mac), mtu: None }
     }
 
     /// All VTEPs, for people.

@@ -87,7 +87,7 @@ impl Switch {
                 done::<ConfigShow>(ConfigText { text: render(&self.config) })
             }
             AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets: false })) => {
-                done::<ConfigShow>(ConfigText { text: render(&self.config.clone().without_secrets()) })
+                done::<ConfigShow>(ConfigText { text: render(&(*self.config).clone().without_secrets()) })
             }
             AnyRequest::Config(ConfigRequest::Diff(ConfigDiff { file })) => {
                 let new = match file {
@@ -181,7 +181,7 @@ impl Switch {
 
     /// Requests that change the running configuration.
     fn edit(&mut self, request: &AnyRequest, by: &str) -> Result<ConfigChange, RpcError> {
-        let Some(new) = edit(&self.config, request)? else {
+        let Some(actions) = edit(&mut self.config, request)? else {
             // The one request that may change nothing: an entry that was learned, not configured.
             if let AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, mac })) = request
                 && !self.dataplane.fdb_remove(bridge, *mac)
@@ -191,7 +191,8 @@ impl Switch {
             }
             return Ok(ConfigChange::default());
         };
-        Ok(change(&self.apply(new, by).map_err(|why| why.error(why.to_string()))?))
+        self.change(&actions, by).map_err(|why| why.error(why.to_string()))?;
+        Ok(change(&actions))
     }
 
     fn no_port(&self, name: &str) -> RpcError {

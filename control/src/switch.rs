@@ -6,8 +6,8 @@ use crate::overlay::Overlay;
 use crate::ports::{Link, Ports, Wanted};
 use crossbeam_channel::Receiver;
 use dray_api::{ErrorCode, Event, EventKind, RpcError, VtepInfo};
-use dray_config::{Action, Port, ValidConfig, error_at_port, plan};
-use dray_dataplane::{Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
+use dray_config::{Action, Mac, Port, Running, ValidConfig, Vxlan, error_at_port, plan};
+use dray_dataplane::{Change, Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -66,9 +66,22 @@ impl Refusal {
     }
 }
 
+/// Which port is the underlay, and with which address: its own default MAC address follows from that.
+struct Seat(Option<(String, Ipv4Addr)>);
+
+impl Seat {
+    fn of(vxlan: Option<&Vxlan>) -> Seat {
+        Seat(vxlan.map(|vxlan| (vxlan.port.clone(), vxlan.local.address)))
+    }
+
+    fn default_mac(&self, port: &str) -> Mac {
+        Mac::of_name(port, self.0.as_ref().filter(|(underlay, _)| underlay == port).map(|(_, address)| *address))
+    }
+}
+
 /// The switch. It belongs to the control loop.
 pub struct Switch {
-    pub(crate) config: ValidConfig,
+    pub(crate) config: Running,
     pub(crate) file: PathBuf,
     pub(crate) started: Instant,
     pub(crate) dataplane: Dataplane,
@@ -87,6 +100,8 @@ pub struct Switch {
     published_mtu: Option<u16>,
     /// What was said of bridges' MTUs.
     pub(crate) warned: HashSet<String>,
+    /// Whether there may be more to say of them.
+    is_unwarned: bool,
     is_stale: bool,
     polled: Instant,
     aged: Instant,
@@ -109,9 +124,9 @@ impl Switch {
     pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), Refusal> {
         let (dataplane, punts) = Dataplane::start(&config).map_err(|error| format!("starting the workers: {error}"))?;
         let now = Instant::now();
-        let nothing = ValidConfig { ports: vec![], bridges: vec![], vxlan: None, ..config.clone() };
+        let nothing = config.clone().without_objects();
         let mut switch = Switch {
-            config: nothing,
+            config: Running::new(nothing),
             file: file.to_owned(),
             started: now,
             recent: dataplane.worker_stats(),
@@ -124,6 +139,7 @@ impl Switch {
             published: now,
             published_mtu: None,
             warned: HashSet::new(),
+            is_unwarned: false,
             is_stale: false,
             polled: now,
             aged: now,
@@ -150,12 +166,31 @@ impl Switch {
     /// says so.
     pub fn apply(&mut self, new: ValidConfig, by: &str) -> Result<Vec<Action>, Refusal> {
         let actions = plan(&self.config, &new);
+        self.exchange_ports(&actions)?;
+        self.config.replace(new);
+        self.complete(&actions, by);
+        Ok(actions)
+    }
+
+    /// Does steps that change the running configuration, as `by` wants it.
+    ///
+    /// # Errors
+    /// As [`Switch::apply`].
+    pub fn change(&mut self, actions: &[Action], by: &str) -> Result<(), Refusal> {
+        self.exchange_ports(actions)?;
+        self.config.perform(actions);
+        self.complete(actions, by);
+        Ok(())
+    }
+
+    /// Opens and closes ports: the part of the steps that may fail, and then is undone.
+    fn exchange_ports(&mut self, actions: &[Action]) -> Result<(), Refusal> {
         let restarts = actions.iter().filter(|action| matches!(action, Action::Restart { .. }));
         let restarts: Vec<String> = restarts.map(|action| action.to_string().trim_start_matches("! ").into()).collect();
         if !restarts.is_empty() {
             return Err(restarts.join("\n").into());
         }
-        self.dataplane.has_room(&new)?;
+        self.dataplane.has_room(actions)?;
         let removed: Vec<Port> = actions
             .iter()
             .filter_map(|action| match action {
@@ -176,27 +211,36 @@ impl Switch {
         let (first, last): (Vec<&Wanted<'_>>, Vec<&Wanted<'_>>) =
             removed.iter().partition(|old| waits.iter().any(|new| new.excludes(old)));
 
+        let new = actions.iter().find_map(|action| match action {
+            Action::SetVxlan { new, .. } => Some(new.as_ref()),
+            _ => None,
+        });
+        let underlay = Seat::of(new.unwrap_or(self.config.vxlan.as_ref()));
         let mut opened: Vec<&Port> = Vec::new();
         let mut closed: Vec<&Port> = Vec::new();
-        let result = self.exchange(&new, &free, &first, &waits, &mut opened, &mut closed);
+        let result = self.exchange(&underlay, &free, &first, &waits, &mut opened, &mut closed);
         if let Err(why) = result {
             self.roll_back(&opened, &closed);
             return Err(why);
         }
-
-        self.config = new;
-        self.set_overlay();
         for old in last {
             self.ports.close(&old.port.name, &mut self.dataplane);
         }
-        self.publish();
-        self.cleared.retain(|name, _| self.config.port(name).is_some());
-        for action in &actions {
-            if let Action::UpdatePort { new, .. } = action {
-                self.ports.update(new);
-            }
-            if let Action::SetKeys { table: "log", .. } = action {
-                log::set_level(&self.config.log.level);
+        Ok(())
+    }
+
+    /// Does the rest of the steps, which are in the running configuration.
+    fn complete(&mut self, actions: &[Action], by: &str) {
+        self.publish_change(actions);
+        for action in actions {
+            match action {
+                Action::UpdatePort { new, .. } => self.ports.update(new),
+                Action::RemovePort { name } if self.config.port(name).is_none() => {
+                    self.cleared.remove(name);
+                    self.growing.remove(name);
+                }
+                Action::SetKeys { table: "log", .. } => log::set_level(&self.config.log.level),
+                _ => {}
             }
             if by == START {
                 info!(target: "config", "{action}");
@@ -205,15 +249,18 @@ impl Switch {
                 tell(change(action, by));
             }
         }
-        self.warn();
+        if by == START {
+            self.warn();
+        } else {
+            self.is_unwarned |= !actions.is_empty();
+        }
         self.tick_overlay(Instant::now());
-        Ok(actions)
     }
 
     /// Opens and closes ports in the order in which that is possible, noting what was done.
     fn exchange<'a>(
         &mut self,
-        new: &ValidConfig,
+        underlay: &Seat,
         free: &[Wanted<'a>],
         first: &[&Wanted<'a>],
         waits: &[Wanted<'a>],
@@ -221,7 +268,7 @@ impl Switch {
         closed: &mut Vec<&'a Port>,
     ) -> Result<(), Refusal> {
         for port in free.iter().map(|wanted| wanted.port) {
-            self.open(new, port)?;
+            self.open(underlay, port)?;
             opened.push(port);
         }
         for port in first.iter().map(|wanted| wanted.port) {
@@ -229,7 +276,7 @@ impl Switch {
             closed.push(port);
         }
         for port in waits.iter().map(|wanted| wanted.port) {
-            self.open(new, port)?;
+            self.open(underlay, port)?;
             opened.push(port);
         }
         Ok(())
@@ -240,22 +287,22 @@ impl Switch {
         for port in opened {
             self.ports.close(&port.name, &mut self.dataplane);
         }
-        let config = self.config.clone();
+        let underlay = Seat::of(self.config.vxlan.as_ref());
         for port in closed {
-            if let Err(why) = self.open(&config, port) {
+            if let Err(why) = self.open(&underlay, port) {
                 error!(target: "config", "rolling back: {why}");
             }
         }
     }
 
-    fn open(&mut self, config: &ValidConfig, port: &Port) -> Result<(), Refusal> {
+    fn open(&mut self, underlay: &Seat, port: &Port) -> Result<(), Refusal> {
         // A NIC without an address in the file keeps its own.
-        let own_mac = port.mac == config.default_mac(&port.name);
+        let own_mac = port.mac == underlay.default_mac(&port.name);
         self.ports.open(port, own_mac).map_err(|why| Refusal { port: Some(port.name.clone()), why })
     }
 
     /// The overlay follows the running configuration and the underlay's device.
-    pub(crate) fn set_overlay(&mut self) {
+    fn set_overlay(&mut self) {
         let Some(vxlan) = &self.config.vxlan else {
             self.overlay = None;
             return;
@@ -263,7 +310,7 @@ impl Switch {
         let device = self.ports.device(&vxlan.port).map(|device| device.mac);
         let configured = self.config.port(&vxlan.port).map(|port| port.mac).unwrap_or_default();
         let mac = device.unwrap_or(configured);
-        let vteps = self.config.vteps();
+        let vteps = self.config.vteps().collect();
         match &mut self.overlay {
             Some(overlay) => overlay.configure(vxlan, mac, vteps),
             None => self.overlay = Some(Overlay::new(vxlan, mac, vteps)),
@@ -281,20 +328,33 @@ impl Switch {
         self.ports.count_losses(&mut self.dataplane);
     }
 
-    /// Gives the workers tables of all that is known.
-    pub(crate) fn publish(&mut self) {
-        let underlay = self.overlay.as_mut().map_or_else(Underlay::default, |overlay| {
-            overlay.take_change();
-            overlay.underlay()
-        });
-        let mut config = self.config.clone();
-        self.published_mtu = self.underlay_mtu();
-        if let (Some(vxlan), Some(mtu)) = (&mut config.vxlan, self.published_mtu) {
-            vxlan.mtu = mtu;
+    /// Gives the workers what is new of the underlay.
+    fn publish(&mut self) {
+        self.publish_change(&[]);
+    }
+
+    /// Gives the workers what `actions`, which are in the running configuration, and other VTEPs that it has come to name have changed.
+    pub(crate) fn publish_change(&mut self, actions: &[Action]) {
+        let (come, gone) = self.config.take_vteps();
+        let is_overlay = |action: &Action| matches!(action, Action::SetVxlan { .. });
+        if actions.iter().any(is_overlay) || !come.is_empty() || !gone.is_empty() {
+            self.set_overlay();
         }
-        self.dataplane.apply(&config, &underlay);
+        let mtu = self.underlay_mtu();
+        let is_news = match &mut self.overlay {
+            Some(overlay) => overlay.take_change() || self.is_stale,
+            None => self.published_mtu.is_some(),
+        };
+        let underlay = (is_news || mtu != self.published_mtu).then(|| {
+            let known = self.overlay.as_ref().map_or_else(Underlay::default, Overlay::underlay);
+            Underlay { mtu, ..known }
+        });
+        self.dataplane.apply(&self.config, Change { actions, come: &come, gone: &gone }, underlay.as_ref());
+        self.published_mtu = mtu;
         (self.published, self.is_stale) = (Instant::now(), false);
-        self.watch_vteps();
+        if underlay.is_some() {
+            self.watch_vteps();
+        }
     }
 
     /// Takes up what happened to a port, if something did.
@@ -319,7 +379,7 @@ impl Switch {
             // Its address and MTU may be known only now.
             self.set_overlay();
             self.publish();
-            self.warn();
+            self.is_unwarned = true;
         }
         if let Some(overlay) = &mut self.overlay {
             overlay.link_up();
@@ -376,6 +436,9 @@ impl Switch {
         }
         if self.underlay_mtu() != self.published_mtu {
             self.publish();
+            self.is_unwarned = true;
+        }
+        if std::mem::take(&mut self.is_unwarned) {
             self.warn();
         }
         if is_due {
@@ -386,7 +449,7 @@ impl Switch {
         }
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
-            self.warn();
+            self.is_unwarned = true;
             if let Some(overlay) = self.overlay.as_mut().filter(|overlay| overlay.has_learned()) {
                 let ageing = Duration::from_secs(self.config.fdb.ageing.into());
                 overlay.age(&self.dataplane.fdb_vteps(), ageing, now);
@@ -443,7 +506,6 @@ impl Switch {
     /// Tells what begins at ports: MACs beyond max-macs, MACs that move there, packets that are dropped for a reason.
     fn watch_counts(&mut self, now: Instant) {
         let Switch { config, dataplane, growing, .. } = self;
-        growing.retain(|name, _| config.port(name).is_some());
         for port in &config.ports {
             let name = &port.name;
             let counts = dataplane.port_counts(name).unwrap_or_default();

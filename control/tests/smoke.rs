@@ -634,6 +634,51 @@ fn hundreds_of_ports_and_thousands_of_bridges_start_at_once() {
     assert_eq!((&status["ports"], &status["bridges"]), (&json!(256), &json!(4096)));
 }
 
+/// As many of everything as there may be: shown, changed one by one and as a whole.
+#[test]
+fn thousands_of_ports_and_a_hundred_thousand_static_entries_change_one_by_one() {
+    let mac = |n: u32| dray_config::Mac([2, 0, (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+    let mut config = String::from("[control]\nsocket = \"DIR/dray.sock\"\n");
+    for id in 0..4000 {
+        config += &format!("[[port]]\nname = \"p{id}\"\nkind = \"memif\"\nsocket = \"DIR/memif.sock\"\nid = {id}\n");
+        let entry = |n: u32| format!("{{ mac = \"{}\", port = \"p{id}\" }}", mac(25 * id + n));
+        let entries: Vec<String> = (0..25).map(entry).collect();
+        config += &format!("[[bridge]]\nname = \"b{id}\"\nports = [\"p{id}\"]\nstatic = [{}]\n", entries.join(", "));
+    }
+    let switch = Switch::start(&config);
+    let status = || switch.json("status");
+    assert_eq!(
+        (&status()["ports"], &status()["bridges"], &status()["fdb_used"]),
+        (&json!(4000), &json!(4000), &json!(100_000))
+    );
+    assert_eq!(switch.json("port show p3999")[0]["bridges"], json!([{ "bridge": "b3999" }]));
+    assert_eq!(switch.json("port show").as_array().unwrap().len(), 4000);
+    assert_eq!(switch.json("fdb show --bridge b7").as_array().unwrap().len(), 25);
+
+    assert_eq!(
+        switch.dray("port add --name new --kind memif --socket @new --bridge b0"),
+        "+ port new: memif server @new id 0\n~ bridge b0: +new\n"
+    );
+    switch.dray(&format!("fdb add b0 {} --port new", mac(u32::MAX)));
+    assert_eq!(switch.dray("port del new").lines().count(), 2);
+    assert_eq!(switch.dray("port del p5").lines().count(), 2);
+    assert_eq!((&status()["ports"], &status()["fdb_used"]), (&json!(3999), &json!(99_975)));
+
+    // A file and a request of more than a mebibyte.
+    let file = config.replace("DIR", switch.path("").display().to_string().trim_end_matches('/'));
+    std::fs::write(switch.path("big.toml"), &file).unwrap();
+    assert_eq!(switch.dray("config apply big.toml").lines().count(), 2);
+    assert_eq!((&status()["ports"], &status()["fdb_used"]), (&json!(4000), &json!(100_000)));
+    let entry = |n: u32| json!({ "bridge": "b9", "mac": mac(1_000_000 + n).to_string(), "port": { "port": "p9" } });
+    let entries: Vec<Value> = (0..100_000).map(entry).collect();
+    let request =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "fdb.load", "params": { "entries": entries } }).to_string();
+    assert!(request.len() > 5 << 20);
+    let answer = switch.exchange(&request);
+    assert!(answer.contains("\"done\":100000"), "{answer:.200}");
+    assert_eq!(status()["fdb_used"], json!(200_000));
+}
+
 /// DPDK sets a SIGBUS handler while it takes huge pages, onto which no worker may fall: its `sigaction` has to be drayd's.
 #[test]
 fn drayd_answers_for_the_handlers_of_dpdk() {

@@ -9,7 +9,7 @@
 #![allow(missing_docs)]
 
 use dray_config::{PortKind, ValidConfig};
-use dray_dataplane::{Dataplane, Underlay, WorkerStats};
+use dray_dataplane::{Change, Dataplane, WorkerStats};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
 use std::collections::HashMap;
@@ -102,7 +102,9 @@ fn measure(case: Case, cpus: &[usize]) -> Figures {
     let config = dray_config::parse("bench", &text).unwrap_or_else(|errors| panic!("{errors}"));
 
     let (mut dataplane, _punts) = Dataplane::start(&config).expect("workers");
-    dataplane.apply(&config, &Underlay::default());
+    let nothing = dray_config::parse("nothing", "").unwrap_or_else(|errors| panic!("{errors}"));
+    let actions = dray_config::plan(&nothing, &config);
+    dataplane.apply(&config, Change { actions: &actions, ..Change::default() }, None);
     let (mut links, supervisor) = connect(&config);
     // The wires' busy ends first: each goes to a worker of its own.
     for port in ["y0", "y1", "x0", "x1"] {

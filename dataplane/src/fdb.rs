@@ -37,6 +37,26 @@ pub struct FdbEntry {
     pub age: u16,
 }
 
+/// What the FDB is to know nothing of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// What was learned behind a port.
+    Port(u16),
+    /// What was learned behind a VTEP.
+    Tunnel(u16),
+    /// All of a bridge.
+    Bridge(u16),
+}
+
+/// Something that is being forgotten.
+pub(crate) struct Forgetting {
+    what: Forgotten,
+    /// How many buckets of the FDB are still to be searched for it.
+    left: usize,
+    /// Whether its number is nobody's any more.
+    is_gone: bool,
+}
+
 /// In how many steps, one a [`Dataplane::tick`], the whole FDB is searched for old entries that are forgotten after `ageing` seconds: so
 /// that it takes an eighth of that time, but no more than a minute. A worker that has to share its CPU waits for as long as a step takes.
 pub(crate) fn ageing_parts(ageing: u16) -> usize {
@@ -54,16 +74,40 @@ impl Dataplane {
     }
 
     pub(crate) fn forget_place(&mut self, number: u16) {
-        let place = Egress::port(number, 0);
-        if self.fdb.learned(place) == 0 {
+        if self.fdb.learned(Egress::port(number, 0)) != 0 {
+            self.begin(Forgetting { what: Forgotten::Port(number), left: self.fdb.buckets(), is_gone: false });
+        }
+    }
+
+    /// Forgets all of what nobody has any more, whose number is somebody else's then.
+    pub(crate) fn forget_all(&mut self, what: Forgotten) {
+        self.begin(Forgetting { what, left: self.fdb.buckets(), is_gone: true });
+    }
+
+    fn begin(&mut self, new: Forgetting) {
+        let Forgetting { what, is_gone, .. } = new;
+        self.forgetting.retain(|other| other.what != what);
+        if !self.is_there(what) {
+            if is_gone {
+                self.release(what);
+            }
             return;
         }
         let is_first = self.forgetting.is_empty();
-        self.forgetting.retain(|(other, _)| *other != place);
-        self.forgetting.push((place, self.fdb.buckets()));
-        // Who comes and goes without end does not keep us: all that are to be forgotten are searched for together.
-        if is_first {
+        self.forgetting.push(new);
+        // Who comes and goes without end does not keep us: all that are to be forgotten are searched for together. For what is gone
+        // nobody looks any more.
+        if is_first && !is_gone {
             self.forget_some();
+        }
+    }
+
+    /// Whether the FDB may have something of it.
+    fn is_there(&self, what: Forgotten) -> bool {
+        match what {
+            Forgotten::Port(number) => self.fdb.learned(Egress::port(number, 0)) != 0,
+            Forgotten::Tunnel(number) => self.fdb.learned(Egress::tunnel(number)) != 0,
+            Forgotten::Bridge(_) => self.fdb.used() != 0,
         }
     }
 
@@ -77,13 +121,57 @@ impl Dataplane {
         const PART: usize = 1 << 15;
         let from = self.bucket;
         let to = (from + PART).min(self.fdb.buckets());
-        let places: Vec<Egress> = self.forgetting.iter().map(|(place, _)| *place).collect();
-        self.fdb.forget(from..to, &places);
+        let (mut places, mut bridges) = (Vec::new(), Vec::new());
+        for Forgetting { what, .. } in &self.forgetting {
+            match *what {
+                Forgotten::Port(number) => places.push(Egress::port(number, 0)),
+                Forgotten::Tunnel(number) => places.push(Egress::tunnel(number)),
+                Forgotten::Bridge(number) => bridges.push(number),
+            }
+        }
+        self.fdb.forget(from..to, &places, &bridges);
         self.bucket = if to == self.fdb.buckets() { 0 } else { to };
-        self.forgetting.retain_mut(|(place, left)| {
-            *left = left.saturating_sub(to - from);
-            *left != 0 && self.fdb.learned(*place) != 0
-        });
+        let (mut left, mut done) = (Vec::new(), Vec::new());
+        for mut forgetting in std::mem::take(&mut self.forgetting) {
+            forgetting.left = forgetting.left.saturating_sub(to - from);
+            let is_done = forgetting.left == 0 || !self.is_there(forgetting.what);
+            if is_done { &mut done } else { &mut left }.push(forgetting);
+        }
+        self.forgetting = left;
+        for Forgetting { what, is_gone, .. } in done {
+            if is_gone {
+                self.release(what);
+            }
+        }
+    }
+
+    /// Forgets until that is `enough`, or there is nothing more to be forgotten.
+    pub(crate) fn forget_until(&mut self, enough: impl Fn(&Dataplane) -> bool) {
+        while !enough(self) && self.is_forgetting() {
+            self.forget_some();
+        }
+    }
+
+    /// A number may be somebody else's.
+    fn release(&mut self, what: Forgotten) {
+        match what {
+            Forgotten::Port(number) => {
+                self.retired.merge(&self.counts(number));
+                self.lost.remove(&number);
+                self.workers.iter().for_each(|w| w.counters.ports[usize::from(number)].clear());
+                self.names.ports.release(number);
+            }
+            Forgotten::Bridge(number) => self.names.bridges.release(number),
+            Forgotten::Tunnel(number) => self.names.vteps.release(number),
+        }
+    }
+
+    /// Numbers of ports that are gone and still counted.
+    pub(crate) fn gone_ports(&self) -> impl Iterator<Item = u16> {
+        self.forgetting.iter().filter_map(|forgetting| match forgetting.what {
+            Forgotten::Port(number) if forgetting.is_gone => Some(number),
+            _ => None,
+        })
     }
 
     /// MACs in the FDB, and how many it may hold.
@@ -151,9 +239,8 @@ impl Dataplane {
     pub fn fdb_remove(&mut self, bridge: &str, mac: Mac) -> bool {
         let Some(number) = self.names.bridges.get(bridge) else { return false };
         let key = key(number, mac.0);
-        let was_pending = self.pending.as_mut().is_some_and(|pending| pending.statics.remove(&key).is_some());
-        let was_static = self.statics.remove(&key).is_some() || was_pending;
-        self.fdb.remove(key) || was_static
+        let pending = self.pending.as_mut().and_then(|pending| pending.statics.remove(&key));
+        self.fdb.remove(key) || matches!(pending, Some(Some(_)))
     }
 
     /// Adds a static entry or gives it a new place, which is as [`Dataplane::apply`] would take it. If that is a VTEP that no
@@ -162,19 +249,10 @@ impl Dataplane {
         let Some(number) = self.names.bridges.get(bridge) else { return false };
         let (key, egress) = (key(number, mac.0), self.names.egress(to));
         let is_set = self.fdb.set_static(key, egress);
-        if is_set {
-            self.statics.insert(key, egress);
-            if let Some(pending) = &mut self.pending {
-                pending.statics.insert(key, egress);
-            }
+        if is_set && let Some(pending) = &mut self.pending {
+            pending.statics.remove(&key);
         }
         is_set
-    }
-
-    /// Whether there is a static entry.
-    pub fn fdb_is_static(&self, bridge: &str, mac: Mac) -> bool {
-        let statics = self.pending.as_ref().map_or(&self.statics, |pending| &pending.statics);
-        self.names.bridges.get(bridge).is_some_and(|number| statics.contains_key(&key(number, mac.0)))
     }
 }
 

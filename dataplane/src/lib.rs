@@ -22,19 +22,18 @@ pub use counters::{DeviceLosses, MAX_PORTS, PortCounts};
 pub use dray_switch::port::Punt;
 pub use fdb::{FdbEntry, Place};
 pub use links::Moved;
+pub use publish::Change;
 pub use stats::{QueueStats, WorkerStats};
 
-use apply::Pending;
 use counters::Counters;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use dray_config::ValidConfig;
-use dray_switch::egress::Egress;
 use dray_switch::fdb::Fdb;
 use dray_switch::tables::Tables;
-use fdb::ageing_parts;
+use fdb::{Forgetting, ageing_parts};
 use handle::Handle;
 use links::Polled;
-use publish::{Names, Places};
+use publish::{Made, Names, Pending};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -59,15 +58,15 @@ pub struct Dataplane {
     ageing: u16,
     /// The next part of the FDB to be searched for old entries.
     part: usize,
-    /// Ports behind which nothing is to be known any more, and how many buckets of the FDB are still to be searched for each.
-    forgetting: Vec<(Egress, usize)>,
-    /// The next of them.
+    /// What nothing is to be known of any more.
+    forgetting: Vec<Forgetting>,
+    /// The next bucket of the FDB to be searched for it.
     bucket: usize,
     /// Ports behind which nothing is to be known when the workers have taken up that their links are down.
     again: Vec<u16>,
     names: Names,
-    places: Places,
-    statics: HashMap<u64, Egress>,
+    /// What the newest tables were made of.
+    made: Made,
     /// Who polls which receive queue, by port number and index.
     queues: BTreeMap<(u16, u16), Polled>,
     /// Ports whose link is up and through which frames of two workers may overtake each other.
@@ -124,8 +123,7 @@ impl Dataplane {
             bucket: 0,
             again: Vec::new(),
             names: Names::default(),
-            places: Places::default(),
-            statics: HashMap::new(),
+            made: Made::default(),
             queues: BTreeMap::new(),
             unordered: HashSet::new(),
             tables: Arc::default(),
@@ -144,7 +142,7 @@ impl Dataplane {
 
     /// The name of port `number`, as punts give it.
     pub fn port_name(&self, number: u16) -> Option<&str> {
-        self.names.ports.iter().find(|(_, n)| *n == number).map(|(name, _)| name.as_str())
+        self.names.ports.name(number).map(String::as_str)
     }
 
     fn now(&self) -> u16 {

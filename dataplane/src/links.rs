@@ -71,7 +71,8 @@ impl Dataplane {
     }
 
     pub(crate) fn detach(&mut self, number: u16) {
-        self.queues.retain(|(port, _), _| *port != number);
+        let of_port: Vec<(u16, u16)> = self.queues.range((number, 0)..=(number, u16::MAX)).map(|(at, _)| *at).collect();
+        of_port.iter().for_each(|at| drop(self.queues.remove(at)));
         self.unordered.remove(&number);
         self.workers.iter_mut().for_each(|worker| worker.say(Command::Detach { port: number }));
     }

@@ -5,7 +5,6 @@ use crate::counters::{DeviceLosses, PortCounts};
 use crate::handle::Handle;
 use crate::links::Polled;
 use dray_switch::clock::{Stage, StageTime};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// What a worker has done since it started.
@@ -118,7 +117,8 @@ impl Dataplane {
     /// The whole switch's counts, ports that are gone included.
     pub fn total(&self) -> PortCounts {
         let mut total = self.retired.clone();
-        self.names.ports.iter().for_each(|(_, number)| total.merge(&self.counts(number)));
+        let numbers = self.names.ports.iter().map(|(_, number)| number).chain(self.gone_ports());
+        numbers.for_each(|number| total.merge(&self.counts(number)));
         total
     }
 
@@ -130,11 +130,10 @@ impl Dataplane {
     /// What each worker has done.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
         let now = dray_switch::mem::ticks();
-        let names: HashMap<u16, &String> = self.names.ports.iter().map(|(name, number)| (number, name)).collect();
         let stats = |(n, w): (usize, &Handle)| {
             let polled = self.queues.iter().filter(|(_, queue)| queue.worker == n);
             let queue = |(&(port, index), queue): (&(u16, u16), &Polled)| QueueStats {
-                port: names.get(&port).map(|name| (*name).clone()).unwrap_or_default(),
+                port: self.names.ports.name(port).cloned().unwrap_or_default(),
                 index,
                 packets: queue.counters.packets.get(),
                 ticks: queue.counters.ticks.get(),

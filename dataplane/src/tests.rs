@@ -1,4 +1,5 @@
 use super::*;
+use dray_switch::egress::Egress;
 use dray_switch::fdb::key;
 use dray_switch::port::Sent;
 use dray_switch::{Burst, Rx, Tx};
@@ -72,8 +73,19 @@ fn start() -> Option<Dataplane> {
     let text = worker(a) + &worker(b) + &port(0) + &port(1) + bridge;
     let config = dray_config::parse("test", &text).expect("a good configuration");
     let (mut dataplane, _punts) = Dataplane::start(&config).expect("workers");
-    dataplane.apply(&config, &Underlay::default());
+    change_to(&mut dataplane, &nothing(), &config);
     Some(dataplane)
+}
+
+/// Without ports and bridges.
+pub(crate) fn nothing() -> ValidConfig {
+    dray_config::parse("nothing", "").expect("a good configuration")
+}
+
+/// From one configuration, which has no overlay, to another.
+pub(crate) fn change_to(dataplane: &mut Dataplane, old: &ValidConfig, new: &ValidConfig) {
+    let actions = dray_config::plan(old, new);
+    dataplane.apply(new, Change { actions: &actions, ..Change::default() }, None);
 }
 
 #[test]
@@ -137,9 +149,9 @@ fn a_worker_that_does_not_answer_keeps_nobody_waiting() {
     let (p1, b) = (dataplane.names.ports.get("p1").unwrap(), dataplane.names.bridges.get("b").unwrap());
 
     let begin = Instant::now();
-    dataplane.apply(&config(&["p0", "p2"]), &Underlay::default());
+    change_to(&mut dataplane, &config(&["p0", "p1"]), &config(&["p0", "p2"]));
     let first = begin.elapsed();
-    dataplane.apply(&config(&["p2", "p3"]), &Underlay::default());
+    change_to(&mut dataplane, &config(&["p0", "p2"]), &config(&["p2", "p3"]));
     for _ in 0..1000 {
         dataplane.link_up("p2", Vec::new(), sinks(&Sink::default()), true);
         dataplane.link_down("p2");
@@ -161,6 +173,10 @@ fn a_worker_that_does_not_answer_keeps_nobody_waiting() {
 
     drop(go);
     dataplane.settle_all();
+    assert!(dataplane.is_forgetting());
+    while dataplane.is_forgetting() {
+        dataplane.forget_some();
+    }
     assert_eq!((entries(&dataplane), Arc::strong_count(&memory)), (0, 1));
     let names: HashSet<&String> = dataplane.names.ports.iter().map(|(name, _)| name).collect();
     assert_eq!(names, HashSet::from([&"p2".to_owned(), &"p3".to_owned()]));

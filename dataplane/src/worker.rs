@@ -312,7 +312,8 @@ impl Output for Out<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dataplane, PortCounts, Underlay};
+    use crate::tests::{change_to, nothing};
+    use crate::{Dataplane, PortCounts};
     use dray_switch::offload::{Gso, Offload};
     use dray_switch::port::Sent;
     use std::time::Instant;
@@ -373,7 +374,7 @@ mod tests {
         let text = workers.to_owned() + &port(0) + &port(1) + bridge;
         let config = dray_config::parse("test", &text).expect("a good configuration");
         let (mut dataplane, _punts) = Dataplane::start(&config).expect("a worker");
-        dataplane.apply(&config, &Underlay::default());
+        change_to(&mut dataplane, &nothing(), &config);
         dataplane
     }
 

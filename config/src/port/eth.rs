@@ -30,7 +30,7 @@ fn device_name(s: &str) -> Result<String, String> {
 }
 
 /// A PCI address `[domain:]bus:device.function` with its domain, in lower case.
-pub(super) fn pci(name: &str) -> Option<String> {
+pub(crate) fn pci(name: &str) -> Option<String> {
     let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|c| c.is_ascii_hexdigit());
     let (address, function) = name.split_once('.')?;
     let parts: Vec<&str> = address.split(':').collect();

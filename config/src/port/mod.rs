@@ -11,15 +11,18 @@ pub use vhost_user::VhostUser;
 use crate::error::{Report, quote, suggest};
 use crate::read::Table;
 use crate::schema::{Field, Group, Key, KeyChange, Keys, Takes, Valued, Written, integer, key, keys, text, word};
-use crate::validate::first_use;
+use crate::validate::{Context, Places, Taken, device};
 use crate::value::{DESCRIPTION, NAME, description, name, unicast};
-use crate::{Access, Mac, SocketName, ValidConfig, access};
-use eth::pci;
-use std::collections::HashMap;
+use crate::{Access, Keyed, Mac, SocketName, access};
 use std::num::NonZeroU32;
+use std::ops::Range;
+
+pub(crate) use eth::pci;
+
+type Span = Range<usize>;
 
 keys! {
-    /// A port of the switch. At most 1024. A port may be in no bridge yet.
+    /// A port of the switch. At most 4096. A port may be in no bridge yet.
     pub struct Port = PORT "[[port]]" {
         /// Its name in bridges, commands and counters.
         name: String = key("name", word(NAME, name, String::clone)).required();
@@ -233,97 +236,100 @@ impl PortKind {
     }
 }
 
-/// What must fit together among the ports.
-pub(crate) fn check(config: &ValidConfig, tables: &[Table<'_>], control: Option<&Table<'_>>, report: &mut Report) {
-    let mut names = HashMap::new();
-    let mut sockets = HashMap::new();
-    let mut roles = HashMap::new();
-    let mut accesses = HashMap::new();
-    let mut ids = HashMap::new();
-    let mut devices = HashMap::new();
-    let control_socket = SocketName::Path(config.control.socket.clone());
-    for (port, t) in config.ports.iter().zip(tables) {
-        if let Some(name) = t.at("name")
-            && let Some(first) = first_use(&mut names, &port.name, &name)
-        {
-            let message = || format!("port name {:?} is already used: names are unique", port.name);
-            report.add_with_note(&name, message, &first, "first used here");
+/// What must fit together in a port, and with others.
+pub(crate) fn check(port: &Port, t: &dyn Places, cx: Context<'_>, report: &mut Report) {
+    let taken = cx.taken;
+    if let Some(name) = t.at("name")
+        && let Some(first) = taken.ports.get(&port.name)
+    {
+        let message = || format!("port name {:?} is already used: names are unique", port.name);
+        report.add_with_note(&name, message, first, "first used here");
+    }
+    if let (Some(name), Some(at)) = (port.kind.socket(), t.at("socket")) {
+        socket(port, name, &at, cx, report);
+    }
+    match &port.kind {
+        PortKind::Memif(memif) => check_memif(port, memif, t, taken, report),
+        PortKind::VhostUser(vhost_user) => {
+            access::check(&vhost_user.access, &vhost_user.socket, vhost_user.role, t, report);
         }
-        if let (Some(name), Some(at)) = (port.kind.socket(), t.at("socket")) {
-            let shown = || quote(&name.to_string());
-            if *name == control_socket {
-                let message =
-                    || format!("socket = {} is the control socket's: give {} its own", shown(), port.kind.name());
-                match control.and_then(|t| t.at("socket")) {
-                    Some(control) => report.add_with_note(&at, message, &control, "the control socket"),
-                    None => report.add(&at, message),
-                }
-            }
-            let (other, first): &(&Port, _) = sockets.entry(name).or_insert((port, at.clone()));
-            if *first != at && [other, &port].iter().any(|port| matches!(port.kind, PortKind::VhostUser(_))) {
-                let message = || {
-                    format!(
-                        "socket = {} of port {:?} is already port {:?}'s: a vhost-user port has its own",
-                        shown(),
-                        port.name,
-                        other.name
-                    )
-                };
+        PortKind::Eth(eth) => {
+            let Some(at) = t.at("device") else { return };
+            if let Some(first) = taken.devices.get(&device(&eth.device)) {
+                let name = eth.device.split(',').next().unwrap_or_default();
+                let message = || format!("device {} already has a port: one port per device", quote(name));
                 report.add_with_note(&at, message, first, "first used here");
             }
         }
-        match &port.kind {
-            PortKind::Memif(memif) => {
-                access::check(&memif.access, &memif.socket, memif.role, t, report);
-                let Some(socket) = t.at("socket") else { continue };
-                if !t.is_wrong("role") {
-                    let (role, first) = roles.entry(&memif.socket).or_insert((memif.role, socket.clone()));
-                    if *role != memif.role {
-                        let message = || {
-                            let name = quote(&memif.socket.to_string());
-                            format!(
-                                "socket = {name} has a {role} already and cannot have a {}: one role per socket",
-                                memif.role
-                            )
-                        };
-                        report.add_with_note(&socket, message, first, "first used here");
-                    }
-                }
-                let at = access::place(t).unwrap_or_else(|| socket.clone());
-                let (other, access, first): &(&Port, &Access, _) =
-                    accesses.entry(&memif.socket).or_insert((port, &memif.access, at.clone()));
-                if **access != memif.access {
-                    let message = || {
-                        format!(
-                            "socket-mode, socket-owner or socket-group of port {:?} is not port {:?}'s: they have one socket",
-                            port.name, other.name
-                        )
-                    };
-                    report.add_with_note(&at, message, first, "what the other has");
-                }
-                // Two ports that leave `id` out collide just as two that give it.
-                let id = t.at("id").unwrap_or_else(|| t.span.clone());
-                if !t.is_wrong("id")
-                    && let Some(first) = first_use(&mut ids, (&memif.socket, memif.id), &id)
-                {
-                    let message =
-                        || format!("id = {} is already used on this socket: give each port its own id", memif.id);
-                    report.add_with_note(&id, message, &first, "first used here");
-                }
-            }
-            PortKind::VhostUser(vhost_user) => {
-                access::check(&vhost_user.access, &vhost_user.socket, vhost_user.role, t, report);
-            }
-            PortKind::Eth(eth) => {
-                let Some(device) = t.at("device") else { continue };
-                // The arguments don't make it another device.
-                let name = eth.device.split(',').next().unwrap_or_default();
-                let key = pci(name).unwrap_or_else(|| name.to_string());
-                if let Some(first) = first_use(&mut devices, key, &device) {
-                    let message = || format!("device {} already has a port: one port per device", quote(name));
-                    report.add_with_note(&device, message, &first, "first used here");
-                }
-            }
+    }
+}
+
+/// Whose else the socket `name` of a port must not be.
+fn socket(port: &Port, name: &SocketName, at: &Span, cx: Context<'_>, report: &mut Report) {
+    let shown = || quote(&name.to_string());
+    if matches!(name, SocketName::Path(path) if *path == cx.config.control.socket) {
+        let message = || format!("socket = {} is the control socket's: give {} its own", shown(), port.kind.name());
+        match cx.control.and_then(|t| t.at("socket")) {
+            Some(control) => report.add_with_note(at, message, &control, "the control socket"),
+            None => report.add(at, message),
         }
+    }
+    let Some(other) = cx.taken.sockets.get(name).and_then(|holders| holders.first()) else { return };
+    if other.shared.is_none() || !matches!(port.kind, PortKind::Memif(_)) {
+        let message = || {
+            format!(
+                "socket = {} of port {:?} is already port {:?}'s: a vhost-user port has its own",
+                shown(),
+                port.name,
+                other.port
+            )
+        };
+        report.add_with_note(at, message, &other.at, "first used here");
+    }
+}
+
+/// What ports that share a socket have alike, and what each has for itself.
+fn check_memif(port: &Port, memif: &Memif, t: &dyn Places, taken: &Taken, report: &mut Report) {
+    access::check(&memif.access, &memif.socket, memif.role, t, report);
+    let Some(socket) = t.at("socket") else { return };
+    let others = || taken.sockets.get(&memif.socket).into_iter().flatten();
+    let mut roles = others().filter_map(|other| Some((other.shared.as_ref()?.role?, &other.at)));
+    if !t.is_wrong("role")
+        && let Some((role, first)) = roles.next()
+        && role != memif.role
+    {
+        let message = || {
+            let name = quote(&memif.socket.to_string());
+            format!("socket = {name} has a {role} already and cannot have a {}: one role per socket", memif.role)
+        };
+        report.add_with_note(&socket, message, first, "first used here");
+    }
+    if let Some((other, shared)) = others().find_map(|other| Some((&other.port, other.shared.as_ref()?)))
+        && shared.access != memif.access
+    {
+        let at = access::place(t).unwrap_or(socket);
+        let message = || {
+            format!(
+                "socket-mode, socket-owner or socket-group of port {:?} is not port {other:?}'s: they have one socket",
+                port.name
+            )
+        };
+        report.add_with_note(&at, message, &shared.access_at, "what the other has");
+    }
+    // Two ports that leave `id` out collide just as two that give it.
+    let id = t.at("id").unwrap_or_else(|| t.whole());
+    if !t.is_wrong("id")
+        && let Some(first) = taken.ids.get(&(memif.socket.clone(), memif.id))
+    {
+        let message = || format!("id = {} is already used on this socket: give each port its own id", memif.id);
+        report.add_with_note(&id, message, first, "first used here");
+    }
+}
+
+impl Keyed for Port {
+    type Key = String;
+
+    fn key(&self) -> &String {
+        &self.name
     }
 }

@@ -556,8 +556,8 @@ mod tests {
 
     fn port(keys: &str) -> Port {
         let text = format!("[[port]]\n{}\n", keys.replace(';', "\n"));
-        let mut config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
-        config.ports.remove(0)
+        let config = dray_config::parse_for("test", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        config.ports.into_iter().next().expect("there is one")
     }
 
     #[test]

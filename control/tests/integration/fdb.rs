@@ -355,9 +355,9 @@ fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
     let wrong = [
         refused(3, "there is no bridge \"bleu\""),
         refused(4, "mac \"02:00:00:00:00\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\""),
-        refused(5, "mac \"03:00:00:00:00:03\": a group address: the first byte of a station's is even"),
-        refused(6, "port \"c\" is not in bridge \"blue\": a static entry's port is a member"),
-        refused(7, "vtep \"10.9.0.2\" is for a bridge in the overlay: give it a vni"),
+        refused(5, "mac = \"03:00:00:00:00:03\": a group address: the first byte of a station's is even"),
+        refused(6, "port \"c\" is not in bridge \"blue\"; did you mean \"a\"?"),
+        refused(7, "vtep = \"10.9.0.2\" is for a bridge in the overlay: give it a vni"),
     ];
     assert_eq!(loaded, FdbLoaded { done: 2, refused: wrong.to_vec() });
     // Of two lines for one address the last one counts.
@@ -388,14 +388,14 @@ fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
 
     // Too many at once: refused as a whole, and the connection goes on.
     let entry = r#"{"bridge":"blue","mac":"02:00:00:00:00:01"},"#;
-    let entries = entry.repeat(10_001);
+    let entries = entry.repeat(100_001);
     let request = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"fdb.load","params":{{"delete":true,"entries":[{}]}}}}"#,
         entries.trim_end_matches(',')
     );
     let mut stream = BufReader::new(UnixStream::connect(test.path("dray.sock")).unwrap());
     for (request, answer) in [
-        (request.as_str(), "a batch has at most 10000 entries, not 10001: send several"),
+        (request.as_str(), "a batch has at most 100000 entries, not 100001: send several"),
         (r#"{"jsonrpc":"2.0","id":2,"method":"status"}"#, "\"fdb_used\":1024"),
     ] {
         writeln!(stream.get_mut(), "{request}").unwrap();

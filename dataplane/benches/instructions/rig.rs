@@ -284,7 +284,7 @@ fn tables(what: What) -> Tables {
     let trunk = |vlan: u16| {
         let mut bridges = Box::new([NO_BRIDGE; 4096]);
         bridges[vlan as usize] = BRIDGE;
-        PortTable::Trunk(bridges)
+        PortTable::Trunk(bridges.into())
     };
     let ports = match what {
         What::Switch => vec![PortTable::Access(BRIDGE), PortTable::Access(BRIDGE)],

@@ -54,7 +54,7 @@ fn mac(side: u8, n: u32) -> [u8; 6] {
 fn tables() -> Tables {
     let (local, peer) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
     let (ours, theirs) = (dray_config::Mac([2, 9, 0, 0, 0, 1]), dray_config::Mac([2, 9, 0, 0, 0, 2]));
-    let members = vec![Egress::port(0, 0), Egress::port(1, 0)];
+    let members = [Egress::port(0, 0), Egress::port(1, 0)].into();
     let mut encap = Encap::new(2, ours, local, 4789);
     encap.vnis = vec![0, 42];
     let mut overlay = Overlay::new(ours, local, 4789);

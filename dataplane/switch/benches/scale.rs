@@ -114,7 +114,7 @@ impl Subject {
             let members = (0..=receivers).map(|port| Egress::port(port, if tagged { b } else { 0 })).collect();
             groups.push(Group { members });
         }
-        let access = if tagged { PortTable::Trunk(trunk) } else { PortTable::Access(1) };
+        let access = if tagged { PortTable::Trunk(trunk.into()) } else { PortTable::Access(1) };
         let mut ports = vec![Port::from(access); usize::from(receivers) + 1];
         if has_overlay {
             ports[1] = PortTable::Underlay.into();

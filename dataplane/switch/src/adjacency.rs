@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 pub const OUTER: usize = 14 + 20 + 8 + 8;
 
 /// The adjacencies that need more than a number.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Adjacencies {
     /// Tunnels, by number.
     pub tunnels: Vec<Tunnel>,
@@ -29,6 +29,7 @@ impl Adjacencies {
 }
 
 /// What the tunnels that begin at one VTEP have in common: VXLAN (RFC 7348) over IPv4.
+#[derive(Clone)]
 pub struct Encap {
     /// Underlay port number.
     pub port: u16,

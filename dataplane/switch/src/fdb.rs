@@ -458,14 +458,29 @@ impl Fdb {
         removed
     }
 
-    /// Forgets what was learned behind the ports of `places` (if one is a tunnel, behind all) in those of the table's
+    /// Forgets what was learned behind the ports and the tunnels that `places` are, and all of `bridges`, in those of the table's
     /// [`Fdb::buckets`], so that the control thread can spread the work. How many were forgotten.
-    pub fn forget(&self, buckets: Range<usize>, places: &[Egress]) -> usize {
-        let gone = |entry: &Entry| places.iter().any(|place| place.share() == entry.egress.share());
-        let removed = self.sweep(buckets, 0, |entry, _| !entry.is_static && gone(entry));
+    pub fn forget(&self, buckets: Range<usize>, places: &[Egress], bridges: &[u16]) -> usize {
+        // Looked at for each entry.
+        let set = |numbers: &mut dyn Iterator<Item = usize>| {
+            let mut set = vec![false; 1 << 16];
+            numbers.for_each(|number| set[number] = true);
+            set
+        };
+        let index = |place: &Egress| usize::from(place.index());
+        let ports = set(&mut places.iter().filter(|place| !place.is_tunnel()).map(index));
+        let tunnels = set(&mut places.iter().filter(|place| place.is_tunnel()).map(index));
+        let gone = set(&mut bridges.iter().map(|bridge| usize::from(*bridge)));
+        let removed = self.sweep(buckets, 0, |entry, _| {
+            let behind = if entry.egress.is_tunnel() { &tunnels } else { &ports };
+            !entry.is_static && behind[index(&entry.egress)] || gone[usize::from(entry.bridge)]
+        });
         if removed != 0 {
             for place in places {
                 self.shares[place.share()].epoch.fetch_add(1, Release);
+            }
+            if !bridges.is_empty() {
+                self.epoch.fetch_add(1, Release);
             }
         }
         removed
@@ -790,18 +805,24 @@ mod tests {
         assert!(fdb.set_static(key(2, mac(0)), Egress::port(1, 0)));
         let epochs = || places.map(|place| fdb.view().epoch(place));
         let before = epochs();
-        let forget = |of: &[Egress]| {
+        let forget = |of: &[Egress], bridges: &[u16]| {
             let (parts, n) = (8, fdb.buckets());
-            (0..parts).map(|part| fdb.forget(part * n / parts..(part + 1) * n / parts, of)).sum::<usize>()
+            (0..parts).map(|part| fdb.forget(part * n / parts..(part + 1) * n / parts, of, bridges)).sum::<usize>()
         };
-        assert_eq!((forget(&places[..1]), fdb.used()), (200, 201));
+        assert_eq!((forget(&places[..1], &[]), fdb.used()), (200, 201));
         assert!(fdb.entries(0).iter().all(|e| e.is_static || e.egress != places[0] && e.egress != places[1]));
         assert_eq!(places.map(|place| fdb.learned(place)), [0, 0, 100, 100]);
         // What workers know of others' addresses stays valid.
         let after = epochs();
         assert!(after[0] != before[0] && after[2..] == before[2..]);
-        assert_eq!((forget(&places[..1]), epochs()), (0, after));
-        assert_eq!((forget(&places[2..]), fdb.used()), (200, 1));
+        assert_eq!((forget(&places[..1], &[]), epochs()), (0, after));
+        // Behind a tunnel, not behind all.
+        assert_eq!((forget(&[Egress::tunnel(2)], &[]), forget(&places[3..], &[]), fdb.used()), (0, 100, 101));
+        assert_eq!((forget(&places[2..], &[3]), fdb.used()), (100, 1));
+        // Of a bridge static ones too; and who has found one looks again.
+        let before = epochs();
+        assert_eq!((forget(&[], &[2]), fdb.used()), (1, 0));
+        assert!(epochs().iter().zip(before).all(|(now, then)| *now != then));
     }
 
     #[test]

@@ -7,12 +7,13 @@ use crate::stages::{StageTables, Stages};
 use dray_config::Mac;
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// No bridge: bridges count from 1.
 pub const NO_BRIDGE: u16 = 0;
 
-/// One published snapshot.
-#[derive(Default)]
+/// One published snapshot. What does not change from one to the next, both share.
+#[derive(Clone, Default)]
 pub struct Tables {
     /// By port number.
     pub ports: Vec<Port>,
@@ -70,17 +71,18 @@ pub enum PortTable {
     /// Untagged in one bridge.
     Access(u16),
     /// By VLAN: entry 0 is the untagged bridge, [`NO_BRIDGE`] where there is none.
-    Trunk(Box<[u16; 4096]>),
+    Trunk(Arc<[u16; 4096]>),
 }
 
 /// Adjacencies that get the same frames: all of them do.
 #[derive(Clone, Default)]
 pub struct Group {
     /// Of a bridge: its member ports and, if it has a VNI, the tunnels of its head-end replication list.
-    pub members: Vec<Egress>,
+    pub members: Arc<[Egress]>,
 }
 
 /// Where the VXLAN overlay (RFC 7348) over IPv4 ends here: what is taken from the underlay port.
+#[derive(Clone)]
 pub struct Overlay {
     /// The VTEP's own MAC on the underlay.
     pub mac: Mac,
@@ -103,12 +105,14 @@ impl Overlay {
     }
 }
 
-/// A small map from u32 to u16 that is built once: open addressing, at most a quarter full, with a secret hash. VTEPs that are learned are
+/// A small map from u32 to u16: open addressing, at most a quarter full, with a secret hash. VTEPs that are learned are
 /// chosen by others: whatever they are, no search looks at more than `IntMap::RUN` places.
 #[derive(Clone, Default)]
 pub struct IntMap {
     /// Key and value; a value of `u16::MAX` is an empty place.
-    places: Vec<(u32, u16)>,
+    places: Arc<[(u32, u16)]>,
+    /// How many are not empty.
+    used: usize,
     /// Odd.
     factor: u64,
     shift: u32,
@@ -131,24 +135,78 @@ impl IntMap {
         }
     }
 
+    /// Gives `key` a value below `u16::MAX`, or none. However many others there are, only their places are copied.
+    pub fn set(&mut self, key: u32, value: Option<u16>) {
+        if self.places.is_empty() {
+            *self = IntMap::new(value.map(|value| (key, value)).into_iter());
+            return;
+        }
+        let mask = self.places.len() - 1;
+        let mut at = self.start(key);
+        while self.places[at].1 != u16::MAX && self.places[at].0 != key {
+            at = (at + 1) & mask;
+        }
+        let is_there = self.places[at].1 != u16::MAX;
+        match value {
+            Some(value) if is_there => Arc::make_mut(&mut self.places)[at].1 = value,
+            Some(value) => {
+                let after = (1..).take_while(|n| self.places[(at + n) & mask].1 != u16::MAX).count();
+                let before = (1..).take_while(|n| self.places[at.wrapping_sub(*n) & mask].1 != u16::MAX).count();
+                self.used += 1;
+                if self.used * 4 > self.places.len() || before + 1 + after > Self::RUN {
+                    let pairs = self.places.iter().filter(|place| place.1 != u16::MAX).copied();
+                    *self = IntMap::new(pairs.chain([(key, value)]).collect::<Vec<_>>().into_iter());
+                } else {
+                    Arc::make_mut(&mut self.places)[at] = (key, value);
+                }
+            }
+            None if is_there => self.empty(at),
+            None => {}
+        }
+    }
+
+    /// Empties a place. What comes after it, and would not be found any more, moves up.
+    fn empty(&mut self, mut hole: usize) {
+        let mask = self.places.len() - 1;
+        let mut places = Arc::clone(&self.places);
+        let all = Arc::make_mut(&mut places);
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            if all[at].1 == u16::MAX {
+                break;
+            }
+            let steps = |to: usize| at.wrapping_sub(to) & mask;
+            if steps(self.start(all[at].0)) >= steps(hole) {
+                all[hole] = all[at];
+                hole = at;
+            }
+        }
+        all[hole] = (0, u16::MAX);
+        self.places = places;
+        self.used -= 1;
+    }
+
     /// Places in a row that are not empty, at most.
     const RUN: usize = 32;
 
     fn with(pairs: &[(u32, u16)], size: usize, factor: u64) -> Self {
-        let mut map = IntMap { places: vec![(0, u16::MAX); size], factor, shift: 64 - size.ilog2() };
+        let mut map = IntMap { places: Arc::default(), used: pairs.len(), factor, shift: 64 - size.ilog2() };
+        let mut places = vec![(0, u16::MAX); size];
         for &(key, value) in pairs {
             let mut at = map.start(key);
-            while map.places[at].1 != u16::MAX {
+            while places[at].1 != u16::MAX {
                 at = (at + 1) & (size - 1);
             }
-            map.places[at] = (key, value);
+            places[at] = (key, value);
         }
+        map.places = places.into();
         map
     }
 
     fn longest_run(&self) -> usize {
         // Twice, for what goes on from the end to the beginning.
-        let all = self.places.iter().chain(&self.places);
+        let all = self.places.iter().chain(&*self.places);
         let runs = all.scan(0, |run, place| {
             *run = if place.1 == u16::MAX { 0 } else { *run + 1 };
             Some(*run)
@@ -188,6 +246,30 @@ mod tests {
         let map = IntMap::new((0..4096u32).map(|n| (n * 7 + 1, n as u16)));
         assert!((0..4096u32).all(|n| map.get(n * 7 + 1) == Some(n as u16) && map.get(n * 7 + 2).is_none()));
         assert_eq!(IntMap::default().get(5), None);
+    }
+
+    #[test]
+    fn an_int_map_changes_one_by_one() {
+        let mut map = IntMap::default();
+        let mut model = std::collections::HashMap::new();
+        let mut random = 1u64;
+        for step in 0..40_000u32 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // First it grows, then it shrinks.
+            let (key, is_set) = ((random >> 33) as u32 % 3000, (random >> 20) % 8 < if step < 20_000 { 6 } else { 2 });
+            let value = is_set.then_some(step as u16 % u16::MAX);
+            map.set(key, value);
+            match value {
+                Some(value) => model.insert(key, value),
+                None => model.remove(&key),
+            };
+            if step % 1000 == 0 {
+                assert!((0..3000).all(|key| map.get(key) == model.get(&key).copied()), "{step}");
+                assert!(map.longest_run() <= IntMap::RUN && map.used == model.len());
+            }
+        }
+        (0..3000).for_each(|key| map.set(key, None));
+        assert!(map.used == 0 && map.longest_run() == 0);
     }
 
     /// Keys that all have one place if the factor is known, as that of Fibonacci hashing is, and keys that count up.

@@ -135,7 +135,7 @@ fn tagged(dst: [u8; 6], src: [u8; 6], vlan: u16, len: usize) -> Vec<u8> {
 }
 
 fn bridge(members: &[Egress]) -> Group {
-    Group { members: members.to_vec() }
+    Group { members: members.into() }
 }
 
 /// Ports 0, 1 and 2 untagged in bridge 1.
@@ -308,7 +308,7 @@ fn trunk() -> Switch {
     let mut vlans = Box::new([NO_BRIDGE; 4096]);
     (vlans[10], vlans[20], vlans[0]) = (1, 2, 3);
     Switch::new(Tables {
-        ports: [PortTable::Trunk(vlans), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)]
+        ports: [PortTable::Trunk(vlans.into()), PortTable::Access(1), PortTable::Access(2), PortTable::Access(3)]
             .map(TablePort::from)
             .into(),
         groups: vec![
@@ -334,8 +334,7 @@ fn a_trunk_pops_and_pushes_tags() {
         assert_eq!(s.run(3, vec![frame(A, B, 60)]), [(0, frame(A, B, 60))]);
     }
     // From one VLAN of a trunk to another the priority stays.
-    s.tables.groups[2].members.push(Egress::port(0, 40));
-    s.tables.groups[2].members.retain(|e| e.index() == 0);
+    s.tables.groups[2] = bridge(&[Egress::port(0, 20), Egress::port(0, 40)]);
     assert_eq!(s.run(0, vec![tagged(ALL, A, 0xb000 | 20, 64)]), [(0, tagged(ALL, A, 0xb000 | 40, 64))]);
     s.fdb.set_static(crate::fdb::key(2, B), Egress::port(0, 40));
     assert_eq!(s.run(0, vec![tagged(B, A, 0xb000 | 20, 64)]), [(0, tagged(B, A, 0xb000 | 40, 64))]);
@@ -352,7 +351,7 @@ fn a_trunk_pops_and_pushes_tags() {
 #[test]
 fn frames_of_one_burst_leave_every_way() {
     let mut s = trunk();
-    s.tables.groups[2].members.push(Egress::port(1, 40));
+    s.tables.groups[2] = bridge(&[Egress::port(0, 20), Egress::port(2, 0), Egress::port(1, 40)]);
     s.fdb.set_static(crate::fdb::key(1, B), Egress::port(1, 0));
     s.fdb.set_static(crate::fdb::key(2, C), Egress::port(2, 30));
     let burst = (0..BURST).map(|n| match n % 4 {
@@ -389,7 +388,7 @@ fn a_tag_behind_a_popped_one_is_dropped_by_name() {
         assert_eq!(s.run(3, vec![behind([0x81, 0, 0, 0], inner)]), []);
         assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
         // Between VLANs of trunks, too.
-        s.tables.groups[1].members.push(Egress::port(1, 20));
+        s.tables.groups[1] = bridge(&[Egress::port(0, 10), Egress::port(1, 0), Egress::port(1, 20)]);
         assert_eq!(s.run(0, vec![behind([0x81, 0, 0xe0, 10], inner), behind([0x81, 0, 0, 0], inner)]), []);
         assert_eq!(s.drops, [(Drop::VlanDoubleTag, 2)]);
     }
@@ -405,7 +404,7 @@ fn flooding_more_copies_than_a_burst_has_room_for() {
     // 100 trunk ports and one untagged in one bridge: each flooded frame needs 100 heads of its own.
     let mut vlans = Box::new([NO_BRIDGE; 4096]);
     vlans[10] = 1;
-    let mut ports = vec![TablePort::from(PortTable::Trunk(vlans)); 100];
+    let mut ports = vec![TablePort::from(PortTable::Trunk(vlans.into())); 100];
     ports.push(PortTable::Access(1).into());
     let members = (0..100).map(|p| Egress::port(p, 10)).chain([Egress::port(100, 0)]).collect();
     let mut s = Switch::new(Tables { ports, groups: vec![Group::default(), Group { members }], ..Tables::default() });
@@ -446,7 +445,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
 
 /// Port 0 is the underlay, port 1 is in bridge 1 with VNI 42, which floods to tunnels 0 and 1; tunnel 1 isn't resolved.
 fn overlay() -> Switch {
-    let members = vec![Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)];
+    let members = [Egress::port(1, 0), Egress::tunnel(0), Egress::tunnel(1)].into();
     let mut encap = Encap::new(0, VTEP_MAC, LOCAL, 4789);
     encap.vnis = vec![0, 42];
     let mut overlay = Overlay::new(VTEP_MAC, LOCAL, 4789);

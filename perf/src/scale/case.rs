@@ -259,9 +259,9 @@ mod tests {
                 let text = case.configuration(Path::new("/tmp/a \"dir\""), 1);
                 let config = dray_config::parse_for("dray.toml", &text, &[0, 1]).unwrap_or_else(|e| panic!("{e}"));
                 assert_eq!(config.ports.len(), case.ports() as usize);
-                let mut statics = dray_config::Statics::new(&config);
+                let running = dray_config::Running::new(config);
                 for entry in case.statics() {
-                    let checked = statics.check(&entry.bridge, entry.mac, entry.port.as_ref(), entry.vtep);
+                    let checked = running.static_entry(&entry.bridge, entry.mac, entry.port.as_ref(), entry.vtep);
                     checked.unwrap_or_else(|e| panic!("{e}"));
                 }
                 let used: std::collections::HashSet<_> =

@@ -6,10 +6,12 @@
 //! the rounds' ratios to the first size, of those rounds that were of the latency regime in which most were.
 
 mod case;
+mod changes;
 mod memory;
 mod wire;
 
 pub use case::Axis;
+pub use changes::{Changes, Cost};
 pub use memory::{Batch, Memory, Start};
 
 use crate::cpu;
@@ -59,6 +61,9 @@ pub struct ScaleArgs {
     /// Measure memory, the start and the filling of the FDB, and of the axes only those that are named
     #[arg(long)]
     memory: bool,
+    /// Measure what changes cost at the control socket, and else only what is named
+    #[arg(long)]
+    changes: bool,
     /// Small sizes, two short rounds: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
@@ -118,6 +123,9 @@ pub struct Results {
     pub starts: Vec<Start>,
     /// Static FDB entries over the control socket.
     pub batches: Vec<Batch>,
+    /// Changes at the control socket.
+    #[serde(default)]
+    pub changes: Vec<Changes>,
 }
 
 /// A switch of one size, stopped but when it is measured.
@@ -326,6 +334,7 @@ impl Results {
             self.section(growth, &mut document);
         }
         memory::sections(self, &mut document);
+        changes::sections(self, &mut document);
         document
     }
 
@@ -407,8 +416,8 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
     if args.quick {
         (args.rounds, args.duration) = (2, 0.05);
     }
-    if args.axes.is_empty() && !args.memory {
-        (args.axes, args.memory) = (Axis::value_variants().to_vec(), true);
+    if args.axes.is_empty() && !args.memory && !args.changes {
+        (args.axes, args.memory, args.changes) = (Axis::value_variants().to_vec(), true, true);
     }
     // Hundreds of links have some descriptors each.
     let limit = getrlimit(Resource::Nofile);
@@ -425,6 +434,10 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
         if args.memory {
             say("memory, start and FDB");
             memory::measure(&dray, &args, &mut results, &stop)?;
+        }
+        if args.changes {
+            say("changes");
+            changes::measure(&dray, &args, &mut results, &stop)?;
         }
         Ok(())
     })?;
