@@ -1,9 +1,8 @@
 //! The judging commands (RFC 2544, RFC 2889, soak) from end to end, against a real drayd.
 
-use dray_testing::{Process, drayd_beside, start_drayd, turn};
+use dray_testing::{Process, Turn, drayd_beside, start_drayd};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -16,7 +15,7 @@ struct Drayd {
     process: Process,
     dir: TempDir,
     /// One at a time: each keeps CPUs busy.
-    _turn: File,
+    _turn: Turn,
 }
 
 /// MACs that it holds.
@@ -24,7 +23,7 @@ const MACS: u64 = 1024;
 
 impl Drayd {
     fn start() -> Drayd {
-        let turn = turn();
+        let turn = Turn::alone();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| format!("{:?}", dir.path().join(name));
         let mut config = format!("[control]\nsocket = {}\n[fdb]\nsize = {MACS}\n", path("dray.sock"));

@@ -1,4 +1,6 @@
 //! What a peer passes can take for ever to close. Nobody waits for that but who has to close it.
+//!
+//! These tests are alone also because others start programs, which close what they have of this one's files.
 
 use crate::harness::*;
 use dray_config::{Role, SocketName};
@@ -179,7 +181,7 @@ fn delete_bad_ports(drayd: &Drayd) {
 
 #[test]
 fn a_file_that_never_closes_hangs_nobody() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd = Drayd::start(&test, &config());
     let Some(fuse) = Hanging::mount(&test) else { return };
     let pass = |drayd: &mut Drayd| {
@@ -248,7 +250,7 @@ type Send<'a> = &'a dyn Fn(&[BorrowedFd<'_>]) -> (Peer, Connection);
 
 #[test]
 fn sockets_that_linger_hold_nobody_up() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd = Drayd::start(&test, &config());
     let mut ends = Vec::new();
     // Drayd is stopped while they are sent: the last to close one is not this process.

@@ -27,8 +27,10 @@ impl Hosts {
         host.run(&format!("ip addr add 10.5.0.{}/24 dev eth0", n + 1));
     }
 
-    /// Waits until one host reaches the other: what is learned and the kernel's neighbours may be of before.
+    /// Waits until one host reaches the other: what is learned may be of before. What the kernels know of each other's addresses is
+    /// forgotten, which they would do by themselves within a minute.
     fn reach(&self) {
+        self.hosts.iter().for_each(|host| drop(host.run("ip neigh flush all")));
         wait_for("a ping", || self.hosts[0].answers("10.5.0.2").then_some(()));
     }
 }

@@ -274,7 +274,7 @@ impl Drop for EndOf<'_> {
 
 #[test]
 fn a_killed_vm_comes_back_and_nobody_else_notices() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let config = memif_ports(&["a", "b"])
         + &port("c", "")
         + &port("d", "role = \"server\"")
