@@ -6,6 +6,7 @@
 
 mod apply;
 mod balance;
+mod channel;
 mod counters;
 mod fdb;
 mod handle;
@@ -25,8 +26,9 @@ pub use links::Moved;
 pub use publish::Change;
 pub use stats::{QueueStats, WorkerStats};
 
+use channel::unbounded;
 use counters::Counters;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use dray_config::ValidConfig;
 use dray_switch::fdb::Fdb;
 use dray_switch::tables::Tables;
@@ -186,5 +188,5 @@ impl std::ops::Drop for Dataplane {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;
