@@ -1,6 +1,6 @@
 //! The judging commands (RFC 2544, RFC 2889, soak) from end to end, against a real drayd.
 
-use dray_testing::{Process, Turn, drayd_beside, start_drayd};
+use dray_testing::{Process, Turn, drayd_beside, start_drayd, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
@@ -183,9 +183,10 @@ fn a_soak_that_passes_and_one_that_does_not() {
     assert!(lines.windows(2).all(|pair| number(&pair[0]["at"]) < number(&pair[1]["at"])));
 
     // A switch that stands still for longer than frames are waited for.
-    let command = &mut drayd.command("soak", "memif", "--duration 2500ms --interval 300ms --rate 20k");
-    let soak = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let log = drayd.file("other-log");
+    let args = format!("--duration 3s --interval 300ms --rate 20k --log {}", log.display());
+    let soak = drayd.command("soak", "memif", &args).spawn().unwrap();
+    wait_for("the first interval", || std::fs::metadata(&log).is_ok_and(|file| file.len() > 0).then_some(()));
     drayd.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(1200));
     drayd.signal(Signal::CONT);

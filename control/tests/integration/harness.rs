@@ -4,7 +4,7 @@ mod drayd;
 mod exchange;
 
 pub use dray_testing::*;
-pub use drayd::{Drayd, dray, is_conserved, vm};
+pub use drayd::{Drayd, dray, is_conserved, stat, vm};
 pub use exchange::*;
 
 use dray_config::SocketName;

