@@ -19,7 +19,8 @@ mod stages;
 pub mod tables;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub mod virtio_net;
+pub mod wire;
 
 pub use burst::{Burst, Frame};
 pub use counts::{Count, Counts};

@@ -295,7 +295,7 @@ unsafe fn sum(data: *const u8, len: usize) -> u16 {
 
 /// The one's-complement sum of `frame` from byte `from` of its head to its end, as 16-bit words in network order (RFC 1071).
 /// `frame` belongs to `burst`.
-pub(crate) fn sum_frame(burst: &Burst, frame: &Frame, from: usize) -> u16 {
+pub fn sum_frame(burst: &Burst, frame: &Frame, from: usize) -> u16 {
     let head = &frame.head()[from..];
     // SAFETY: a slice is readable.
     let mut total = u32::from(unsafe { sum(head.as_ptr(), head.len()) });
@@ -308,6 +308,22 @@ pub(crate) fn sum_frame(burst: &Burst, frame: &Frame, from: usize) -> u16 {
         odd ^= segment.len & 1 == 1;
     }
     crate::wire::fold(total)
+}
+
+/// Copies the first bytes of `frame`, which belongs to `burst`, to `into`: as many as both have.
+pub fn beginning(burst: &Burst, frame: &Frame, into: &mut [u8]) {
+    let head = frame.head();
+    let (first, mut rest) = into.split_at_mut(head.len().min(into.len()));
+    first.copy_from_slice(&head[..first.len()]);
+    for segment in burst.segments(frame) {
+        if rest.is_empty() {
+            return;
+        }
+        let part;
+        (part, rest) = rest.split_at_mut((segment.len as usize).min(rest.len()));
+        // SAFETY: the part has no more bytes than the segment; `Segment::new` vouches for that while the burst has it.
+        unsafe { copy(segment.ptr, part.as_mut_ptr(), part.len()) };
+    }
 }
 
 /// All bytes of `frame` in one piece, for the slow path.

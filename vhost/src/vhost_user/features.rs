@@ -1,5 +1,7 @@
 //! Feature bits, and what of them is offered.
 
+use dray_switch::offload::Accepts;
+
 /// Device features (virtio 1.2, sections 5.1.3 and 6), and those that vhost-user adds.
 pub const NET_F_CSUM: u64 = 1 << 0;
 pub const NET_F_GUEST_CSUM: u64 = 1 << 1;
@@ -116,6 +118,20 @@ pub fn device_names(bits: u64) -> Vec<&'static str> {
 /// The names of protocol features.
 pub fn protocol_names(bits: u64) -> Vec<&'static str> {
     names(&PROTOCOL, bits)
+}
+
+/// What a driver that negotiated `features` takes.
+pub(super) fn accepts(features: u64) -> Accepts {
+    let csum = features & NET_F_GUEST_CSUM != 0;
+    let has = |bit: u64| csum && features & bit != 0;
+    Accepts {
+        csum,
+        tso4: has(NET_F_GUEST_TSO4),
+        tso6: has(NET_F_GUEST_TSO6),
+        ecn: has(NET_F_GUEST_ECN),
+        uso4: has(NET_F_GUEST_USO4),
+        uso6: has(NET_F_GUEST_USO6),
+    }
 }
 
 #[cfg(test)]

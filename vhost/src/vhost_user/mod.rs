@@ -7,7 +7,6 @@ mod fault;
 mod features;
 pub mod frontend;
 mod gate;
-mod header;
 mod memory;
 mod messages;
 mod port;

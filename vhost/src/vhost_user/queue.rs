@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::fault::Fault;
+use super::features;
 use super::gate::Gate;
-use super::header;
 use super::ring::{Bad, Ring};
 use dray_switch::burst::FRAMES;
 use dray_switch::offload::Accepts;
@@ -286,7 +286,7 @@ impl Tx for TxQueue {
 
     fn accepts(&self) -> Accepts {
         let vring = self.vrings.iter().find(|vring| vring.is_enabled());
-        vring.map_or(Accepts::default(), |vring| header::accepts(vring.features.load(Ordering::Relaxed)))
+        vring.map_or(Accepts::default(), |vring| features::accepts(vring.features.load(Ordering::Relaxed)))
     }
 }
 

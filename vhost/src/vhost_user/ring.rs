@@ -9,14 +9,14 @@ mod packed;
 mod split;
 
 use super::fault::Fault;
-use super::features::{F_RING_PACKED, F_VERSION_1, NET_F_MRG_RXBUF, RING_F_EVENT_IDX};
-use super::header::{self, LONG, PLAIN, SHORT};
+use super::features::{self, F_RING_PACKED, F_VERSION_1, NET_F_MRG_RXBUF, RING_F_EVENT_IDX};
 use super::memory::{DirtyLog, Memory, Span};
 use crate::mem::guard;
 use crate::scatter::scatter;
 use dray_switch::burst::{BURST, CHAIN_MAX, GSO_MAX, HEAD_MAX};
 use dray_switch::mem::{prefetch_read, prefetch_write, write_frame};
 use dray_switch::offload::Gso;
+use dray_switch::virtio_net::{self as header, LONG, PLAIN, SHORT};
 use dray_switch::{Burst, Drop as Reason, Dropped, Sent};
 use packed::Packed;
 use split::Split;
@@ -436,11 +436,9 @@ impl Ring {
             }
         }
         burst.set_head_len(head_len);
-        if let Some(mut offload) = offload {
-            if offload.gso == Gso::Udp4 && is_ipv6(burst.frame(burst.len() as u16 - 1).head()) {
-                offload.gso = Gso::Udp6;
-            }
-            if !burst.set_offload(offload) {
+        if let Some(offload) = offload {
+            let head = burst.frame(burst.len() as u16 - 1).head();
+            if !burst.set_offload(header::of_frame(offload, head)) {
                 burst.drop(Dropped::Count(1), Reason::RxBadOffload);
             }
         }
@@ -543,7 +541,7 @@ impl Ring {
         max: u32,
         mut look: usize,
     ) -> Result<bool, Bad> {
-        let accepts = burst.has_offloads().then(|| header::accepts(self.config.features));
+        let accepts = burst.has_offloads().then(|| features::accepts(self.config.features));
         let header = self.header as usize;
         let mut ready = Heads::default();
         let mut used = 0;
@@ -725,16 +723,6 @@ unsafe fn write_header(ptr: NonNull<u8>, header: [u8; LONG], len: usize) {
             ptr.cast::<[u8; SHORT]>().write_unaligned(*header.first_chunk().expect("shorter"));
         }
     }
-}
-
-/// Whether a frame that begins with `head` says that it is IPv6, behind up to two tags.
-fn is_ipv6(head: &[u8]) -> bool {
-    let ethertype = |at: usize| head.get(at..at + 2).map(|t| u16::from_be_bytes([t[0], t[1]]));
-    let mut at = 12;
-    while at < 20 && matches!(ethertype(at), Some(0x8100 | 0x88a8)) {
-        at += 4;
-    }
-    ethertype(at) == Some(0x86dd)
 }
 
 /// A 16-bit field of a ring.

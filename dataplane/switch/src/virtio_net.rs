@@ -1,14 +1,12 @@
-//! The header before every frame (virtio 1.2, section 5.1.6).
+//! The header that virtio-net has before every frame (virtio 1.2, section 5.1.6): with the virtual machines' rings, and with the kernel's TAP
+//! devices.
 
-use super::features::{
-    NET_F_GUEST_CSUM, NET_F_GUEST_ECN, NET_F_GUEST_TSO4, NET_F_GUEST_TSO6, NET_F_GUEST_USO4, NET_F_GUEST_USO6,
-};
-use dray_switch::offload::{Accepts, Gso, Offload};
+use crate::offload::{Gso, Offload};
 
 /// Bytes of the header with the number of buffers, which VIRTIO_NET_F_MRG_RXBUF and VIRTIO_F_VERSION_1 bring.
-pub(super) const LONG: usize = 12;
+pub const LONG: usize = 12;
 /// Bytes of the header without.
-pub(super) const SHORT: usize = 10;
+pub const SHORT: usize = 10;
 
 const NEEDS_CSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
@@ -17,17 +15,17 @@ const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 /// A frame that is whole: nothing to be done, in one buffer.
-pub(super) const PLAIN: [u8; LONG] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+pub const PLAIN: [u8; LONG] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// Whether the header's first eight bytes ask for anything.
 #[inline(always)]
-pub(super) fn asks(first: u64) -> bool {
+pub fn asks(first: u64) -> bool {
     first & (0xff00 | NEEDS_CSUM as u64) != 0
 }
 
-/// What a header asks for; UDP segmentation is taken for IPv4's, as the header does not tell. `None` if that is nothing known, or
-/// nothing.
-pub(super) fn read(header: &[u8; LONG]) -> Option<Offload> {
+/// What a header asks for; UDP segmentation is taken for IPv4's, as the header does not tell ([`of_frame`] does). `None` if that is nothing
+/// known, or nothing.
+pub fn read(header: &[u8; LONG]) -> Option<Offload> {
     let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     let ecn = header[1] & GSO_ECN != 0;
     let gso = match header[1] & !GSO_ECN {
@@ -45,8 +43,26 @@ pub(super) fn read(header: &[u8; LONG]) -> Option<Offload> {
     Some(Offload { csum_start: word(6), csum_offset: word(8), gso, gso_size, ecn })
 }
 
+/// `offload` as it is meant for a frame that begins with `head`.
+pub fn of_frame(mut offload: Offload, head: &[u8]) -> Offload {
+    if offload.gso == Gso::Udp4 && is_ipv6(head) {
+        offload.gso = Gso::Udp6;
+    }
+    offload
+}
+
+/// Whether a frame that begins with `head` says that it is IPv6, behind up to two tags.
+fn is_ipv6(head: &[u8]) -> bool {
+    let ethertype = |at: usize| head.get(at..at + 2).map(|t| u16::from_be_bytes([t[0], t[1]]));
+    let mut at = 12;
+    while at < 20 && matches!(ethertype(at), Some(0x8100 | 0x88a8)) {
+        at += 4;
+    }
+    ethertype(at) == Some(0x86dd)
+}
+
 /// The header that asks for `offload` of a frame that begins with `head`, in one buffer.
-pub(super) fn write(offload: Offload, head: &[u8]) -> [u8; LONG] {
+pub fn write(offload: Offload, head: &[u8]) -> [u8; LONG] {
     let Offload { csum_start, csum_offset, gso, gso_size, ecn } = offload;
     let at = usize::from(csum_start);
     let (kind, transport) = match gso {
@@ -67,20 +83,6 @@ pub(super) fn write(offload: Offload, head: &[u8]) -> [u8; LONG] {
     header[6..8].copy_from_slice(&csum_start.to_le_bytes());
     header[8..10].copy_from_slice(&csum_offset.to_le_bytes());
     header
-}
-
-/// What a driver that negotiated `features` takes.
-pub(super) fn accepts(features: u64) -> Accepts {
-    let csum = features & NET_F_GUEST_CSUM != 0;
-    let has = |bit: u64| csum && features & bit != 0;
-    Accepts {
-        csum,
-        tso4: has(NET_F_GUEST_TSO4),
-        tso6: has(NET_F_GUEST_TSO6),
-        ecn: has(NET_F_GUEST_ECN),
-        uso4: has(NET_F_GUEST_USO4),
-        uso6: has(NET_F_GUEST_USO6),
-    }
 }
 
 #[cfg(test)]
