@@ -1,6 +1,7 @@
 //! Network namespaces.
 
 use crate::{run, unique};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A network namespace without IPv6, whose chatter would be in the counts.
@@ -16,6 +17,11 @@ impl Netns {
         ns.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
         ns.run("ip link set lo up");
         ns
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
     }
 
     /// Runs a command in it.

@@ -1,0 +1,292 @@
+//! Making, taking up and removing a TAP device.
+#![allow(unsafe_code)]
+
+use crate::namespace::{Namespace, id_of, text};
+use crate::queue::{RxQueue, Shared, TxQueue, Way};
+use crate::rtnetlink::Rtnetlink;
+use dray_config::{Prefix, Route};
+use dray_switch::{Rx, Tx};
+use netlink_packet_route::link::LinkAttribute;
+use rustix::fs::{Mode, OFlags, open};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
+const OVERHEAD: u32 = 18;
+
+/// What the kernel may leave undone (`TUNSETOFFLOAD`): checksums, and segmentation of TCP with ECN and, from Linux 6.2 on, of UDP. The first
+/// set that it knows is taken.
+const OFFLOADS: [libc::c_uint; 3] = [
+    libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+    libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN,
+    libc::TUN_F_CSUM,
+];
+
+/// Bytes of the header before each frame.
+pub(crate) const HEADER: usize = dray_switch::virtio_net::LONG;
+
+/// What a device is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapOptions {
+    /// The file of its network namespace; none: the host's own.
+    pub netns: Option<PathBuf>,
+    /// Its name there, at most 15 bytes.
+    pub ifname: String,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Longest Ethernet payload, bytes.
+    pub mtu: u16,
+    /// Its IP addresses.
+    pub addresses: Vec<Prefix>,
+    /// Routes through it.
+    pub routes: Vec<Route>,
+    /// Pairs of queues, at least one.
+    pub queues: u16,
+    /// CPUs that are the workers': the receiver's stack is to run on others, if there are any.
+    pub workers: Vec<usize>,
+}
+
+/// What the kernel has lost at a device since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Frames that its own senders sent and nobody read in time.
+    pub sent: u64,
+    /// Frames that were written to it and not received.
+    pub received: u64,
+}
+
+/// A device that is open. Dropping it leaves it in its namespace with its addresses and routes, without a carrier, and it can be opened again
+/// under the same name; [`Tap::remove`] does not.
+pub struct Tap {
+    queues: Vec<Arc<OwnedFd>>,
+    shared: Arc<Shared>,
+    options: TapOptions,
+    /// The kernel's number of the interface.
+    index: u32,
+    /// What the file named when it was opened.
+    namespace: Option<(u64, u64)>,
+    rtnetlink: Rtnetlink,
+}
+
+impl Tap {
+    /// Makes the device, or takes it up if it is there and nobody has it, and gives it all that `options` say. Blocks for some hundred
+    /// microseconds.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn open(options: TapOptions) -> Result<Tap, String> {
+        match &options.netns {
+            Some(path) => {
+                let namespace = Namespace::open(path)?;
+                let id = namespace.id();
+                namespace.inside(move || Tap::open_here(options, id))
+            }
+            None => Tap::open_here(options, None),
+        }
+    }
+
+    /// In the network namespace of this thread: a device belongs to that in which `/dev/net/tun` was opened.
+    fn open_here(options: TapOptions, namespace: Option<(u64, u64)>) -> Result<Tap, String> {
+        // Before there is a device: those that are made later inherit it.
+        steer(&options.workers);
+        let name = &options.ifname;
+        let failed = |what: &str, error: io::Error| format!("interface \"{name}\": {what}: {}", text(error));
+        let mut queues = Vec::new();
+        let mut offloads = 0;
+        for _ in 0..options.queues.max(1) {
+            let (fd, left) = open_queue(name, options.queues > 1)?;
+            offloads = left;
+            queues.push(Arc::new(fd));
+        }
+        let index = interface_index(name).ok_or_else(|| format!("interface \"{name}\" has gone at once"))?;
+        let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
+        rtnetlink.set_up(index, options.mac, options.mtu).map_err(|error| failed("address and MTU", error))?;
+        for &address in &options.addresses {
+            rtnetlink.add_address(index, address).map_err(|error| failed(&format!("address {address}"), error))?;
+        }
+        for &route in &options.routes {
+            rtnetlink.add_route(index, route).map_err(|error| failed(&format!("route {route}"), error))?;
+        }
+        let shared = Arc::new(Shared {
+            way: Way::Tap,
+            max_frame: AtomicU32::new(u32::from(options.mtu) + OVERHEAD),
+            uso: offloads & libc::TUN_F_USO4 != 0,
+        });
+        Ok(Tap { queues, shared, options, index, namespace, rtnetlink })
+    }
+
+    /// Why this is no longer what was opened, if it is not. Does not wait.
+    pub fn lost(&self) -> Option<String> {
+        if let Some(path) = self.options.netns.as_ref().filter(|path| id_of(path) != self.namespace) {
+            return Some(format!("the network namespace {} is gone", path.display()));
+        }
+        // An open queue of a device that was deleted is no device any more.
+        match self.name() {
+            None => Some(format!("the interface \"{}\" was deleted", self.options.ifname)),
+            Some(_) => None,
+        }
+    }
+
+    /// The interface's name now: whoever is root in the container may have changed it.
+    pub fn name(&self) -> Option<String> {
+        let mut ifreq = request("");
+        // SAFETY: TUNGETIFF fills in an ifreq.
+        let result = unsafe { libc::ioctl(self.queues[0].as_raw_fd(), libc::TUNGETIFF, &mut ifreq) };
+        let bytes: Vec<u8> = ifreq.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+        (result == 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What the kernel has lost, and the interface's MTU, which whoever is root in the container may have changed.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn look(&self) -> Result<(Losses, u16), String> {
+        let link = self.rtnetlink.link(self.index).map_err(text)?;
+        let (mut losses, mut mtu) = (Losses::default(), self.options.mtu);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Stats64(stats) => {
+                    losses = Losses { sent: stats.tx_dropped, received: stats.rx_dropped };
+                }
+                LinkAttribute::Mtu(is) => mtu = is.min(u16::MAX.into()) as u16,
+                _ => {}
+            }
+        }
+        Ok((losses, mtu))
+    }
+
+    /// Changes address and MTU.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set(&mut self, mac: [u8; 6], mtu: u16) -> Result<(), String> {
+        self.rtnetlink.set_up(self.index, mac, mtu).map_err(text)?;
+        (self.options.mac, self.options.mtu) = (mac, mtu);
+        self.shared.max_frame.store(u32::from(mtu) + OVERHEAD, Relaxed);
+        Ok(())
+    }
+
+    /// Whether UDP datagrams may be left unsegmented, in both directions.
+    pub fn has_uso(&self) -> bool {
+        self.shared.uso
+    }
+
+    /// The receive queues.
+    pub fn rx_queues(&self) -> Vec<Box<dyn Rx>> {
+        let rx = |fd: &Arc<OwnedFd>| Box::new(RxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Rx>;
+        self.queues.iter().map(rx).collect()
+    }
+
+    /// `n` transmit queues, one for each worker.
+    pub fn tx_queues(&self, n: usize) -> Vec<Box<dyn Tx>> {
+        let fds = self.queues.iter().cycle().take(n);
+        fds.map(|fd| Box::new(TxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Tx>).collect()
+    }
+
+    /// Has the device go with its last queue, those that were handed out included.
+    pub fn remove(self) {
+        // SAFETY: TUNSETPERSIST takes a number.
+        unsafe { libc::ioctl(self.queues[0].as_raw_fd(), libc::TUNSETPERSIST, 0) };
+    }
+}
+
+/// A queue of the device `name`, which is made if there is none, and what may be left undone on it.
+fn open_queue(name: &str, several: bool) -> Result<(OwnedFd, libc::c_uint), String> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = open("/dev/net/tun", flags, Mode::empty()).map_err(|error| format!("/dev/net/tun: {}", text(error)))?;
+    let failed = |what: &str| {
+        let error = io::Error::last_os_error();
+        let why = match error.raw_os_error() {
+            Some(libc::EBUSY) => "another process has it, or it is no TAP device".into(),
+            Some(libc::EINVAL) => {
+                "an interface of that name is there, and is no TAP device or one of another kind".into()
+            }
+            _ => text(error),
+        };
+        format!("interface \"{name}\": {what}: {why}")
+    };
+    let mut ifreq = request(name);
+    let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | if several { libc::IFF_MULTI_QUEUE } else { 0 };
+    ifreq.ifr_ifru.ifru_flags = kind as libc::c_short;
+    // SAFETY: TUNSETIFF reads an ifreq and writes it.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &mut ifreq) } != 0 {
+        return Err(failed("it can't be opened"));
+    }
+    let header = HEADER as libc::c_int;
+    // SAFETY: TUNSETVNETHDRSZ reads a number; TUNSETPERSIST takes one.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &header) } != 0 {
+        return Err(failed("the header before frames"));
+    }
+    // SAFETY: as above.
+    let offloads =
+        OFFLOADS.into_iter().find(|&set| unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, set) } == 0);
+    // SAFETY: as above.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, 1) } != 0 {
+        return Err(failed("it can't outlive the process"));
+    }
+    Ok((fd, offloads.unwrap_or(0)))
+}
+
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: all zeros is a valid ifreq.
+    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    ifreq
+}
+
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let ifreq = request(name);
+    // SAFETY: `request` ends the name with a NUL.
+    match unsafe { libc::if_nametoindex(ifreq.ifr_name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// Has what is received in this network namespace handled by CPUs other than `workers`: the thread that writes a frame to a device would do it
+/// else (receive packet steering; `rps_default_mask` is in Linux 6.3 and later, and what can't be had is left).
+fn steer(workers: &[usize]) {
+    let Ok(online) = fs::read_to_string("/sys/devices/system/cpu/online") else { return };
+    let mask = mask(&cpus(online.trim()), workers);
+    if let Some(mask) = mask {
+        let _ = fs::write("/proc/sys/net/core/rps_default_mask", mask);
+    }
+}
+
+/// The numbers in a list such as `0-3,8`.
+fn cpus(list: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+/// The mask of those of `online` that are not `workers`', as the kernel reads it: words of 32 bits, the highest first. None if there are no such.
+fn mask(online: &[usize], workers: &[usize]) -> Option<String> {
+    let mut words = vec![0u32; online.iter().max()? / 32 + 1];
+    for cpu in online.iter().filter(|cpu| !workers.contains(cpu)) {
+        words[cpu / 32] |= 1 << (cpu % 32);
+    }
+    let text: Vec<String> = words.iter().rev().map(|word| format!("{word:08x}")).collect();
+    words.iter().any(|&word| word != 0).then(|| text.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_that_are_nobodys() {
+        assert_eq!(cpus("0-2,8"), [0, 1, 2, 8]);
+        assert_eq!(mask(&cpus("0-3"), &[1]).unwrap(), "0000000d");
+        assert_eq!(mask(&cpus("0-39"), &[0, 32]).unwrap(), "000000fe,fffffffe");
+        assert_eq!(mask(&cpus("0-1"), &[0, 1]), None);
+    }
+}
