@@ -39,7 +39,7 @@ pub use log::Log;
 pub use merge::merge;
 pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
-pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, StormLimits, VhostUser};
+pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, Prefix, Route, StormLimits, Tap, VhostUser};
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};

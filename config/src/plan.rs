@@ -268,6 +268,10 @@ impl fmt::Display for Action {
                 match &port.kind {
                     PortKind::Memif(memif) => write!(f, " {} {} id {}", memif.role, memif.socket, memif.id),
                     PortKind::VhostUser(vhost_user) => write!(f, " {} {}", vhost_user.role, vhost_user.socket),
+                    PortKind::Tap(tap) => match &tap.netns {
+                        Some(netns) => write!(f, " {} in {}", tap.ifname, netns.display()),
+                        None => write!(f, " {}", tap.ifname),
+                    },
                     PortKind::Eth(eth) => write!(f, " {}", eth.device),
                 }?;
                 port.kind.access().map_or(Ok(()), |access| access.fmt(f))?;

@@ -64,13 +64,13 @@ pub(crate) fn list(items: &[String]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Access, Account, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Role, SocketName, StaticMac,
-        StaticTo, Statics, StormLimits, VhostUser, parse_for,
+        Access, Account, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route, SocketName,
+        StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::num::NonZeroU32;
 
     #[test]
@@ -149,13 +149,26 @@ pub(crate) mod tests {
         let eth = (6u32..=12, 1u16..=16).prop_map(move |(ring, queues)| {
             PortKind::Eth(Eth { device: format!("net_tap{i},iface=\"x\""), queues, ring_size: 1 << ring })
         });
+        let tap = (option::of(odd_text(24)), vec((any::<u32>(), 0u8..=32), 0..3), any::<bool>(), 1u16..=16).prop_map(
+            move |(netns, addresses, route, queues)| {
+                let prefix = |(ip, length): &(u32, u8)| Prefix { address: IpAddr::V4((*ip).into()), length: *length };
+                let to = Prefix { address: IpAddr::from([0; 16]), length: 0 };
+                PortKind::Tap(Tap {
+                    netns: netns.map(|name| format!("/{}", name.replace(char::is_control, "'")).into()),
+                    ifname: format!("tap{i}"),
+                    addresses: addresses.iter().map(prefix).collect(),
+                    routes: if route { vec![Route { to, via: Some(to.address) }] } else { vec![] },
+                    queues,
+                })
+            },
+        );
         let max_macs = option::of(1u32..=1 << 26);
         let storm = [0u32.., 0u32.., 0u32..]
             .prop_map(|most| most.map(NonZeroU32::new))
             .prop_map(|[broadcast, multicast, unknown_unicast]| StormLimits { broadcast, multicast, unknown_unicast });
         let people = (option::of(description()), any::<bool>(), storm);
-        (prop_oneof![memif, vhost_user, eth], option::of(mac()), option::of(68u16..=9198), max_macs, people).prop_map(
-            move |(kind, mac, mtu, max_macs, (description, admin_up, storm))| Port {
+        (prop_oneof![memif, vhost_user, tap, eth], option::of(mac()), option::of(68u16..=9198), max_macs, people)
+            .prop_map(move |(kind, mac, mtu, max_macs, (description, admin_up, storm))| Port {
                 name: format!("p{i}"),
                 description,
                 admin_up,
@@ -165,8 +178,7 @@ pub(crate) mod tests {
                 mac: mac.unwrap_or_default(),
                 max_macs: max_macs.unwrap_or(0),
                 storm,
-            },
-        )
+            })
     }
 
     /// Any valid configuration of up to 6 ports, of which the first is the underlay if there is an overlay.

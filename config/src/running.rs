@@ -212,6 +212,13 @@ impl Running {
             && !is_same_underlay(old, new)
         {
             let new = Some(Vxlan { mtu: new.mtu, ..vxlan.clone() });
+            // What fits the tunnels follows.
+            for port in &self.config.ports {
+                let mtu = |vxlan| ValidConfig::default_mtu(port, vxlan);
+                if port.mtu == mtu(Some(vxlan)) && port.mtu != mtu(new.as_ref()) {
+                    actions.extend(change_port(port, &Port { mtu: mtu(new.as_ref()), ..port.clone() }));
+                }
+            }
             actions.push(Action::SetVxlan { old: Some(vxlan.clone()), new });
         }
         Ok(actions)
@@ -499,6 +506,7 @@ impl Running {
         for port in new.ports.iter_mut() {
             let default = self.config.default_port(port);
             port.mac = if port.mac == default.mac { Mac::default() } else { port.mac };
+            port.mtu = if port.mtu == default.mtu { 0 } else { port.mtu };
             port.max_macs = if port.max_macs == default.max_macs { 0 } else { port.max_macs };
         }
         new.compute();

@@ -1,6 +1,7 @@
 //! The validated configuration: what every other crate may trust without checking again.
 
 use crate::list::List;
+use crate::mtu::VXLAN_OVERHEAD;
 use crate::schema::Keys;
 use crate::{Balance, Bridge, Control, Fdb, Log, Mac, Port, PortKind, StaticTo, Vxlan, Worker};
 use schemars::JsonSchema;
@@ -66,12 +67,13 @@ impl ValidConfig {
 
     /// Fills in what follows from other keys where the file does not say it.
     pub(crate) fn compute(&mut self) {
+        if let Some(vxlan) = &mut self.vxlan {
+            let mtu = |port: &Port| if port.mtu == 0 { port.kind.default_mtu() } else { port.mtu };
+            vxlan.mtu = self.ports.get(&vxlan.port).map_or(0, mtu);
+        }
         let mut ports = std::mem::take(&mut self.ports);
         ports.iter_mut().for_each(|port| self.compute_port(port));
         self.ports = ports;
-        if let Some(vxlan) = &mut self.vxlan {
-            vxlan.mtu = self.ports.get(&vxlan.port).map_or(0, |port| port.mtu);
-        }
     }
 
     /// Fills in what follows from other keys of a port where it is not said.
@@ -92,8 +94,8 @@ impl ValidConfig {
     pub(crate) fn default_port(&self, port: &Port) -> Port {
         Port {
             kind: port.kind.bare(),
-            mac: self.default_mac(&port.name),
-            mtu: port.kind.default_mtu(),
+            mac: self.default_mac(port),
+            mtu: Self::default_mtu(port, self.vxlan.as_ref()),
             max_macs: self.default_max_macs(port),
             ..Port::initial()
         }
@@ -104,7 +106,7 @@ impl ValidConfig {
         let half = (self.fdb.size / 2) as u32;
         let is_underlay = self.is_underlay(&port.name);
         match port.kind {
-            PortKind::Memif(_) | PortKind::VhostUser(_) if !is_underlay => half.min(4096),
+            PortKind::Memif(_) | PortKind::VhostUser(_) | PortKind::Tap(_) if !is_underlay => half.min(4096),
             _ => half,
         }
     }
@@ -114,9 +116,21 @@ impl ValidConfig {
         self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
     }
 
-    /// The default MAC of the port `name` in this configuration.
-    pub fn default_mac(&self, name: &str) -> Mac {
-        Mac::of_name(name, self.vxlan.as_ref().filter(|vxlan| vxlan.port == name).map(|vxlan| vxlan.local.address))
+    /// Default of [`Port::mtu`], if the overlay is `vxlan`.
+    pub(crate) fn default_mtu(port: &Port, vxlan: Option<&Vxlan>) -> u16 {
+        let mtu = port.kind.default_mtu();
+        match (&port.kind, vxlan) {
+            (PortKind::Tap(_), Some(vxlan)) if vxlan.port != port.name => {
+                mtu.min(vxlan.mtu.saturating_sub(VXLAN_OVERHEAD))
+            }
+            _ => mtu,
+        }
+    }
+
+    /// Default of [`Port::mac`]. What is seen from other hosts differs from host to host.
+    fn default_mac(&self, port: &Port) -> Mac {
+        let is_seen = |vxlan: &&Vxlan| vxlan.port == port.name || matches!(port.kind, PortKind::Tap(_));
+        Mac::of_name(&port.name, self.vxlan.as_ref().filter(is_seen).map(|vxlan| vxlan.local.address))
     }
 }
 

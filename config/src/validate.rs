@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::ops::Range;
+use std::path::PathBuf;
 
-type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 /// Where an object's keys are in a file.
 pub(crate) trait Places {
@@ -198,6 +199,8 @@ pub(crate) struct Taken {
     pub ids: HashMap<(SocketName, u32), Span>,
     /// Names of devices.
     pub devices: HashMap<String, Span>,
+    /// Names of TAP devices, each in the file of its namespace.
+    pub interfaces: HashMap<(Option<PathBuf>, String), Span>,
     pub vnis: HashMap<u32, Span>,
     /// By port: the bridges that it is in, by VLAN.
     pub members: HashMap<String, BTreeMap<Option<u16>, (String, Span)>>,
@@ -268,6 +271,11 @@ impl Taken {
         if let (PortKind::Eth(eth), Some(at)) = (&port.kind, t.at("device")) {
             self.devices.entry(device(&eth.device)).or_insert(at);
         }
+        if let PortKind::Tap(tap) = &port.kind
+            && port::tap_is_right(t)
+        {
+            self.interfaces.entry((tap.netns.clone(), tap.ifname.clone())).or_insert_with(|| port::tap_place(t));
+        }
     }
 
     /// Takes out what a port of a valid configuration has.
@@ -283,6 +291,7 @@ impl Taken {
         }
         match &port.kind {
             PortKind::Memif(memif) => drop(self.ids.remove(&(memif.socket.clone(), memif.id))),
+            PortKind::Tap(tap) => drop(self.interfaces.remove(&(tap.netns.clone(), tap.ifname.clone()))),
             PortKind::Eth(eth) => drop(self.devices.remove(&device(&eth.device))),
             PortKind::VhostUser(_) => {}
         }

@@ -133,7 +133,7 @@ impl Switch {
             stats: dataplane.worker_stats(),
             balanced: (now, dataplane.worker_stats()),
             dataplane,
-            ports: Ports::new(config.workers.len())?,
+            ports: Ports::new(config.workers.iter().map(|worker| worker.cpu).collect())?,
             overlay: None,
             silent: BTreeMap::new(),
             published: now,

@@ -2,10 +2,13 @@
 
 mod eth;
 mod memif;
+mod tap;
 mod vhost_user;
 
 pub use eth::Eth;
 pub use memif::{HIDDEN_SECRET, Memif};
+pub use tap::{Prefix, Route, Tap};
+pub(crate) use tap::{tap_is_right, tap_place};
 pub use vhost_user::VhostUser;
 
 use crate::error::{Report, quote, suggest};
@@ -34,8 +37,8 @@ keys! {
         /// What the port is attached to.
         kind: PortKind = Group(None);
         /// The port's own address. Only the underlay port uses it: it is the VTEP's. For `vhost-user` it is what
-        /// `dray port show NAME --connect` proposes as the VM's.
-        mac: Mac = key("mac", word("a unicast MAC address", unicast, Mac::to_string)).computed("made from the name");
+        /// `dray port show NAME --connect` proposes as the VM's, for `tap` the device's.
+        mac: Mac = key("mac", word("a unicast MAC address", unicast, Mac::to_string)).computed("made from the name, and for the underlay and `tap` from the VTEP's address");
         /// Longest Ethernet payload sent and accepted. VLAN tags don't count. What fits all of a bridge is the smallest of
         /// its members, and with a `vni` of the underlay port's less 50, which VXLAN takes: `dray bridge show` has it, and
         /// `dray port show NAME --connect` proposes it to the guest. `drayd --check`, the log and `dray port show NAME`
@@ -43,12 +46,12 @@ keys! {
         mtu: u16 = key("mtu", integer(68, 9198))
             .unit("bytes")
             .takes(Takes::ReopenOf("eth"))
-            .computed("9198 (memif, vhost-user), 1500 (eth)");
+            .computed("9198 (memif, vhost-user), 1500 (eth), 1500 or what fits the tunnels of `[vxlan]` (tap)");
         /// How many MAC addresses are learned behind it, so that no port fills the FDB for all. What it has stays its own;
         /// one more, or one that moves there, is not learned: it is flooded, counted and logged. Static entries don't
         /// count. On the underlay port: how many behind all VTEPs together.
         max_macs: u32 = key("max-macs", integer(1, 1 << 26))
-            .computed("half of `size` in `[fdb]`; for memif and vhost-user that are not the underlay 4096 at most");
+            .computed("half of `size` in `[fdb]`; for memif, vhost-user and tap that are not the underlay 4096 at most");
         /// How many frames for all members of a bridge it may send into it in a second.
         storm: StormLimits = Group(None);
     }
@@ -101,8 +104,8 @@ macro_rules! kinds {
 
             fn describe(to: &mut Vec<Key>) {
                 kind().describe(
-                    "`memif` is shared memory with a container, `vhost-user` with a virtual machine, `eth` a NIC or a DPDK \
-                     virtual device.",
+                    "`memif` is shared memory with a container, `vhost-user` with a virtual machine, `tap` a network device of \
+                     the kernel's for the sockets of a container or this host, `eth` a NIC or a DPDK virtual device.",
                     to,
                 );
                 $(
@@ -157,6 +160,8 @@ kinds! {
     Memif = "memif";
     /// Shared memory with a virtual machine.
     VhostUser = "vhost-user";
+    /// The kernel's sockets.
+    Tap = "tap";
     /// A NIC or DPDK virtual device.
     Eth = "eth";
 }
@@ -167,10 +172,10 @@ fn kind() -> Valued<&'static str> {
         Some(kind) => Ok(*kind),
         None => {
             let kinds = KINDS.iter().copied();
-            Err(format!("no such kind{}", suggest(s, kinds, ": \"memif\", \"vhost-user\" or \"eth\"")))
+            Err(format!("no such kind{}", suggest(s, kinds, ": \"memif\", \"vhost-user\", \"tap\" or \"eth\"")))
         }
     };
-    let words = "`\"memif\"`, `\"vhost-user\"`, `\"eth\"`";
+    let words = "`\"memif\"`, `\"vhost-user\"`, `\"tap\"`, `\"eth\"`";
     key("kind", word(words, parse, |kind| (*kind).into())).takes(Takes::Reopen).required()
 }
 
@@ -214,7 +219,7 @@ impl PortKind {
         match self {
             PortKind::Memif(memif) => Some(&memif.socket),
             PortKind::VhostUser(vhost_user) => Some(&vhost_user.socket),
-            PortKind::Eth(_) => None,
+            PortKind::Tap(_) | PortKind::Eth(_) => None,
         }
     }
 
@@ -223,7 +228,7 @@ impl PortKind {
         match self {
             PortKind::Memif(memif) => Some(&memif.access),
             PortKind::VhostUser(vhost_user) => Some(&vhost_user.access),
-            PortKind::Eth(_) => None,
+            PortKind::Tap(_) | PortKind::Eth(_) => None,
         }
     }
 
@@ -231,7 +236,7 @@ impl PortKind {
     pub fn default_mtu(&self) -> u16 {
         match self {
             PortKind::Memif(_) | PortKind::VhostUser(_) => 9198,
-            PortKind::Eth(_) => 1500,
+            PortKind::Tap(_) | PortKind::Eth(_) => 1500,
         }
     }
 }
@@ -252,6 +257,19 @@ pub(crate) fn check(port: &Port, t: &dyn Places, cx: Context<'_>, report: &mut R
         PortKind::Memif(memif) => check_memif(port, memif, t, taken, report),
         PortKind::VhostUser(vhost_user) => {
             access::check(&vhost_user.access, &vhost_user.socket, vhost_user.role, t, report);
+        }
+        PortKind::Tap(tap) => {
+            if tap.netns.is_none() && t.at("ifname").is_none() && tap_is_right(t) {
+                report.add(&t.whole(), || {
+                    format!("ifname of port {:?} is missing: without netns the device is one of this host's", port.name)
+                });
+            } else if let Some(first) = taken.interfaces.get(&(tap.netns.clone(), tap.ifname.clone())) {
+                let message = || {
+                    let place = tap.netns.as_ref().map_or("this host".into(), |path| path.display().to_string());
+                    format!("ifname = {} is already a port's in {place}: give each its own", quote(&tap.ifname))
+                };
+                report.add_with_note(&tap_place(t), message, first, "first used here");
+            }
         }
         PortKind::Eth(eth) => {
             let Some(at) = t.at("device") else { return };

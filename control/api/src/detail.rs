@@ -15,6 +15,8 @@ pub enum PortDetail {
     Memif(MemifDetail),
     /// Of a `vhost-user` port.
     VhostUser(VhostUserDetail),
+    /// Of a `tap` port.
+    Tap(TapDetail),
     /// Of an `eth` port.
     Eth(EthDetail),
     /// Of a kind that this version does not know.
@@ -161,6 +163,23 @@ pub struct RingInfo {
     pub interrupts: u64,
 }
 
+/// What only a `tap` port has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TapDetail {
+    /// The device's name; once there is one, as it is now: whoever is root in the container may change it.
+    pub ifname: String,
+    /// The file of its network namespace; left out if it is the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// The addresses that it was given.
+    pub addresses: Vec<String>,
+    /// The routes through it that were added.
+    pub routes: Vec<String>,
+    /// Whether UDP datagrams cross unsegmented, too, in both directions; left out while there is no device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uso: Option<bool>,
+}
+
 /// What only an `eth` port has. What the device says is left out while it is not open; its counts begin when it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EthDetail {
@@ -168,7 +187,7 @@ pub struct EthDetail {
     pub device: String,
     /// Descriptors in a queue: configured, or of the device.
     pub ring_size: u32,
-    /// DPDK's driver for it.
+    /// DPDK's driver for it, or `packet` if the kernel drives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
     /// Whether the device spreads flows over the queues.

@@ -431,7 +431,7 @@ mod tests {
              1  from VM    packed  1,024  disabled      5           0\n\n"
         );
         // Of a kind that a newer drayd has.
-        let tap = r#"[{"name":"t","kind":"tap","link":"up","detail":{"device":"tap0","netns":"web"}}]"#;
+        let tap = r#"[{"name":"t","kind":"new","link":"up","detail":{"device":"tap0","netns":"web"}}]"#;
         let shown = text("dray port show t", tap);
         assert!(shown.contains("\ndevice         tap0\nnetns          web\n"), "{shown}");
         assert_eq!(text("dray bridge del b", r#"{"changes":["- bridge b"]}"#), "- bridge b\n");

@@ -1,7 +1,8 @@
-//! eth: NICs and DPDK's virtual devices. They are opened on a thread of their own, as that can take seconds, and tried again: a
+//! eth: NICs, DPDK's virtual devices and, in `interface.rs`, the kernel's interfaces. Devices are opened on a thread of their own, as that can take seconds, and tried again: a
 //! device that is missing or refuses costs its own port only.
 
 use super::connect::tried;
+use super::interface::Wire;
 use super::mailbox::{Event, Mailbox};
 use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -51,6 +52,11 @@ impl Kind for Eth {
     }
 
     fn open(&self, port: &Port, own_mac: bool, host: &Host) -> Result<(Box<dyn Driver>, String), String> {
+        if self.is_kernels() {
+            let wire = Wire::new(port, &self.device, own_mac, host.workers, host.maker.hands());
+            host.mailbox.post(Event::Wake { port: port.name.clone() });
+            return Ok((Box::new(wire), "being opened".into()));
+        }
         let options = EthOptions {
             queues: self.queues,
             workers: host.workers as u16,

@@ -4,9 +4,12 @@
 
 mod connect;
 mod eth;
+mod interface;
 mod mailbox;
+mod maker;
 mod memif;
 mod peer;
+mod tap;
 mod vhost_user;
 
 use crate::events::tell;
@@ -20,6 +23,7 @@ use dray_vhost::Refusal;
 use dray_vhost::memif::Supervisor;
 use eth::Opener;
 use mailbox::{Event, Mailbox, News};
+use maker::Maker;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tracing::info;
@@ -32,6 +36,7 @@ fn kind(port: &Port) -> &dyn Kind {
     match &port.kind {
         PortKind::Memif(memif) => memif,
         PortKind::VhostUser(vhost_user) => vhost_user,
+        PortKind::Tap(tap) => tap,
         PortKind::Eth(eth) => eth,
     }
 }
@@ -39,23 +44,31 @@ fn kind(port: &Port) -> &dyn Kind {
 /// What ports find in the switch.
 struct Host {
     workers: usize,
+    /// Theirs.
+    cpus: Vec<usize>,
     mailbox: Mailbox,
     /// What all memif ports have in common.
     memif: Supervisor,
     /// What all NICs have in common.
     eth: Opener,
+    /// What all ports of the kernel's have in common.
+    maker: Maker,
 }
 
 impl Host {
-    fn start(workers: usize) -> Result<Host, String> {
+    fn start(cpus: Vec<usize>) -> Result<Host, String> {
         let mailbox = Mailbox::new();
-        Ok(Host { memif: memif::start(&mailbox, workers)?, eth: Opener::start(&mailbox)?, workers, mailbox })
+        let workers = cpus.len();
+        let memif = memif::start(&mailbox, workers)?;
+        let (eth, maker) = (Opener::start(&mailbox)?, Maker::start(&mailbox)?);
+        Ok(Host { memif, eth, maker, workers, cpus, mailbox })
     }
 
     /// When all ports are closed.
     fn shutdown(self) {
         self.memif.shutdown();
         self.eth.shutdown();
+        self.maker.shutdown();
     }
 }
 
@@ -372,12 +385,12 @@ fn link_event(name: &str, up: bool, text: &str) -> Told {
 }
 
 impl Ports {
-    /// No ports yet. `workers`: how many there are.
+    /// No ports yet. `cpus`: the workers'.
     ///
     /// # Errors
     /// If the kernel gives no thread, epoll or eventfd.
-    pub fn new(workers: usize) -> Result<Ports, String> {
-        let host = Host::start(workers)?;
+    pub fn new(cpus: Vec<usize>) -> Result<Ports, String> {
+        let host = Host::start(cpus)?;
         Ok(Ports { host, open: BTreeMap::new(), strangers: BTreeMap::new(), news: Limit::default() })
     }
 

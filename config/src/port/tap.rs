@@ -1,0 +1,246 @@
+//! `kind = "tap"`: the kernel's sockets, a container's or the host's.
+
+use crate::error::Report;
+use crate::read::{Item, Table, items, show};
+use crate::render;
+use crate::schema::{Takes, array, integer, key, keys, word};
+use crate::validate::{Places, Span};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// Addresses of a device, and routes through it.
+const MOST: usize = 64;
+
+keys! {
+    /// A network device of the kernel's, for sockets: those of a container, or of this host.
+    pub struct Tap {
+        /// The file of the container's network namespace, in which the device is made: `"/run/netns/web"`,
+        /// `"/proc/4711/ns/net"`. Without it the device is this host's own.
+        netns: Option<PathBuf> = key("netns", word("an absolute path", netns, |path| path.display().to_string()))
+            .takes(Takes::Reopen)
+            .optional("none");
+        /// The device's name there.
+        ifname: String = key("ifname", word("1 to 15 bytes without white space, `/` and `:`", ifname, String::clone))
+            .takes(Takes::Reopen)
+            .default("eth0".into());
+        /// The device's addresses, IPv4 and IPv6, each with the length of its network's prefix.
+        addresses: Vec<Prefix> = key("addresses", array("at most 64, like `\"10.32.7.9/12\"`", addresses, |all| written(all)))
+            .takes(Takes::Reopen)
+            .default(vec![]);
+        /// Routes through the device.
+        routes: Vec<Route> =
+            key("routes", array("at most 64, like `\"default via 10.32.0.1\"`, `\"10.8.0.0/16\"`", routes, |all| written(all)))
+                .takes(Takes::Reopen)
+                .default(vec![]);
+        /// Pairs of queues. One serves all workers.
+        queues: u16 = key("queues", integer(1, 16)).takes(Takes::Reopen).default(1);
+    }
+}
+
+/// An address and the length of its network's prefix, bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The address.
+    pub address: IpAddr,
+    /// At most 32 (IPv4) or 128 (IPv6).
+    pub length: u8,
+}
+
+impl Prefix {
+    /// The address without the bits beyond the prefix.
+    fn network(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(ip) => {
+                IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or(0)).into())
+            }
+            IpAddr::V6(ip) => {
+                IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(self.length)).unwrap_or(0)).into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    /// Reads `ADDRESS/LENGTH`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let Some((address, length)) = s.split_once('/') else {
+            return Err(match s.parse::<IpAddr>() {
+                Ok(IpAddr::V4(ip)) => format!("the prefix length is missing: \"{ip}/24\", say"),
+                Ok(IpAddr::V6(ip)) => format!("the prefix length is missing: \"{ip}/64\", say"),
+                Err(_) => "an address with the length of its prefix, like \"10.32.7.9/12\" or \"fd00::9/64\"".into(),
+            });
+        };
+        let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        match length.parse::<u8>() {
+            Ok(length) if length <= most => Ok(Prefix { address, length }),
+            _ => Err(format!("a prefix length is 0 to {most}, as in \"{address}/{}\"", most / 4 * 3)),
+        }
+    }
+}
+
+/// A route through a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to. Its address has no bits beyond its length.
+    pub to: Prefix,
+    /// The gateway; none: it is on this link.
+    pub via: Option<IpAddr>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route { to: Prefix { length: 0, .. }, via: Some(_) } => f.write_str("default")?,
+            Route { to, .. } => write!(f, "{to}")?,
+        }
+        self.via.map_or(Ok(()), |via| write!(f, " via {via}"))
+    }
+}
+
+impl FromStr for Route {
+    type Err = String;
+
+    /// Reads `PREFIX`, `PREFIX via GATEWAY` or `default via GATEWAY`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let words: Vec<&str> = s.split_whitespace().collect();
+        let (to, via) = match words[..] {
+            [to] => (to, None),
+            [to, "via", via] => (to, Some(via.parse::<IpAddr>().map_err(|_| format!("{via:?} is no IP address"))?)),
+            _ => {
+                return Err(
+                    "\"10.8.0.0/16 via 10.32.0.1\", \"default via 10.32.0.1\", or without via what is on the link"
+                        .into(),
+                );
+            }
+        };
+        let to: Prefix = match (to, via) {
+            ("default", Some(IpAddr::V4(_))) => Prefix { address: IpAddr::from([0; 4]), length: 0 },
+            ("default", Some(IpAddr::V6(_))) => Prefix { address: IpAddr::from([0; 16]), length: 0 },
+            ("default", None) => return Err("the gateway is missing: \"default via 10.32.0.1\", say".into()),
+            (to, _) => to.parse()?,
+        };
+        if to.network() != to.address {
+            let network = Prefix { address: to.network(), ..to };
+            return Err(format!("{to} has bits beyond its prefix: \"{network}\""));
+        }
+        match via {
+            Some(via) if via.is_ipv4() != to.address.is_ipv4() => {
+                Err(format!("the gateway {via} is of another family than {to}"))
+            }
+            via => Ok(Route { to, via }),
+        }
+    }
+}
+
+/// Whether nothing is wrong with what says which device it is.
+pub(crate) fn tap_is_right(t: &dyn Places) -> bool {
+    !t.is_wrong("ifname") && !t.is_wrong("netns")
+}
+
+/// Where a file says which device it is; two ports that leave that out collide just as two that say it.
+pub(crate) fn tap_place(t: &dyn Places) -> Span {
+    t.at("ifname").or_else(|| t.at("netns")).unwrap_or_else(|| t.whole())
+}
+
+fn netns(s: &str) -> Result<PathBuf, String> {
+    if Path::new(s).is_absolute() && !s.contains(char::is_control) {
+        Ok(s.into())
+    } else {
+        Err("the absolute path of a network namespace's file, like \"/run/netns/web\"".into())
+    }
+}
+
+/// As the kernel's `dev_valid_name` has it.
+pub(super) fn ifname(s: &str) -> Result<String, String> {
+    let wrong = s.is_empty()
+        || s.len() > 15
+        || s.contains(|c: char| c.is_whitespace() || c == '/' || c == ':' || c.is_control());
+    if wrong || s == "." || s == ".." {
+        Err("an interface's name has 1 to 15 bytes, and no white space, \"/\" or \":\"".into())
+    } else {
+        Ok(s.into())
+    }
+}
+
+fn addresses<'a>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+) -> Vec<Prefix> {
+    texts(key, list, t, report)
+}
+
+fn routes<'a>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+) -> Vec<Route> {
+    texts(key, list, t, report)
+}
+
+/// A list of what is written as texts.
+fn texts<'a, T: FromStr<Err = String>>(
+    key: &'static str,
+    list: &'a [Spanned<DeValue<'a>>],
+    t: &mut Table<'a>,
+    report: &mut Report,
+) -> Vec<T> {
+    items(key, list, t, report, MOST, |item, _, report| {
+        let read = match item.get_ref() {
+            DeValue::String(s) => s.parse(),
+            _ => Err("a text in quotes".into()),
+        };
+        match read {
+            Ok(value) => Some((value, Item::of(item))),
+            Err(why) => {
+                report.add(&item.span(), || format!("{key}: {}: {why}", show(item.get_ref())));
+                None
+            }
+        }
+    })
+}
+
+fn written<T: fmt::Display>(all: &[T]) -> Vec<String> {
+    all.iter().map(render::text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_as_they_are_written() {
+        for text in [
+            "default via 10.0.0.1",
+            "default via fd00::1",
+            "10.8.0.0/16 via 10.0.0.1",
+            "fd01::/64",
+            "10.8.0.0/32",
+            "0.0.0.0/0",
+        ] {
+            assert_eq!(text.parse::<Route>().unwrap().to_string(), text);
+        }
+        let wrong = |text: &str| text.parse::<Route>().unwrap_err();
+        assert_eq!(wrong("10.8.0.1/16 via 10.0.0.1"), "10.8.0.1/16 has bits beyond its prefix: \"10.8.0.0/16\"");
+        assert_eq!(wrong("default via 10.0.0"), "\"10.0.0\" is no IP address");
+        assert!(wrong("default").contains("gateway is missing"));
+        assert!(wrong("10.8.0.0/16 via fd00::1").contains("another family"));
+        assert!(wrong("10.8.0.0/33").contains("0 to 32"));
+        assert!(wrong("10.8.0.0").contains("\"10.8.0.0/24\", say"));
+    }
+}
