@@ -203,7 +203,7 @@ fn one<'a, T: Keys>(
 }
 
 /// The tables `[[name]]` of the file, each with its place.
-fn several<'a, T: Keys>(
+pub(crate) fn several<'a, T: Keys>(
     root: &'a DeTable<'a>,
     name: &str,
     section: &'static Section,

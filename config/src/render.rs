@@ -29,7 +29,7 @@ pub fn render(config: &ValidConfig) -> String {
 }
 
 /// Appends a table, if it has keys with other values than `default`.
-fn table<T: Keys>(out: &mut String, header: &str, keys: &T, default: &T) {
+pub(crate) fn table<T: Keys>(out: &mut String, header: &str, keys: &T, default: &T) {
     let mut written = Vec::new();
     keys.write(default, &mut written);
     if !written.is_empty() {

@@ -102,6 +102,11 @@ impl Running {
         Running { taken: Taken::by(&config), config }
     }
 
+    /// The configuration alone.
+    pub fn into_config(self) -> ValidConfig {
+        self.config
+    }
+
     /// Has another configuration in force.
     pub fn replace(&mut self, config: ValidConfig) {
         let old = std::mem::replace(self, Running::new(config)).taken;

@@ -9,6 +9,23 @@ use std::path::{Path, PathBuf};
 /// The most that a file's mode admits: it may have secrets.
 const MODE: u32 = 0o640;
 
+/// Writes `text` into `file` in one step: after a crash there is either the old or the new one.
+///
+/// # Errors
+/// The system's reason; `file` is as it was then.
+pub fn replace(file: &Path, text: &str) -> Result<()> {
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let write = || {
+        let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
+        to.write_all(text.as_bytes())?;
+        to.sync_all()?;
+        fs::rename(&temporary, file)?;
+        File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
 /// Writes `text`, a rendered configuration, into `file` in one step: after a crash there is either the old or the new one. The old
 /// one's comments and order stay, and the old one itself as `FILE~`. The new one has the old one's owner, group and mode, but is never for everybody.
 ///

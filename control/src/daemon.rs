@@ -160,9 +160,9 @@ fn control_loop(
         select! {
             recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
-                if let Ok(Call { request, by, reply }) = call {
+                if let Ok(Call { request, terms, by, reply }) = call {
                     // Nobody is there any more if it took too long.
-                    let _ = reply.send(switch.handle(request, &by));
+                    let _ = reply.send(switch.handle(request, &terms, &by));
                 }
             }
             recv(bell) -> _ => switch.take_news(),

@@ -157,6 +157,54 @@ pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Act
     steps.map(Some).map_err(|why| RpcError::refused(code, why).at(path))
 }
 
+/// Whether there is nothing left to be done of a request: what it adds is there just so, or what it deletes is not there.
+pub fn is_done(config: &Running, request: &AnyRequest) -> bool {
+    let is_member = |bridge: &str, member: &Member| {
+        config.memberships(&member.port).any(|(of, vlan)| (of, vlan) == (bridge, member.vlan))
+    };
+    match request {
+        AnyRequest::Port(PortRequest::Add(port)) => {
+            let keys = port_keys(port);
+            let keys = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            let is_there = |bridge: &String| {
+                let of = bridge.parse::<Member>();
+                of.is_ok_and(|of| is_member(&of.port, &Member { port: port.name.clone(), vlan: of.vlan }))
+            };
+            let same = |there: &Port| config.read_port(&keys).is_ok_and(|wanted| wanted == *there);
+            config.port(&port.name).is_some_and(same) && port.bridges.iter().all(is_there)
+        }
+        AnyRequest::Port(PortRequest::Del(PortDel { name })) => config.port(name).is_none(),
+        AnyRequest::Bridge(BridgeRequest::Add(BridgeAdd { name, description, vni, ports })) => {
+            let same = |there: &Bridge| (&there.description, &there.vni) == (description, vni);
+            config.bridge(name).is_some_and(same) && ports.iter().all(|member| is_member(name, member))
+        }
+        AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => config.bridge(name).is_none(),
+        AnyRequest::Bridge(BridgeRequest::Join(BridgeJoin { name, ports })) => {
+            config.bridge(name).is_some() && ports.iter().all(|member| is_member(name, member))
+        }
+        AnyRequest::Bridge(BridgeRequest::Leave(BridgeLeave { name, ports })) => {
+            // Without a VLAN any is meant.
+            let is_left = |left: &Member| {
+                let mut here = config.memberships(&left.port).filter(|(of, _)| of == name);
+                here.all(|(_, vlan)| left.vlan.is_some() && left.vlan != vlan)
+            };
+            ports.iter().all(is_left)
+        }
+        AnyRequest::Vtep(VtepRequest::Add(VtepAdd { vteps, bridge })) => {
+            peers_of(config, bridge.as_deref()).is_ok_and(|peers| vteps.iter().all(|vtep| peers.contains(vtep)))
+        }
+        AnyRequest::Vtep(VtepRequest::Del(VtepDel { vteps, bridge })) => {
+            peers_of(config, bridge.as_deref()).is_ok_and(|peers| vteps.iter().all(|vtep| !peers.contains(vtep)))
+        }
+        AnyRequest::Fdb(FdbRequest::Add(FdbAdd { bridge, mac, port, vtep })) => {
+            let there = config.bridge(bridge).and_then(|bridge| bridge.statics.get(*mac));
+            there.is_some() && there == config.static_entry(bridge, *mac, port.as_ref(), *vtep).ok().as_ref()
+        }
+        AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, .. })) => config.bridge(bridge).is_none(),
+        _ => false,
+    }
+}
+
 fn invalid(why: impl Into<String>) -> RpcError {
     RpcError::refused(ErrorCode::Invalid, why)
 }
@@ -508,6 +556,42 @@ mod tests {
         assert_eq!(refusal(VtepAdd { vteps: vteps.clone(), bridge: None }), (Exists, "vxlan.peers".into()));
         let local = VtepAdd { vteps, bridge: Some("local".into()) };
         assert_eq!(refusal(local), (Conflict, "bridge.local.vni".into()));
+    }
+
+    #[test]
+    fn what_is_there_just_so_is_done() {
+        let mut running = Running::new(base());
+        let new = PortAdd { bridges: vec!["blue".into()], ..add() };
+        let steps = edit(&mut running, &new.clone().into()).unwrap().unwrap();
+        running.perform(&steps);
+        let done = |request: AnyRequest| is_done(&running, &request);
+        assert!(done(new.clone().into()) && done(add().into()));
+        assert!(!done(PortAdd { mtu: Some(1500), ..new.clone() }.into()));
+        assert!(!done(PortAdd { bridges: vec!["blue:9".into()], ..new }.into()));
+        let bridge = |vni| BridgeAdd { name: "blue".into(), vni, ..BridgeAdd::default() };
+        let description = base().bridge("blue").unwrap().description.clone();
+        assert!(done(BridgeAdd { description: description.clone(), ..bridge(Some(42)) }.into()));
+        assert!(!done(BridgeAdd { description, ..bridge(Some(43)) }.into()));
+        assert!(done(PortDel { name: "no".into() }.into()) && !done(PortDel { name: "web".into() }.into()));
+        assert!(done(BridgeDel { name: "no".into() }.into()) && !done(BridgeDel { name: "blue".into() }.into()));
+        let member = |text: &str| vec![text.parse::<Member>().unwrap()];
+        let join = |port| BridgeJoin { name: "blue".into(), ports: member(port) }.into();
+        let leave = |port| BridgeLeave { name: "blue".into(), ports: member(port) }.into();
+        assert_eq!([done(join("web")), done(join("trunk:10")), done(join("trunk"))], [true, true, false]);
+        assert_eq!([done(leave("web")), done(leave("trunk")), done(leave("trunk:11"))], [false, false, true]);
+        let ip = |last| vec![Ipv4Addr::new(10, 9, 0, last)];
+        let add = |vteps| VtepAdd { vteps, bridge: None }.into();
+        let del = |vteps| VtepDel { vteps, bridge: None }.into();
+        assert_eq!(
+            [done(add(ip(2))), done(add(ip(9))), done(del(ip(2))), done(del(ip(9)))],
+            [true, false, false, true]
+        );
+        let entry = |mac: &str, port: &str| {
+            let (mac, port) = (mac.parse().unwrap(), port.parse().ok());
+            FdbAdd { bridge: "blue".into(), mac, port, vtep: None }.into()
+        };
+        assert!(done(entry("02:00:00:00:00:0a", "trunk")) && !done(entry("02:00:00:00:00:0a", "web")));
+        assert!(!done(entry("02:00:00:00:00:0b", "web")) && !done(StatusShow {}.into()));
     }
 
     #[test]

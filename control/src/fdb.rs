@@ -3,6 +3,7 @@
 use crate::events::tell;
 use crate::switch::Switch;
 use dray_api::{Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
+use dray_config::Mac;
 use tracing::info;
 
 /// An entry's name in the answer.
@@ -28,6 +29,7 @@ impl Switch {
             self.publish_change(&[]);
         }
         let done = entries.len() - refused.len();
+        self.generation += u64::from(done != 0);
         let text = format!("{done} entries {}, {} refused", if delete { "deleted" } else { "added" }, refused.len());
         info!(target: "fdb", "{text} (by {by})");
         tell(Event { kind: EventKind::Fdb, text, by: Some(by.into()), count: Some(done as u64), ..Event::default() });
@@ -37,6 +39,7 @@ impl Switch {
     /// Adds an entry, in the place of the one that its bridge has of that address.
     fn load(&mut self, entry: &FdbStatic) -> Result<(), String> {
         let FdbStatic { bridge, mac, port, vtep, .. } = entry;
+        self.is_files(bridge, *mac)?;
         let entry = self.config.static_entry(bridge, *mac, port.as_ref(), *vtep)?;
         if !self.dataplane.fdb_set(bridge, *mac, &entry.to) {
             return Err(format!("the FDB is full: it holds {} MACs (size in [fdb])", self.dataplane.fdb_usage().1));
@@ -45,11 +48,18 @@ impl Switch {
         Ok(())
     }
 
+    /// Whether nobody else has the static entry.
+    fn is_files(&self, bridge: &str, mac: Mac) -> Result<(), String> {
+        let owner = self.layers.of_static(bridge, mac);
+        owner.map_or(Ok(()), |owner| Err(format!("the entry {mac} of bridge {bridge:?} belongs to owner {owner:?}")))
+    }
+
     /// Deletes an entry, learned or static.
     fn unload(&mut self, FdbStatic { bridge, mac, .. }: &FdbStatic) -> Result<(), String> {
         if self.config.bridge(bridge).is_none() {
             return Err(format!("there is no bridge {bridge:?}"));
         }
+        self.is_files(bridge, *mac)?;
         let was_static = self.config.remove_static(bridge, *mac).is_some();
         let was_there = self.dataplane.fdb_remove(bridge, *mac) || was_static;
         was_there.then_some(()).ok_or_else(|| format!("bridge {bridge:?} has no entry {mac}"))

@@ -6,6 +6,7 @@ mod descriptors;
 mod edit;
 mod events;
 mod fdb;
+mod layers;
 mod log;
 mod metrics;
 mod overlay;

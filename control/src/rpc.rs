@@ -1,7 +1,8 @@
 //! Each request of the control socket, and its reply.
 
-use crate::edit::edit;
+use crate::edit::{edit, is_done};
 use crate::events::tell;
+use crate::layers::check_name;
 use crate::ports::{Guest, Link, connect};
 use crate::switch::Switch;
 use crate::systemd;
@@ -10,8 +11,8 @@ use dray_api::{
     ConfigReload, ConfigRequest, ConfigSave, ConfigSaved, ConfigSet, ConfigShow, ConfigText, DropInfo, DropRequest,
     DropShow, ErrorCode, Event, FdbDel, FdbEntry, FdbFlush, FdbFlushed, FdbLoad, FdbRequest, FdbShow, LogInfo,
     LogRequest, LogShow, PortBridge, PortClear, PortInfo, PortRequest, PortShow, PortShown, QueueInfo, Request,
-    RpcError, SilentWorker, StageInfo, Status, StatusShow, VERSION, VtepRequest, VtepShow, WorkerInfo, WorkerRequest,
-    WorkerShow,
+    RpcError, SilentWorker, StageInfo, Status, StatusShow, Terms, VERSION, VtepRequest, VtepShow, WorkerInfo,
+    WorkerRequest, WorkerShow,
 };
 use dray_config::{Action, Mtus, ValidConfig, parse, plan, render, save};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
@@ -43,7 +44,12 @@ fn refused(code: ErrorCode, why: impl Into<String>) -> RpcError {
 
 impl Switch {
     /// Does what `request` says, and notes that `by` wants it.
-    pub fn handle(&mut self, request: AnyRequest, by: &str) -> Reply {
+    pub fn handle(&mut self, request: AnyRequest, terms: &Terms, by: &str) -> Reply {
+        terms.owner.as_deref().map_or(Ok(()), check_name)?;
+        if let Some(wanted) = terms.if_generation.filter(|wanted| *wanted != self.generation) {
+            let why = format!("the configuration's generation is {}, not {wanted}: it has changed", self.generation);
+            return Err(refused(ErrorCode::Conflict, why).at("generation"));
+        }
         debug!(target: "control", "{} (by {by})", request.method());
         if matches!(
             request,
@@ -94,21 +100,24 @@ impl Switch {
                     Some(file) => read(&file)?,
                     None => crate::daemon::read(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
                 };
+                let new = self.layers.over(new, &self.config)?;
                 done::<ConfigDiff>(change(&plan(&self.config, &new)))
             }
             AnyRequest::Config(ConfigRequest::Apply(ConfigApply { file: Some(file) })) => {
-                let new = read(&file)?;
+                self.files(terms)?;
+                let new = self.layers.over(read(&file)?, &self.config)?;
                 let actions = self.apply(new, by).map_err(|why| why.error(why.in_file(&file.name, &file.text)))?;
                 done::<ConfigApply>(change(&actions))
             }
             AnyRequest::Config(ConfigRequest::Apply(ConfigApply { file: None }) | ConfigRequest::Reload(_)) => {
+                self.files(terms)?;
                 let actions = self.reload(by)?;
                 done::<ConfigReload>(change(&actions))
             }
             // Where else it may be written is the client's to decide, with the client's rights.
             AnyRequest::Config(ConfigRequest::Save(_)) => {
                 let file = self.file.clone();
-                save(&file, &render(&self.config))
+                save(&file, &render(&self.layers.of_file(&self.config)))
                     .map_err(|why| refused(ErrorCode::Failed, format!("{}: {why}", file.display())))?;
                 let text = format!("saved to {}", file.display());
                 info!(target: "config", "{text} (by {by})");
@@ -120,7 +129,7 @@ impl Switch {
             | AnyRequest::Fdb(_)
             | AnyRequest::Vtep(_)
             | AnyRequest::Log(_)
-            | AnyRequest::Config(ConfigRequest::Set(_)) => done::<ConfigSet>(self.edit(&request, by)?),
+            | AnyRequest::Config(ConfigRequest::Set(_)) => done::<ConfigSet>(self.edit(&request, terms, by)?),
             // The connection sees to it.
             AnyRequest::Watch(_) => Err(refused(ErrorCode::Failed, "the control loop does not watch")),
         }
@@ -170,6 +179,7 @@ impl Switch {
         let name = file.display().to_string();
         let result = crate::daemon::read(&file)
             .map_err(|why| RpcError::new(BAD_FILE, why))
+            .and_then(|(config, text)| Ok((self.layers.over(config, &self.config)?, text)))
             .and_then(|(config, text)| self.apply(config, by).map_err(|why| why.error(why.in_file(&name, &text))));
         match &result {
             Ok(actions) => info!(target: "config", "{name} read again, {} changes", actions.len()),
@@ -180,19 +190,35 @@ impl Switch {
     }
 
     /// Requests that change the running configuration.
-    fn edit(&mut self, request: &AnyRequest, by: &str) -> Result<ConfigChange, RpcError> {
+    fn edit(&mut self, request: &AnyRequest, terms: &Terms, by: &str) -> Result<ConfigChange, RpcError> {
+        if terms.ensure && is_done(&self.config, request) {
+            self.layers.is_whose(request, terms.owner.as_deref())?;
+            return Ok(ConfigChange::default());
+        }
         let Some(actions) = edit(&mut self.config, request)? else {
             // The one request that may change nothing: an entry that was learned, not configured.
             if let AnyRequest::Fdb(FdbRequest::Del(FdbDel { bridge, mac })) = request
                 && !self.dataplane.fdb_remove(bridge, *mac)
+                && !terms.ensure
             {
                 let why = format!("bridge {bridge:?} has no entry {mac}");
                 return Err(refused(ErrorCode::NotFound, why).at(format!("bridge.{bridge}.{mac}")));
             }
             return Ok(ConfigChange::default());
         };
+        let owner = terms.owner.as_deref();
+        let belongings = self.layers.admit(owner, &actions, &self.config)?;
         self.change(&actions, by).map_err(|why| why.error(why.to_string()))?;
+        let mut others = self.layers.note(belongings);
+        others.extend(owner.filter(|_| !actions.is_empty()).map(str::to_owned));
+        others.iter().try_for_each(|owner| self.layers.write(owner, &self.config))?;
         Ok(change(&actions))
+    }
+
+    /// Whether what is asked for, which is about the file, is on the file's terms.
+    fn files(&self, terms: &Terms) -> Result<(), RpcError> {
+        let is_files = terms.owner.is_none() && !terms.ensure;
+        is_files.then_some(()).ok_or_else(|| refused(ErrorCode::Invalid, "a file has no owner, and nothing to ensure"))
     }
 
     fn no_port(&self, name: &str) -> RpcError {
@@ -255,6 +281,7 @@ impl Switch {
             protocol: VERSION,
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            generation: self.generation,
             workers: self.dataplane.workers(),
             silent_workers: self.silent_workers(),
             ports: self.config.ports.len(),
@@ -307,6 +334,7 @@ impl Switch {
             name: port.name.clone(),
             kind: port.kind.name().into(),
             description: port.description.clone(),
+            owner: self.layers.of_port(&port.name),
             admin: port.admin().into(),
             link: if link.is_some_and(Link::is_up) { "up" } else { "down" }.into(),
             reason: match link {
@@ -359,6 +387,7 @@ impl Switch {
             BridgeInfo {
                 name: bridge.name.clone(),
                 description: bridge.description.clone(),
+                owner: self.layers.of_bridge(&bridge.name),
                 vni: bridge.vni,
                 mtu: mtus.bridge(&bridge.name),
                 members: bridge.ports.clone(),

@@ -8,7 +8,7 @@ use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_api::{
     AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, LONG_REQUEST, MAX_REQUEST, Response, RpcError,
-    Watch, WatchRequest,
+    Terms, Watch, WatchRequest,
 };
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
@@ -53,6 +53,8 @@ const LIMITS: Limits =
 pub struct Call {
     /// What is asked.
     pub request: AnyRequest,
+    /// On what terms, if that is a change.
+    pub terms: Terms,
     /// Who asks: user and process.
     pub by: Arc<str>,
     /// Where the reply goes. Nobody waits there any more if it took too long.
@@ -281,10 +283,11 @@ fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits, long:
             }
         };
         let (line, _turn) = line;
-        let (id, request) = AnyRequest::decode(&line);
+        let (id, request) = AnyRequest::decode_on_terms(&line);
         drop(line);
         let request = match request {
-            Ok(AnyRequest::Watch(WatchRequest::Watch(Watch { kinds, since }))) => match begin_watch(&kinds, since) {
+            Ok((AnyRequest::Watch(WatchRequest::Watch(Watch { kinds, since })), _)) => match begin_watch(&kinds, since)
+            {
                 Ok((result, watcher)) => {
                     write(stream, Response::new(id, Ok(result)).encode(), limits)?;
                     return watch(stream, watcher, &kinds, limits);
@@ -293,7 +296,7 @@ fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits, long:
             },
             request => request,
         };
-        let answer = match request.and_then(|request| ask(request, &by, calls)) {
+        let answer = match request.and_then(|(request, terms)| ask(request, terms, &by, calls)) {
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
             Err(error) => Response::new(id, Err(error)).encode(),
         };
@@ -358,11 +361,11 @@ fn peer(stream: &UnixStream) -> String {
 }
 
 /// The control loop's reply, as JSON.
-fn ask(request: AnyRequest, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
+fn ask(request: AnyRequest, terms: Terms, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
     let failed = |why: &str| RpcError::refused(ErrorCode::Busy, why);
     let (reply, replies) = bounded(1);
     calls
-        .send_timeout(Call { request, by: by.clone(), reply }, ANSWER)
+        .send_timeout(Call { request, terms, by: by.clone(), reply }, ANSWER)
         .map_err(|_| failed("drayd is busy or shutting down"))?;
     let reply = replies.recv_timeout(ANSWER).map_err(|_| failed("drayd did not answer in time"))??;
     reply().map_err(|error| RpcError::refused(ErrorCode::Failed, error.to_string()))

@@ -1,6 +1,7 @@
 //! The running switch: the configuration in force, and how it becomes another one.
 
 use crate::events::tell;
+use crate::layers::Layers;
 use crate::log::{self, Limit};
 use crate::overlay::Overlay;
 use crate::ports::{Link, Ports, Wanted};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
 /// Between two publishings that neighbours or learned VTEPs cause.
@@ -82,6 +83,10 @@ impl Seat {
 /// The switch. It belongs to the control loop.
 pub struct Switch {
     pub(crate) config: Running,
+    /// Whose what is.
+    pub(crate) layers: Layers,
+    /// Grows with each change; greater than any before, also of drayds that ran before.
+    pub(crate) generation: u64,
     pub(crate) file: PathBuf,
     pub(crate) started: Instant,
     pub(crate) dataplane: Dataplane,
@@ -127,6 +132,8 @@ impl Switch {
         let nothing = config.clone().without_objects();
         let mut switch = Switch {
             config: Running::new(nothing),
+            layers: Layers::default(),
+            generation: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64,
             file: file.to_owned(),
             started: now,
             recent: dataplane.worker_stats(),
@@ -150,11 +157,24 @@ impl Switch {
         };
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
         info!(target: "workers", "{} on CPU {}", cpus.len(), cpus.join(", "));
-        match switch.apply(config, START) {
-            Ok(_) => Ok((switch, punts)),
-            Err(why) => {
-                switch.shutdown();
-                Err(why)
+        let mut merged = Running::new(config);
+        switch.layers = Layers::read(file, &mut merged);
+        loop {
+            match switch.apply((*merged).clone(), START) {
+                Ok(_) => return Ok((switch, punts)),
+                Err(why) => match why.port.as_ref().filter(|port| switch.layers.of_port(port).is_some()) {
+                    // What programs have left must not keep the file's from running.
+                    Some(port) => {
+                        warn!(target: "config", "{why}: left out");
+                        let steps = merged.remove_port(port);
+                        switch.layers.forget(&steps);
+                        merged.perform(&steps);
+                    }
+                    None => {
+                        switch.shutdown();
+                        return Err(why);
+                    }
+                },
             }
         }
     }
@@ -232,6 +252,7 @@ impl Switch {
     /// Does the rest of the steps, which are in the running configuration.
     fn complete(&mut self, actions: &[Action], by: &str) {
         self.publish_change(actions);
+        self.generation += u64::from(!actions.is_empty());
         for action in actions {
             match action {
                 Action::UpdatePort { new, .. } => self.ports.update(new),

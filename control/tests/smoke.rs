@@ -26,7 +26,15 @@ impl Switch {
     /// Starts drayd with `config`, in which DIR is the folder, and waits until it answers.
     fn start(config: &str) -> Switch {
         let mut switch = Switch { dir: tempfile::tempdir().unwrap(), drayd: None };
-        let file = switch.file("dray.toml", config);
+        switch.file("dray.toml", config);
+        switch.again(config);
+        switch
+    }
+
+    /// Starts drayd with the file that is there.
+    fn again(&mut self, config: &str) {
+        let switch = self;
+        let file = switch.path("dray.toml");
         let log = fs::File::create(switch.path("log")).unwrap();
         let mut drayd = Command::new(DRAYD);
         // As systemd does for whom it writes into the journal.
@@ -40,7 +48,13 @@ impl Switch {
             assert!(start.elapsed() < Duration::from_secs(20), "{}", switch.log());
             sleep(Duration::from_millis(20));
         }
-        switch
+    }
+
+    /// Kills it.
+    fn kill(&mut self) {
+        let mut drayd = self.drayd.take().unwrap();
+        drayd.kill().unwrap();
+        drayd.wait().unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -677,6 +691,148 @@ fn thousands_of_ports_and_a_hundred_thousand_static_entries_change_one_by_one() 
     let answer = switch.exchange(&request);
     assert!(answer.contains("\"done\":100000"), "{answer:.200}");
     assert_eq!(status()["fdb_used"], json!(200_000));
+}
+
+#[test]
+fn what_a_program_has_added_is_its_own() {
+    let mut switch = Switch::start(TWO_PORTS);
+    let file = fs::read_to_string(switch.path("dray.toml")).unwrap();
+    let conflict = |args: &str, whose: &str| {
+        let error: Value = serde_json::from_str(&switch.refused(&format!("{args} --json"), 1)).unwrap();
+        let error = &error["error"];
+        assert_eq!(error["data"]["code"], "conflict", "{args}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(whose), "{args}: {error}");
+    };
+    switch.dray("port add c1 --kind memif --socket @c1 --bridge blue --owner cni");
+    switch.dray("bridge add net1 --port c1:5 --owner docker");
+    switch.dray("fdb add net1 02:00:00:00:00:07 --port c1:5 --owner docker");
+    assert_eq!(switch.json("port show c1")[0]["owner"], "cni");
+    assert_eq!(switch.json("bridge show net1")[0]["owner"], "docker");
+    assert_eq!(switch.json("port show web")[0].get("owner"), None);
+    assert!(switch.dray("port show c1").contains("cni"));
+
+    // Nobody changes what is another's.
+    conflict("port del c1", "belongs to owner \"cni\": the configuration file can't");
+    conflict("port down c1 --owner docker", "belongs to owner \"cni\"");
+    conflict("bridge leave blue c1", "belongs to owner \"cni\"");
+    conflict("port del web --owner cni", "belongs to the configuration file");
+    conflict("bridge set blue mtu 1400 --owner cni", "belongs to the configuration file");
+    conflict("bridge join net1 web:9", "belongs to owner \"docker\"");
+    conflict("config set fdb ageing 60 --owner cni", "belongs to the configuration file");
+    conflict("fdb del net1 02:00:00:00:00:07 --owner cni", "belongs to owner \"docker\"");
+    let error = switch.refused("port del c1 --owner A_B", 1);
+    assert!(error.contains("an owner's name is 1 to 32 of a-z 0-9 -"), "{error}");
+    assert!(switch.refused("port add c1 --kind memif --socket @c2 --owner docker", 1).contains("already used"));
+
+    // The file is the file's.
+    assert_eq!(switch.dray("config diff dray.toml"), "");
+    switch.dray("config apply dray.toml");
+    switch.dray("config save");
+    assert_eq!(fs::read_to_string(switch.path("dray.toml")).unwrap(), file);
+    assert_eq!(switch.json("status")["ports"], 3);
+    let taken = file.clone() + "[[port]]\nname = \"c1\"\nkind = \"memif\"\nsocket = \"@other\"\n";
+    fs::write(switch.path("taken.toml"), taken).unwrap();
+    conflict("config apply taken.toml", "owner \"cni\" has what does not fit: port name \"c1\" is already used");
+    fs::write(switch.path("gone.toml"), file.split("[[bridge]]").next().unwrap()).unwrap();
+    conflict("config apply gone.toml", "owner \"cni\" has what does not fit: there is no bridge \"blue\"");
+    assert_eq!(switch.json("status")["ports"], 3);
+
+    // Again and again, and only if nothing has changed meanwhile.
+    let generation = switch.json("status")["generation"].as_u64().unwrap();
+    assert_eq!(switch.dray("port add c1 --kind memif --socket @c1 --bridge blue --owner cni --ensure"), "");
+    assert_eq!(switch.dray("port del c9 --owner cni --ensure"), "");
+    conflict("port add c1 --kind memif --socket @c1 --bridge blue --ensure", "belongs to owner \"cni\"");
+    assert!(switch.refused("port add c1 --kind memif --socket @c3 --owner cni --ensure", 1).contains("already used"));
+    assert_eq!(switch.json("status")["generation"], generation);
+    switch.dray(&format!("port down c1 --owner cni --if-generation {generation}"));
+    assert!(switch.json("status")["generation"].as_u64().unwrap() > generation);
+    conflict(&format!("port up c1 --owner cni --if-generation {generation}"), "generation is");
+
+    // It outlives drayd.
+    assert_eq!(switch.terminate(), Some(0));
+    switch.again(TWO_PORTS);
+    let port = &switch.json("port show c1")[0];
+    assert_eq!((&port["owner"], &port["admin"]), (&json!("cni"), &json!("down")));
+    assert_eq!(port["bridges"], json!([{ "bridge": "blue" }, { "bridge": "net1", "vlan": 5 }]));
+    assert_eq!(switch.json("fdb show --bridge net1")[0]["mac"], "02:00:00:00:00:07");
+    assert!(switch.json("status")["generation"].as_u64().unwrap() > generation);
+
+    // What goes takes with it what others have put there; and what is nobody's any more leaves no file.
+    switch.dray("port del c1 --owner cni");
+    assert_eq!(switch.json("bridge show net1")[0]["members"], json!([]));
+    switch.dray("bridge del net1 --owner docker");
+    assert_eq!(fs::read_dir(switch.path("dray.toml.d")).unwrap().count(), 0);
+
+    // What fits no more is left out, and keeps nothing from running.
+    fs::write(switch.path("dray.toml.d/old.toml"), "[[port]]\nname = \"web\"\nkind = \"memif\"\nsocket = \"@x\"\n")
+        .unwrap();
+    fs::write(switch.path("dray.toml.d/bad.toml"), "= x").unwrap();
+    assert_eq!(switch.terminate(), Some(0));
+    switch.again(TWO_PORTS);
+    let log = switch.log();
+    assert!(
+        log.contains("owner \"old\": left out: port name \"web\" is already used")
+            && log.contains("bad.toml: left out: not TOML"),
+        "{log}"
+    );
+}
+
+/// Whenever it is killed: there is what was before, or what was to be.
+#[test]
+fn a_drayd_that_is_killed_while_it_writes_leaves_the_old_or_the_new() {
+    let mut switch = Switch::start(TWO_PORTS);
+    let socket = switch.path("dray.sock");
+    for round in 0..50u64 {
+        let socket = socket.clone();
+        let writer = std::thread::spawn(move || {
+            let Ok(stream) = UnixStream::connect(socket) else { return };
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut ask = |method: &str, params: Value| {
+                let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+                (&stream).write_all(format!("{request}\n").as_bytes()).is_ok()
+                    && lines.next().is_some_and(|line| line.is_ok())
+            };
+            loop {
+                // Two ports are one's, both or none are in the file after each step.
+                let add = |name: &str| json!({ "name": name, "kind": "memif", "socket": format!("@{name}-kill"), "owner": "cni", "ensure": true });
+                let del = |name: &str| json!({ "name": name, "owner": "cni", "ensure": true });
+                let age = |seconds: &str| json!({ "table": "fdb", "key": "ageing", "values": [seconds] });
+                let all = ask("port.add", add("c1"))
+                    && ask("port.add", add("c2"))
+                    && ask("config.set", age("60"))
+                    && ask("config.save", json!({}))
+                    && ask("port.del", del("c1"))
+                    && ask("port.del", del("c2"))
+                    && ask("config.set", age("70"))
+                    && ask("config.save", json!({}));
+                if !all {
+                    return;
+                }
+            }
+        });
+        // At another moment each time.
+        sleep(Duration::from_micros(500 + round * 7919 % 20_000));
+        switch.kill();
+        writer.join().unwrap();
+        switch.again(TWO_PORTS);
+        let log = switch.log();
+        assert!(!log.contains("left out"), "round {round}: {log}");
+        let ageing = switch.dray("config show");
+        assert!(
+            ["ageing = 60", "ageing = 70"].iter().any(|line| ageing.contains(line)) || !ageing.contains("ageing"),
+            "{ageing}"
+        );
+        let names: Vec<String> = switch
+            .json("port show")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| port["name"].as_str().unwrap().to_owned())
+            .collect();
+        let own: Vec<&str> = names.iter().map(String::as_str).filter(|name| name.starts_with('c')).collect();
+        assert!([&[][..], &["c1"], &["c1", "c2"], &["c2"]].contains(&&own[..]), "round {round}: {names:?}");
+        assert_eq!(names.len(), 2 + own.len(), "round {round}");
+    }
 }
 
 /// DPDK sets a SIGBUS handler while it takes huge pages, onto which no worker may fall: its `sigaction` has to be drayd's.

@@ -6,7 +6,6 @@
 
 mod apply;
 mod balance;
-mod channel;
 mod counters;
 mod fdb;
 mod handle;
@@ -26,9 +25,8 @@ pub use links::Moved;
 pub use publish::Change;
 pub use stats::{QueueStats, WorkerStats};
 
-use channel::unbounded;
 use counters::Counters;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use dray_config::ValidConfig;
 use dray_switch::fdb::Fdb;
 use dray_switch::tables::Tables;
@@ -188,5 +186,5 @@ impl std::ops::Drop for Dataplane {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
 mod tests;

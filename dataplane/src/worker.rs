@@ -1,10 +1,9 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
-use crate::channel::{Receiver, Sender};
 use crate::counters::{Counters, PortCounters, QueueCounters};
 use crate::rotation::{Poll, Rotation};
 use crate::shares::{FRAME, Pace, Shares};
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::mem::{prefetch_read, ticks};
@@ -82,7 +81,7 @@ impl RxQueue {
 pub(crate) struct Worker {
     pub(crate) commands: Receiver<Command>,
     pub(crate) replies: Sender<Reply>,
-    pub(crate) punts: crossbeam_channel::Sender<(u16, Punt)>,
+    pub(crate) punts: Sender<(u16, Punt)>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) counters: Arc<Counters>,
@@ -267,7 +266,7 @@ fn count_drops(counters: &PortCounters, drops: &mut Drops) {
 struct Out<'a> {
     tx: &'a mut [Option<Box<dyn Tx>>],
     counters: &'a [PortCounters],
-    punts: &'a crossbeam_channel::Sender<(u16, Punt)>,
+    punts: &'a Sender<(u16, Punt)>,
     /// What the frames cost, as [`Pace`] counts it.
     work: u64,
 }
@@ -310,10 +309,7 @@ impl Output for Out<'_> {
     }
 }
 
-#[cfg(all(test, feature = "loom"))]
-mod models;
-
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::tests::{change_to, nothing};

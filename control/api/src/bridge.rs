@@ -93,6 +93,9 @@ pub struct BridgeInfo {
     /// What people call it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Whose it is, if it is not the configuration file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Its VXLAN network identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,

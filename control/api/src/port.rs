@@ -185,6 +185,9 @@ pub struct PortInfo {
     /// What people call it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Whose it is, if it is not the configuration file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Whether it is to be open: `up` or `down`.
     pub admin: String,
     /// `up` or `down`.

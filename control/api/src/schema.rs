@@ -1,9 +1,9 @@
 //! The JSON Schema of all messages, made from their types.
 
-use crate::{AnyRequest, ErrorData, Event, RpcError};
-use schemars::Schema;
+use crate::{AnyRequest, ErrorData, Event, RpcError, Terms};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 /// Where [`Api::types`] are in an OpenRPC document.
@@ -15,6 +15,8 @@ const TYPES: &str = "/components/schemas";
 pub struct Api {
     /// All methods.
     pub methods: Vec<MethodInfo>,
+    /// What there may be beside the parameters of a request that changes something.
+    pub terms: Vec<Param>,
     /// The types that have a name, by it. A schema refers to them by `{"$ref": "#/components/schemas/NAME"}`.
     pub types: Map<String, Value>,
 }
@@ -32,6 +34,8 @@ pub struct MethodInfo {
     pub params: Vec<Param>,
     /// The schema of its reply.
     pub reply: Value,
+    /// Whether it has [`Api::terms`].
+    pub has_terms: bool,
 }
 
 impl MethodInfo {
@@ -105,16 +109,25 @@ impl Api {
                 meaning: description(&params).into(),
                 params: fields(&params),
                 reply: finished(&mut replies, method.reply),
+                has_terms: Terms::METHODS.contains(&method.name),
             }
         });
         let methods = methods.collect();
+        let terms = fields(&finished(&mut requests, Terms::json_schema));
         // What follows the reply to `watch`, and what there is instead of a reply.
         replies.subschema_for::<Event>();
         replies.subschema_for::<RpcError>();
         replies.subschema_for::<ErrorData>();
         let mut types = replies.take_definitions(true);
         types.extend(requests.take_definitions(true));
-        Api { methods, types }
+        Api { methods, terms, types }
+    }
+
+    /// A method's parameters, and the terms that it may have.
+    pub fn params(&self, method: &MethodInfo) -> impl Iterator<Item = &Param> {
+        let terms: &[Param] = if method.has_terms { &self.terms } else { &[] };
+        let known = self.methods.iter().find(|known| known.name == method.name);
+        known.into_iter().flat_map(|known| &known.params).chain(terms)
     }
 
     /// The messages as a document of OpenRPC 1.3 (spec.open-rpc.org), of which clients in other languages can be made.
@@ -128,7 +141,7 @@ impl Api {
                 "name": method.name,
                 "summary": method.meaning,
                 "paramStructure": "by-name",
-                "params": method.params.iter().map(param).collect::<Vec<_>>(),
+                "params": self.params(method).map(param).collect::<Vec<_>>(),
                 "result": { "name": "reply", "schema": method.reply },
             })
         };

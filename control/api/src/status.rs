@@ -32,6 +32,8 @@ pub struct Status {
     pub workers: usize,
     /// Workers that do not run.
     pub silent_workers: Vec<SilentWorker>,
+    /// The configuration's generation: another number, and a greater one, after every change of it.
+    pub generation: u64,
     /// Number of ports.
     pub ports: usize,
     /// Ports whose link is up.

@@ -1,12 +1,18 @@
 //! Requests and answers as lines.
 
-use crate::{AnyRequest, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RpcError};
+use crate::{AnyRequest, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RpcError, Terms};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 impl AnyRequest {
     /// Reads a line: the request's id, and the request or what is wrong with it. The id is null if it can't be read.
     pub fn decode(line: &[u8]) -> (Value, Result<AnyRequest, RpcError>) {
+        let (id, request) = Self::decode_on_terms(line);
+        (id, request.map(|(request, _)| request))
+    }
+
+    /// As [`AnyRequest::decode`], with the terms on which a change is wanted.
+    pub fn decode_on_terms(line: &[u8]) -> (Value, Result<(AnyRequest, Terms), RpcError>) {
         let call: Value = match serde_json::from_slice(line) {
             Ok(call) => call,
             Err(error) => return (Value::Null, Err(RpcError::new(PARSE_ERROR, format!("not JSON: {error}")))),
@@ -19,7 +25,7 @@ impl AnyRequest {
         (id, request)
     }
 
-    fn from_call(mut call: Value, no_id: bool) -> Result<AnyRequest, RpcError> {
+    fn from_call(mut call: Value, no_id: bool) -> Result<(AnyRequest, Terms), RpcError> {
         let invalid = |why: &str| Err(RpcError::new(INVALID_REQUEST, why.into()));
         if !call.is_object() {
             return invalid("a request is an object, and one at a time");
@@ -30,11 +36,15 @@ impl AnyRequest {
         if no_id {
             return invalid("id must be a number or a string");
         }
-        let params = call.get_mut("params").map_or(Value::Null, Value::take);
+        let mut params = call.get_mut("params").map_or(Value::Null, Value::take);
         let Some(method) = call.get("method").and_then(Value::as_str) else {
             return invalid("method must be a string");
         };
-        Self::from_params(method, params)
+        let terms = match params.as_object_mut().filter(|_| Terms::METHODS.contains(&method)) {
+            Some(params) => Terms::take(params)?,
+            None => Terms::default(),
+        };
+        Ok((Self::from_params(method, params)?, terms))
     }
 
     /// The request of `method` with these parameters.

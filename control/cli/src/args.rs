@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 use dray_api::schema::{Api, MethodInfo, Param, description, reference};
-use dray_api::{AnyRequest, ConfigFile, FdbBatch, FdbLoad};
+use dray_api::{AnyRequest, ConfigFile, FdbBatch, FdbLoad, Terms};
 use dray_config::{CONTROL_SOCKET, Mac, Member};
 use serde::Serialize;
 use serde_json::{Map, Value, to_value};
@@ -27,6 +27,8 @@ pub struct Line {
     pub socket: PathBuf,
     /// Whether to print JSON.
     pub json: bool,
+    /// On what terms, if that is a change.
+    pub terms: Terms,
     /// What to do.
     pub task: Task,
 }
@@ -72,9 +74,9 @@ fn of(api: &Api) -> Command {
     for (group, about) in AnyRequest::GROUPS {
         let of_group: Vec<&MethodInfo> = api.methods.iter().filter(|method| method.group() == *group).collect();
         root = root.subcommand(match of_group[..] {
-            [method] if method.name == *group => leaf(method, group),
+            [method] if method.name == *group => leaf(api, method, group),
             _ => {
-                let of_group = of_group.iter().map(|method| leaf(method, &method.name[group.len() + 1..]));
+                let of_group = of_group.iter().map(|method| leaf(api, method, &method.name[group.len() + 1..]));
                 let group = Command::new(*group).about(about.trim());
                 group.subcommand_required(true).arg_required_else_help(true).subcommands(of_group)
             }
@@ -91,8 +93,8 @@ fn of(api: &Api) -> Command {
 }
 
 /// The command of a method.
-fn leaf(method: &MethodInfo, name: &'static str) -> Command {
-    let command = Command::new(name).about(method.meaning.clone()).args(method.params.iter().map(argument));
+fn leaf(api: &Api, method: &MethodInfo, name: &'static str) -> Command {
+    let command = Command::new(name).about(method.meaning.clone()).args(api.params(method).map(argument));
     complete::with_candidates(particular(method.name, command), method.group())
 }
 
@@ -261,20 +263,24 @@ pub fn parse(words: impl IntoIterator<Item: Into<OsString> + Clone>) -> Result<L
         }
         _ => None,
     };
+    let mut terms = Terms::default();
     let task = match (task, known) {
         (Some(task), _) => task,
         (None, known) => {
-            let params = params(known.map_or(&[], |known| &known.params), args);
+            let mut params = params(known.into_iter().flat_map(|known| api.params(known)), args);
+            if known.is_some_and(|known| known.has_terms) {
+                terms = Terms::take(&mut params).map_err(|error| command.error(ErrorKind::ValueValidation, error))?;
+            }
             let request = AnyRequest::from_params(&method, Value::Object(params));
             Task::Request(request.map_err(|error| command.error(ErrorKind::ValueValidation, error))?)
         }
     };
     let socket = matches.get_one::<PathBuf>("socket").cloned().unwrap_or_default();
-    Ok(Line { socket, json: matches.get_flag("json"), task })
+    Ok(Line { socket, json: matches.get_flag("json"), terms, task })
 }
 
 /// The parameters that a line has.
-fn params(known: &[Param], args: &ArgMatches) -> Map<String, Value> {
+fn params<'a>(known: impl Iterator<Item = &'a Param>, args: &ArgMatches) -> Map<String, Value> {
     let mut params = Map::new();
     for Param { name, schema, .. } in known {
         let value = match Form::of(schema) {
@@ -423,7 +429,15 @@ mod tests {
         assert_eq!(task("completions bash"), Task::Completions(Shell::Bash));
         assert_eq!(task("config save a.toml --secrets"), Task::Save { file: "a.toml".into(), secrets: true });
         let status = line("--socket /x status --json").unwrap();
-        assert_eq!(status, Line { socket: "/x".into(), json: true, task: Task::Request(StatusShow {}.into()) });
+        let (socket, terms) = ("/x".into(), Terms::default());
+        assert_eq!(status, Line { socket, json: true, terms, task: Task::Request(StatusShow {}.into()) });
+    }
+
+    #[test]
+    fn changes_have_terms() {
+        let terms = line("port del web --owner cni --if-generation 5 --ensure").unwrap().terms;
+        assert_eq!(terms, Terms { owner: Some("cni".into()), if_generation: Some(5), ensure: true });
+        assert!(line("port show web --owner cni").is_err() && line("fdb flush --ensure").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use dray_api::schema::Api;
 use dray_api::{
     AnyRequest, BAD_FILE, ConfigSaved, ConfigShow, ErrorCode, Event, FdbLoad, FdbLoaded, FdbRequest, INVALID_PARAMS,
-    RpcError, UNREACHABLE, Watch, WatchRequest,
+    RpcError, Terms, UNREACHABLE, Watch, WatchRequest,
 };
 use dray_client::{Client, Error};
 use dray_config::HIDDEN_SECRET;
@@ -30,7 +30,7 @@ use table::thousands;
 pub fn run() -> ExitCode {
     // The shell asks what may come next; else this does nothing.
     CompleteEnv::with_factory(command).complete();
-    let Line { socket, json, task } = match parse(std::env::args_os()) {
+    let Line { socket, json, terms, task } = match parse(std::env::args_os()) {
         Ok(line) => line,
         Err(error) if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => return wrong_use(&error),
         Err(error) => error.exit(),
@@ -41,7 +41,7 @@ pub fn run() -> ExitCode {
         Task::Save { file, secrets } => save(&socket, &file, secrets, json),
         Task::Request(AnyRequest::Fdb(FdbRequest::Load(request))) => load(&socket, request, json),
         Task::Request(AnyRequest::Watch(WatchRequest::Watch(request))) => watch(&socket, &request, json),
-        Task::Request(request) => answer(&socket, &request, json),
+        Task::Request(request) => answer(&socket, &terms, &request, json),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("{}", failure.show(json));
@@ -62,8 +62,8 @@ fn completions(shell: Shell) -> Result<ExitCode, Failure> {
 }
 
 /// Sends `request` and prints the answer.
-fn answer(socket: &Path, request: &AnyRequest, as_json: bool) -> Result<ExitCode, Failure> {
-    let answer = Client::connect(socket)?.ask(request)?;
+fn answer(socket: &Path, terms: &Terms, request: &AnyRequest, as_json: bool) -> Result<ExitCode, Failure> {
+    let answer = Client::connect(socket)?.ask_on(terms, request)?;
     Ok(print(&if as_json { pretty(&answer.value()?)? } else { people(request, &answer)? }))
 }
 

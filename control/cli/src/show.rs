@@ -71,6 +71,7 @@ fn status(s: &Status) -> String {
     let stranger = s.stranger.as_ref().map_or_else(String::new, |why| format!(", last on {why}"));
     let lines = [
         ("drayd", format!("{}, process {}, up {}", s.version, s.pid, duration(s.uptime_seconds))),
+        ("generation", s.generation.to_string()),
         ("workers", workers_line(s)),
         ("ports", format!("{}, {} up", s.ports, s.ports_up)),
         ("bridges", s.bridges.to_string()),
@@ -197,6 +198,9 @@ fn port(p: &PortInfo) -> String {
         ("not learned", thousands(p.not_learned)),
         ("over max-macs", thousands(p.over_max_macs)),
     ];
+    if let Some(owner) = &p.owner {
+        lines.insert(1, ("owner", owner.clone()));
+    }
     if let Some(description) = &p.description {
         lines.insert(1, ("description", description.clone()));
     }

@@ -4,7 +4,7 @@
 //! only busy with a long request is waited for.
 #![forbid(unsafe_code)]
 
-use dray_api::{AnyRequest, ErrorCode, Event, FdbBatch, FdbLoaded, Request, RpcError, Watch, Watching};
+use dray_api::{AnyRequest, ErrorCode, Event, FdbBatch, FdbLoaded, Request, RpcError, Terms, Watch, Watching};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
@@ -150,7 +150,15 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`]; a refusal is in the answer.
     pub fn ask(&mut self, request: &AnyRequest) -> Result<Answer, Error> {
-        self.send(&request.encode(1))
+        self.ask_on(&Terms::default(), request)
+    }
+
+    /// The answer to a request that changes something, on these terms.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_on(&mut self, terms: &Terms, request: &AnyRequest) -> Result<Answer, Error> {
+        self.send(&terms.put_into(request.encode(1)))
     }
 
     /// Adds or deletes static FDB entries, in as many requests as it takes. `loaded` grows by what was done and refused, also
