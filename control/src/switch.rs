@@ -3,8 +3,8 @@
 use crate::events::tell;
 use crate::layers::Layers;
 use crate::log::{self, Limit};
-use crate::overlay::Overlay;
 use crate::ports::{Link, Ports, Wanted};
+use crate::slowpath::Overlay;
 use crossbeam_channel::Receiver;
 use dray_api::{ErrorCode, Event, EventKind, RpcError, VtepInfo};
 use dray_config::{Action, Mac, Port, Running, ValidConfig, Vxlan, error_at_port, plan};
