@@ -9,7 +9,7 @@ use crate::systemd::{self, Watchdog};
 use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, after, at, never, select, tick, unbounded};
 use dray_config::{ValidConfig, parse};
-use dray_dataplane::{Dataplane, Punt};
+use dray_dataplane::{Dataplane, Punted};
 use dray_vhost::mem::guard;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 use tracing::{info, warn};
 
-/// Frames for the VTEP itself that are looked at before others get their turn.
+/// Frames that workers left to the control thread, and that are looked at before others get their turn.
 const PUNTS: usize = 256;
 /// While the FDB is searched for what is to be forgotten: between two parts of it.
 const FORGET: Duration = Duration::from_millis(1);
@@ -147,17 +147,24 @@ fn serve(config: ValidConfig, file: &Path, text: &str) -> Result<(), String> {
 fn control_loop(
     switch: &mut Switch,
     calls: &Receiver<Call>,
-    punts: &Receiver<(u16, Punt)>,
+    punts: &Receiver<Punted>,
     asks: &Receiver<Sender<String>>,
     signals: &Receiver<i32>,
 ) -> &'static str {
     let bell = switch.ports.bell();
     let ticks = tick(Dataplane::TICK);
+    let nothing = never();
+    let mut rest = Rest::default();
     let mut watchdog = Watchdog::from_environment();
     loop {
         let publish = switch.next_publish().map_or_else(never, at);
         let forget = if switch.dataplane.is_forgetting() { after(FORGET) } else { never() };
+        let (punts, rested) = match rest.until(Instant::now()) {
+            Some(then) => (&nothing, at(then)),
+            None => (punts, never()),
+        };
         select! {
+            recv(rested) -> _ => {}
             recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
                 if let Ok(Call { request, terms, by, reply }) = call {
@@ -167,12 +174,10 @@ fn control_loop(
             }
             recv(bell) -> _ => switch.take_news(),
             recv(punts) -> first => {
-                let mut all: Vec<_> = first.into_iter().chain(punts.try_iter().take(PUNTS)).collect();
-                // ARP first: without it nobody is reached.
-                all.sort_by_key(|(_, punt)| !matches!(punt, Punt::Arp(_)));
-                for (port, punt) in all {
-                    switch.punt(port, punt);
-                }
+                let begin = Instant::now();
+                first.iter().for_each(|punt| switch.punt(punt));
+                punts.try_iter().take(PUNTS).for_each(|punt| switch.punt(&punt));
+                rest.after(begin, Instant::now());
             }
             recv(asks) -> place => {
                 if let Ok(place) = place {
@@ -196,6 +201,22 @@ fn control_loop(
     }
 }
 
+/// What workers leave has half of the control thread's time at most: whatever a round of it took, as much belongs to all others.
+#[derive(Default)]
+struct Rest(Option<Instant>);
+
+impl Rest {
+    /// A round from `begin` to `end` is done.
+    fn after(&mut self, begin: Instant, end: Instant) {
+        self.0 = Some(end + (end - begin));
+    }
+
+    /// Until when there is no other one, if that is not now.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        self.0.filter(|until| *until > now)
+    }
+}
+
 fn signals() -> std::io::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, receiver) = unbounded();
@@ -210,6 +231,15 @@ fn signals() -> std::io::Result<Receiver<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn punts_have_half_of_the_time() {
+        let (mut rest, start) = (Rest::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(rest.until(at(0)), None);
+        rest.after(at(10), at(14));
+        assert_eq!([14, 17, 18].map(|ms| rest.until(at(ms))), [Some(at(18)), Some(at(18)), None]);
+    }
 
     #[test]
     fn clap_is_sound() {

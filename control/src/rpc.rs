@@ -82,7 +82,7 @@ impl Switch {
                 done::<FdbLoad>(self.fdb_load(&entries.entries, delete, by)?)
             }
             AnyRequest::Vtep(VtepRequest::Show(_)) => {
-                done::<VtepShow>(self.overlay.as_ref().map(|overlay| overlay.vteps()).unwrap_or_default())
+                done::<VtepShow>(self.slowpath.as_ref().map(|slowpath| slowpath.vteps()).unwrap_or_default())
             }
             AnyRequest::Log(LogRequest::Show(_)) => done::<LogShow>(LogInfo { level: self.config.log.level.clone() }),
             AnyRequest::Worker(WorkerRequest::Show(WorkerShow { total })) => {
@@ -287,7 +287,7 @@ impl Switch {
             ports: self.config.ports.len(),
             ports_up: self.config.ports.iter().filter(up).count(),
             bridges: self.config.bridges.len(),
-            vteps: self.overlay.as_ref().map_or(0, |overlay| overlay.vteps().len()),
+            vteps: self.slowpath.as_ref().map_or(0, |slowpath| slowpath.vteps().len()),
             fdb_used: fdb_used as u64,
             fdb_size: fdb_size as u64,
             received: total.rx_packets,

@@ -4,11 +4,11 @@ use crate::events::tell;
 use crate::layers::Layers;
 use crate::log::{self, Limit};
 use crate::ports::{Link, Ports, Wanted};
-use crate::slowpath::Overlay;
+use crate::slowpath::SlowPath;
 use crossbeam_channel::Receiver;
 use dray_api::{ErrorCode, Event, EventKind, RpcError, VtepInfo};
 use dray_config::{Action, Mac, Port, Running, ValidConfig, Vxlan, error_at_port, plan};
-use dray_dataplane::{Change, Dataplane, Moved, PortCounts, Punt, Underlay, WorkerStats};
+use dray_dataplane::{Change, Dataplane, Entry, Moved, PortCounts, Punted, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -91,7 +91,8 @@ pub struct Switch {
     pub(crate) started: Instant,
     pub(crate) dataplane: Dataplane,
     pub(crate) ports: Ports,
-    pub(crate) overlay: Option<Overlay>,
+    /// If there is an overlay.
+    pub(crate) slowpath: Option<SlowPath>,
     /// What each worker did in the last second.
     pub(crate) recent: Vec<WorkerStats>,
     /// What it had done at the end of that.
@@ -126,7 +127,7 @@ impl Switch {
     ///
     /// # Errors
     /// What could not be started. Everything that was is stopped again.
-    pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<(u16, Punt)>), Refusal> {
+    pub fn start(config: ValidConfig, file: &Path) -> Result<(Switch, Receiver<Punted>), Refusal> {
         let (dataplane, punts) = Dataplane::start(&config).map_err(|error| format!("starting the workers: {error}"))?;
         let now = Instant::now();
         let nothing = config.clone().without_objects();
@@ -141,7 +142,7 @@ impl Switch {
             balanced: (now, dataplane.worker_stats()),
             dataplane,
             ports: Ports::new(config.workers.iter().map(|worker| worker.cpu).collect())?,
-            overlay: None,
+            slowpath: None,
             silent: BTreeMap::new(),
             published: now,
             published_mtu: None,
@@ -325,16 +326,16 @@ impl Switch {
     /// The overlay follows the running configuration and the underlay's device.
     fn set_overlay(&mut self) {
         let Some(vxlan) = &self.config.vxlan else {
-            self.overlay = None;
+            self.slowpath = None;
             return;
         };
         let device = self.ports.device(&vxlan.port).map(|device| device.mac);
         let configured = self.config.port(&vxlan.port).map(|port| port.mac).unwrap_or_default();
         let mac = device.unwrap_or(configured);
         let vteps = self.config.vteps().collect();
-        match &mut self.overlay {
-            Some(overlay) => overlay.configure(vxlan, mac, vteps),
-            None => self.overlay = Some(Overlay::new(vxlan, mac, vteps)),
+        match &mut self.slowpath {
+            Some(slowpath) => slowpath.configure(vxlan, mac, vteps),
+            None => self.slowpath = Some(SlowPath::new(vxlan, mac, vteps)),
         }
     }
 
@@ -362,12 +363,12 @@ impl Switch {
             self.set_overlay();
         }
         let mtu = self.underlay_mtu();
-        let is_news = match &mut self.overlay {
-            Some(overlay) => overlay.take_change() || self.is_stale,
+        let is_news = match &mut self.slowpath {
+            Some(slowpath) => slowpath.take_change() || self.is_stale,
             None => self.published_mtu.is_some(),
         };
         let underlay = (is_news || mtu != self.published_mtu).then(|| {
-            let known = self.overlay.as_ref().map_or_else(Underlay::default, Overlay::underlay);
+            let known = self.slowpath.as_ref().map_or_else(Underlay::default, SlowPath::underlay);
             Underlay { mtu, ..known }
         });
         self.dataplane.apply(&self.config, Change { actions, come: &come, gone: &gone }, underlay.as_ref());
@@ -402,35 +403,25 @@ impl Switch {
             self.publish();
             self.is_unwarned = true;
         }
-        if let Some(overlay) = &mut self.overlay {
-            overlay.link_up();
+        if let Some(slowpath) = &mut self.slowpath {
+            slowpath.link_up();
             self.tick_overlay(Instant::now());
         }
     }
 
     /// Takes what a worker left to us.
-    pub fn punt(&mut self, port: u16, punt: Punt) {
+    pub fn punt(&mut self, punt: &Punted) {
         let now = Instant::now();
-        let (Some(overlay), Some(vxlan)) = (&mut self.overlay, &self.config.vxlan) else { return };
+        let (Some(slowpath), Some(vxlan)) = (&mut self.slowpath, &self.config.vxlan) else { return };
         // It may be older than the configuration.
-        if self.dataplane.port_name(port) != Some(&vxlan.port) {
+        if self.dataplane.port_name(punt.port) != Some(&vxlan.port) {
             return;
         }
-        match punt {
-            Punt::Arp(frame) | Punt::Icmp(frame) => {
-                if let Some(answer) = overlay.frame(&frame, now) {
-                    self.dataplane.inject(&vxlan.port, answer);
-                }
-                self.is_stale |= overlay.take_change();
-                self.publish_if_due(now);
-            }
-            Punt::Vtep(vtep) => {
-                if overlay.heard(vtep, now) {
-                    // Its next hop is asked for at once.
-                    self.tick_overlay(now);
-                }
-            }
+        for frame in slowpath.take(punt, now) {
+            self.dataplane.inject(&Entry::port(&vxlan.port), frame);
         }
+        self.is_stale |= slowpath.take_change();
+        self.publish_if_due(now);
     }
 
     /// When the workers' tables are due to be replaced, if they are behind what is known: then [`Switch::publish_if_due`]
@@ -471,9 +462,9 @@ impl Switch {
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
             self.is_unwarned = true;
-            if let Some(overlay) = self.overlay.as_mut().filter(|overlay| overlay.has_learned()) {
+            if let Some(slowpath) = self.slowpath.as_mut().filter(|slowpath| slowpath.has_learned()) {
                 let ageing = Duration::from_secs(self.config.fdb.ageing.into());
-                overlay.age(&self.dataplane.fdb_vteps(), ageing, now);
+                slowpath.age(&self.dataplane.fdb_vteps(), ageing, now);
             }
         }
         self.tick_overlay(now);
@@ -506,13 +497,13 @@ impl Switch {
     }
 
     fn tick_overlay(&mut self, now: Instant) {
-        let (Some(overlay), Some(vxlan)) = (&mut self.overlay, &self.config.vxlan) else { return };
+        let (Some(slowpath), Some(vxlan)) = (&mut self.slowpath, &self.config.vxlan) else { return };
         if self.ports.link(&vxlan.port).is_some_and(Link::is_up) {
-            for frame in overlay.tick(now) {
-                self.dataplane.inject(&vxlan.port, frame);
+            for frame in slowpath.tick(now) {
+                self.dataplane.inject(&Entry::port(&vxlan.port), frame);
             }
         }
-        for line in overlay.take_notices() {
+        for line in slowpath.take_notices() {
             if self.news.admits(now) {
                 info!(target: "vxlan", "{line}");
             }
@@ -520,7 +511,7 @@ impl Switch {
         if let Some(more) = self.news.flush(now) {
             info!(target: "vxlan", "{more}");
         }
-        self.is_stale |= overlay.take_change();
+        self.is_stale |= slowpath.take_change();
         self.publish_if_due(now);
     }
 
@@ -561,7 +552,7 @@ impl Switch {
 
     /// Tells of VTEPs that have come, gone or changed.
     fn watch_vteps(&mut self) {
-        let new = self.overlay.as_ref().map(Overlay::vteps).unwrap_or_default();
+        let new = self.slowpath.as_ref().map(SlowPath::vteps).unwrap_or_default();
         let new: BTreeMap<Ipv4Addr, VtepInfo> = new.into_iter().map(|vtep| (vtep.address, vtep)).collect();
         let event = |address: Ipv4Addr, state: &str, more: String| Event {
             kind: EventKind::Vtep,

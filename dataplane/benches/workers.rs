@@ -9,7 +9,7 @@
 #![allow(missing_docs)]
 
 use dray_config::{PortKind, ValidConfig};
-use dray_dataplane::{Change, Dataplane, WorkerStats};
+use dray_dataplane::{Change, Dataplane, Entry, WorkerStats};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ fn measure(case: Case, cpus: &[usize]) -> Figures {
         for n in 0..FRAMES {
             let mut frame = [mac(2, wire, n), mac(1, wire, n)].concat();
             frame.resize(60, 0);
-            dataplane.inject(&format!("x{wire}"), frame);
+            dataplane.inject(&Entry::port(&format!("x{wire}")), frame);
         }
     }
     std::thread::sleep(TIME / 4);

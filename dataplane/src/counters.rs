@@ -6,6 +6,10 @@ use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// The number by which the switch's own frames are counted: those that the control thread sends but not through one port, and what becomes
+/// of all that it sends. No port has it.
+pub(crate) const ITSELF: u16 = MAX_PORTS as u16;
+
 /// A counter that one thread writes: no locked instruction is needed.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -212,6 +216,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Counters { worker: WorkerCounters::default(), ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect() }
+        let ports = (0..=ITSELF).map(|_| PortCounters::default()).collect();
+        Counters { worker: WorkerCounters::default(), ports }
     }
 }

@@ -157,6 +157,7 @@ impl Handle {
 mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
+    use dray_switch::pipeline::Entry;
     use dray_switch::tables::Tables;
 
     /// A worker that does nothing by itself.
@@ -210,7 +211,7 @@ mod tests {
             }
         }
         assert_eq!(handle.unanswered(), 5);
-        assert!(!handle.tell(Command::Inject { port: 7, frame: Vec::new() }));
+        assert!(!handle.tell(Command::Inject { entry: Entry::Bridge(7), frame: Vec::new() }));
         let mut said = Vec::new();
         while handle.unanswered() > 0 {
             answer.send(Reply::default()).unwrap();

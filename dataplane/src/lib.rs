@@ -9,9 +9,11 @@ mod balance;
 mod counters;
 mod fdb;
 mod handle;
+mod inject;
 mod links;
 mod numbers;
 mod publish;
+mod punts;
 mod rotation;
 mod shares;
 mod stats;
@@ -19,10 +21,12 @@ mod worker;
 
 pub use apply::Underlay;
 pub use counters::{DeviceLosses, MAX_PORTS, PortCounts};
-pub use dray_switch::port::Punt;
+pub use dray_switch::{Punt, PuntReason};
 pub use fdb::{FdbEntry, Place};
+pub use inject::Entry;
 pub use links::Moved;
 pub use publish::Change;
+pub use punts::Punted;
 pub use stats::{QueueStats, WorkerStats};
 
 use counters::Counters;
@@ -41,9 +45,6 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 use worker::Worker;
-
-/// Frames and notices for the control thread that may wait; more are refused and counted.
-const PUNTS: usize = 1024;
 
 /// How long the end of all workers is waited for.
 const END: Duration = Duration::from_secs(1);
@@ -86,11 +87,11 @@ pub struct Dataplane {
 impl Dataplane {
     /// Starts a worker pinned to each CPU of `config`. The receiver gets what workers leave to the control thread: the port's
     /// name is found by [`Dataplane::port_name`].
-    pub fn start(config: &ValidConfig) -> io::Result<(Self, Receiver<(u16, Punt)>)> {
+    pub fn start(config: &ValidConfig) -> io::Result<(Self, Receiver<Punted>)> {
         let random = RandomState::new();
         let fdb = Arc::new(Fdb::new(config.fdb.size, [random.hash_one(1), random.hash_one(2)]));
         let clock = Arc::new(AtomicU16::new(0));
-        let (punts, punted) = bounded(PUNTS);
+        let (punts, punted) = punts::channel();
         let mut workers = Vec::new();
         for (n, worker) in config.workers.iter().enumerate() {
             let (commands, commands_rx) = unbounded();

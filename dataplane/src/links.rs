@@ -117,14 +117,4 @@ impl Dataplane {
             !is_here || ports.all(|to| !self.unordered.contains(&to))
         })
     }
-
-    /// Sends `frame` (at most 9,216 bytes) through a port, from the control thread. It is lost if no worker runs.
-    pub fn inject(&self, port: &str, frame: Vec<u8>) {
-        if let Some(port) = self.names.ports.get(port) {
-            // Any worker can: the first one that takes up what it is told, for those that come one after the other to stay in order.
-            if let Some(worker) = self.workers.iter().find(|worker| worker.is_done() && worker.silence().is_none()) {
-                worker.tell(Command::Inject { port, frame });
-            }
-        }
-    }
 }

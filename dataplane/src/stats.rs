@@ -1,7 +1,7 @@
 //! What workers, their queues and the ports have done, read from the counters that the workers write.
 
 use crate::Dataplane;
-use crate::counters::{DeviceLosses, PortCounts};
+use crate::counters::{DeviceLosses, ITSELF, PortCounts};
 use crate::handle::Handle;
 use crate::links::Polled;
 use dray_switch::clock::{Stage, StageTime};
@@ -117,6 +117,7 @@ impl Dataplane {
     /// The whole switch's counts, ports that are gone included.
     pub fn total(&self) -> PortCounts {
         let mut total = self.retired.clone();
+        total.merge(&self.counts(ITSELF));
         let numbers = self.names.ports.iter().map(|(_, number)| number).chain(self.gone_ports());
         numbers.for_each(|number| total.merge(&self.counts(number)));
         total

@@ -229,3 +229,100 @@ fn queues_stay_where_their_frames_could_overtake_each_other() {
     assert_eq!([dataplane.worker_stats()[0].queues.len(), dataplane.worker_stats()[1].queues.len()], [1, 2]);
     assert_eq!(moved.port, "p0");
 }
+
+/// What the control thread sends is counted, wherever it enters and whatever becomes of it.
+#[test]
+fn what_is_injected_is_accounted_for() {
+    let Some(mut dataplane) = start() else { return };
+    let frame = [[0xff; 6], [2, 0, 0, 0, 0, 1]].concat();
+    let send = |dataplane: &Dataplane, entry: Entry| dataplane.inject(&entry, [&frame[..], &[0; 48]].concat());
+    let begin = Instant::now();
+    let wait = |dataplane: &Dataplane, injected: u64| loop {
+        if dataplane.total().injected == injected {
+            let total = dataplane.total();
+            let went = total.tx_packets + total.drops.iter().sum::<u64>();
+            assert_eq!(total.copies + total.injected, went, "{total:?}");
+            return total;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", dataplane.total());
+        thread::sleep(Duration::from_millis(1));
+    };
+    dataplane.link_up("p1", Vec::new(), sinks(&Sink::default()), true);
+    dataplane.settle_all();
+    // To all members, of which one is down.
+    send(&dataplane, Entry::Bridge("b".into()));
+    let total = wait(&dataplane, 1);
+    assert_eq!((total.copies, total.tx_packets, total.tx_drops()), (1, 1, 1));
+    // Through a port, up or down, with a tag or without.
+    let tagged = Entry::Adjacency(Place::Port { port: "p1".into(), vlan: Some(7) }, None);
+    for (entry, injected) in [(Entry::port("p1"), 2), (Entry::port("p0"), 3), (tagged, 4)] {
+        send(&dataplane, entry);
+        wait(&dataplane, injected);
+    }
+    let counts = |port| dataplane.port_counts(port).expect("it is there");
+    assert_eq!((counts("p1").injected, counts("p1").tx_packets, counts("p1").tx_bytes), (2, 3, 60 * 3));
+    assert_eq!((counts("p0").injected, counts("p0").tx_drops()), (1, 2));
+    // Nothing has these names.
+    let vtep = Entry::Adjacency(Place::Vtep([10, 9, 0, 2].into()), Some("b".into()));
+    for entry in [Entry::Bridge("c".into()), Entry::port("p2"), vtep] {
+        send(&dataplane, entry);
+    }
+    send(&dataplane, Entry::port("p1"));
+    assert_eq!(wait(&dataplane, 5).tx_packets, 4);
+}
+
+/// Has these frames, the last one first.
+struct Frames(Vec<Vec<u8>>);
+
+impl Rx for Frames {
+    fn receive(&mut self, burst: &mut Burst) {
+        while burst.room() > 0
+            && let Some(frame) = self.0.pop()
+        {
+            burst.push_owned(frame);
+        }
+    }
+
+    fn release(&mut self, _: &mut Burst) {}
+}
+
+/// While the control thread does nothing: each of a port's frames that is for it finds a place, or is dropped by name, and pings take no
+/// place that ARP has.
+#[test]
+fn a_flood_of_pings_leaves_arp_its_places() {
+    const PINGS: usize = 1000;
+    const ARPS: usize = 100;
+    let text = "[[port]]\nname = \"p0\"\nkind = \"memif\"\nsocket = \"@none\"\nmac = \"02:00:00:00:00:07\"\n\
+                [vxlan]\nport = \"p0\"\nlocal = \"10.9.0.1/24\"\n";
+    let config = dray_config::parse("test", text).unwrap_or_else(|errors| panic!("{errors}"));
+    let (mut dataplane, punts) = Dataplane::start(&config).expect("a worker");
+    let actions = dray_config::plan(&nothing(), &config);
+    let change = Change { actions: &actions, ..Change::default() };
+    dataplane.apply(&config, change, Some(&Underlay::default()));
+    dataplane.settle_all();
+    let frame = |what: &[u8]| [&[2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 9], what, &[0; 60]].concat()[..60].to_vec();
+    let ping = [8, 0, 0x45, 0, 0, 46, 0, 1, 0, 0, 64, 1, 0x66, 0xba, 10, 9, 0, 2, 10, 9, 0, 1];
+    let frames = (0..PINGS + ARPS).map(|n| frame(if n < ARPS { &[8, 6] } else { &ping })).collect();
+    dataplane.link_up(
+        "p0",
+        vec![Box::new(Frames(frames))],
+        (0..dataplane.workers()).map(|_| Box::new(Sink::default()) as _).collect(),
+        true,
+    );
+    let begin = Instant::now();
+    let counts = loop {
+        let counts = dataplane.port_counts("p0").expect("it is there");
+        if counts.rx_packets == (PINGS + ARPS) as u64 && counts.is_conserved() {
+            break counts;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{counts:?}");
+        thread::sleep(Duration::from_millis(1));
+    };
+    let waiting: Vec<Punted> = punts.try_iter().collect();
+    let of = |reason| waiting.iter().filter(|punt| punt.reason == reason).count();
+    let pings = of(PuntReason::Icmp);
+    assert!(pings < PINGS && of(PuntReason::Arp) == ARPS, "{pings} pings, {} ARPs", of(PuntReason::Arp));
+    assert!(waiting.iter().all(|punt| Some("p0") == dataplane.port_name(punt.port) && punt.bridge == 0));
+    assert_eq!(counts.punted, (pings + ARPS) as u64);
+    assert_eq!(counts.drops[dray_switch::Drop::UnderlayPuntFull.index()], (PINGS - pings) as u64);
+}

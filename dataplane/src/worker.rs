@@ -1,17 +1,18 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
-use crate::counters::{Counters, PortCounters, QueueCounters};
+use crate::counters::{Counters, ITSELF, PortCounters, QueueCounters};
+use crate::punts::Punts;
 use crate::rotation::{Poll, Rotation};
 use crate::shares::{FRAME, Pace, Shares};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use dray_switch::burst::{HEAD, HEAD_UNDERLAY};
+use crossbeam_channel::{Receiver, Sender};
+use dray_switch::burst::{BURST, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::mem::{prefetch_read, ticks};
 use dray_switch::offload::Accepts;
-use dray_switch::pipeline::{Context, Pipeline};
-use dray_switch::port::{Output, Punt};
+use dray_switch::pipeline::{Context, Entry, Pipeline};
+use dray_switch::port::Output;
 use dray_switch::tables::{Port, Tables};
-use dray_switch::{Burst, Drop, Drops, Rx, Tx, fdb::Fdb};
+use dray_switch::{Burst, Drop, Drops, PuntReason, Rx, Tx, fdb::Fdb};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub(crate) enum Command {
     Take { port: u16, queue: Queue },
     /// Give back what you have of this port.
     Detach { port: u16 },
-    /// Send this frame. Not answered.
-    Inject { port: u16, frame: Vec<u8> },
+    /// Send this frame, which enters there. Not answered.
+    Inject { entry: Entry, frame: Vec<u8> },
     /// Give everything back and end.
     Stop,
 }
@@ -81,7 +82,7 @@ impl RxQueue {
 pub(crate) struct Worker {
     pub(crate) commands: Receiver<Command>,
     pub(crate) replies: Sender<Reply>,
-    pub(crate) punts: Sender<(u16, Punt)>,
+    pub(crate) punts: Punts,
     pub(crate) tables: Arc<Tables>,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) counters: Arc<Counters>,
@@ -202,7 +203,7 @@ impl Worker {
     /// Does what the control thread asks; true if that is to end.
     #[cold]
     fn obey(&mut self, queues: &mut Rotation<RxQueue>, hands: &mut Hands) -> bool {
-        let Hands { tx, burst, .. } = hands;
+        let Hands { tx, burst, pipeline } = hands;
         while let Ok(command) = self.commands.try_recv() {
             let mut reply = Reply::default();
             let mut stop = false;
@@ -229,12 +230,24 @@ impl Worker {
                     reply.rx.extend(queues.extract(|q| q.port == port).into_iter().map(|q| q.queue.rx));
                     reply.tx.extend(tx.get_mut(port as usize).and_then(Option::take));
                 }
-                Command::Inject { port, frame } => {
+                Command::Inject { entry, frame } => {
                     burst.clear();
+                    burst.set_head_len(HEAD);
+                    burst.set_most(BURST);
                     burst.push_owned(frame);
-                    self.counters.ports[port as usize].injected.add(1);
+                    let now = self.clock.load(Relaxed);
+                    let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now, port: ITSELF };
                     let mut out = Out { tx, counters: &self.counters.ports, punts: &self.punts, work: 0 };
-                    out.send(port, burst, &[0]);
+                    let tally = pipeline.inject(burst, entry, cx, &mut out);
+                    let itself = &self.counters.ports[usize::from(ITSELF)];
+                    let through = match entry {
+                        Entry::Adjacency { egress, .. } if egress.is_port() => egress.index(),
+                        _ => ITSELF,
+                    };
+                    itself.copies.add(tally.copies.into());
+                    itself.switched.add(tally.switched.into());
+                    count_drops(itself, &mut burst.drops);
+                    self.counters.ports[usize::from(through)].injected.add(1);
                     continue;
                 }
                 Command::Stop => {
@@ -266,7 +279,7 @@ fn count_drops(counters: &PortCounters, drops: &mut Drops) {
 struct Out<'a> {
     tx: &'a mut [Option<Box<dyn Tx>>],
     counters: &'a [PortCounters],
-    punts: &'a Sender<(u16, Punt)>,
+    punts: &'a Punts,
     /// What the frames cost, as [`Pace`] counts it.
     work: u64,
 }
@@ -299,13 +312,8 @@ impl Output for Out<'_> {
         count_drops(&self.counters[port as usize], &mut burst.tx_drops);
     }
 
-    fn punt(&mut self, port: u16, punt: Punt) -> bool {
-        // Half of the places are for ARP alone, without which nobody is reached.
-        let places = self.punts.capacity().unwrap_or(0);
-        if !matches!(punt, Punt::Arp(_)) && self.punts.len() >= places / 2 {
-            return false;
-        }
-        !matches!(self.punts.try_send((port, punt)), Err(TrySendError::Full(_)))
+    fn punt(&mut self, reason: PuntReason, port: u16, bridge: u16, frame: impl FnOnce() -> Vec<u8>) -> bool {
+        self.punts.punt(reason, port, bridge, frame)
     }
 }
 
@@ -425,15 +433,6 @@ mod tests {
         let all: u64 = ticks.iter().sum();
         let shares: Vec<u64> = ticks.iter().map(|n| n * 100 / all).collect();
         let [15..=35, 15..=35, 40..=60] = shares[..] else { panic!("{shares:?}: a quarter, a quarter, and half") };
-    }
-
-    #[test]
-    fn arp_has_places_that_pings_do_not_get() {
-        let (punts, punted) = crossbeam_channel::bounded(8);
-        let mut out = Out { tx: &mut [], counters: &[], punts: &punts, work: 0 };
-        let pings = (0..10).filter(|_| out.punt(0, Punt::Icmp(vec![])) | out.punt(0, Punt::Vtep([10, 9, 0, 2].into())));
-        assert_eq!((pings.count(), punted.len()), (2, 4));
-        assert_eq!((0..10).filter(|_| out.punt(0, Punt::Arp(vec![]))).count(), 4);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
-use dray_switch::port::{Output, Punt};
+use dray_switch::port::Output;
 use dray_switch::tables::{Group, IntMap, NO_BRIDGE, Overlay, Port, PortTable, Tables};
-use dray_switch::{Rx, Tx};
+use dray_switch::{PuntReason, Rx, Tx};
 use dray_vhost::memif::{Client, ClientOptions, PortSpec, Supervisor};
 use dray_vhost::vhost_user::frontend::{self, Frontend, Meeting};
 use dray_vhost::{Event, vhost_user};
@@ -141,7 +141,7 @@ impl Output for Out {
 
     fn dropped(&mut self, _: u16, _: &mut Burst) {}
 
-    fn punt(&mut self, _: u16, _: Punt) -> bool {
+    fn punt(&mut self, _: PuntReason, _: u16, _: u16, _: impl FnOnce() -> Vec<u8>) -> bool {
         false
     }
 }

@@ -9,13 +9,14 @@
 #![allow(missing_docs)]
 
 use dray_config::Mac;
+use dray_switch::PuntReason;
 use dray_switch::adjacency::{Adjacencies, Encap};
 use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
 use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
 use dray_switch::pipeline::{Context, Pipeline};
-use dray_switch::port::{Output, Punt};
+use dray_switch::port::Output;
 use dray_switch::tables::{Group, IntMap, Overlay, Port, PortTable, Tables};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -51,7 +52,7 @@ impl Output for Sink {
 
     fn dropped(&mut self, _: u16, _: &mut Burst) {}
 
-    fn punt(&mut self, _: u16, _: Punt) -> bool {
+    fn punt(&mut self, _: PuntReason, _: u16, _: u16, _: impl FnOnce() -> Vec<u8>) -> bool {
         false
     }
 }

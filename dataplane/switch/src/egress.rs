@@ -34,6 +34,9 @@ impl Egress {
         Egress(GROUP | group as u32)
     }
 
+    /// The switch itself, as a place that frames come from: none go there. It is the group of no bridge.
+    pub const OURSELVES: Egress = Egress::group(0);
+
     /// A tunnel that isn't known yet: [`View::learn`](crate::fdb::View::learn) learns nothing there.
     pub const NOWHERE: Egress = Egress(u32::MAX);
 
@@ -53,6 +56,12 @@ impl Egress {
     #[inline(always)]
     pub const fn is_untagged_port(self) -> bool {
         self.0 <= u16::MAX as u32
+    }
+
+    /// Whether it is a port, with or without a tag.
+    #[inline(always)]
+    pub const fn is_port(self) -> bool {
+        self.0 < GROUP
     }
 
     /// Whether it is a tunnel.

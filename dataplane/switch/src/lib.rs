@@ -15,6 +15,7 @@ mod names;
 pub mod offload;
 pub mod pipeline;
 pub mod port;
+mod punt;
 mod stages;
 pub mod tables;
 #[cfg(test)]
@@ -27,3 +28,4 @@ pub use counts::{Count, Counts};
 pub use drops::{Drop, Dropped, Drops};
 pub use mem::Segment;
 pub use port::{Rx, Sent, Tx};
+pub use punt::{Punt, PuntReason};

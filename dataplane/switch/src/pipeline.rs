@@ -4,9 +4,12 @@
 use crate::burst::Burst;
 use crate::clock::{Stage, StageClock};
 use crate::counts::Counts;
+use crate::drops::Drop;
+use crate::egress::Egress;
+use crate::fdb::key;
 use crate::port::Output;
 use crate::stages::leaving::{Leaving, SETS};
-use crate::stages::{Pass, Stages, learn::Seen};
+use crate::stages::{Pass, Selection, Stages, learn::Seen};
 use crate::tables::{Port, PortTable};
 
 pub use crate::stages::Context;
@@ -22,6 +25,20 @@ pub struct Tally {
     pub punted: u32,
     /// What stages counted.
     pub counts: Counts,
+}
+
+/// Where what the control thread sends enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Into a bridge, by number: it goes to where its destination is, or to all members.
+    Bridge(u16),
+    /// Out of an adjacency, which is no group: what is to be written before it is.
+    Adjacency {
+        /// Its number.
+        egress: Egress,
+        /// The number of the bridge that the frame is in, which a tunnel needs to know.
+        bridge: u16,
+    },
 }
 
 /// The stages' working memory; one a worker.
@@ -51,18 +68,48 @@ impl Default for Pipeline {
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
-        // The stages that run again for what flooding had no room for the first time.
-        const FROM_FLOOD: u32 = u32::MAX << Stage::Flood as u32;
         let Pipeline { clock, seen, leaving, stages, unused } = self;
         let port = cx.tables.ports.get(cx.port as usize).unwrap_or(unused);
-        let mut pass = Pass::new(burst, &cx, port, out, seen, leaving);
-        let mut wanted = port.wanted;
-        loop {
-            stages.run(wanted, &mut pass, clock);
-            if !pass.is_left {
-                return pass.tally;
-            }
-            wanted &= FROM_FLOOD;
+        let pass = Pass::new(burst, &cx, port, out, seen, leaving);
+        complete(stages, clock, port.wanted, pass)
+    }
+
+    /// Sends the only frame of `burst`, which the control thread made and which came from no port: `cx.port` is any number.
+    pub fn inject(&mut self, burst: &mut Burst, entry: Entry, cx: Context, out: &mut impl Output) -> Tally {
+        let Pipeline { clock, seen, leaving, stages, unused } = self;
+        if matches!(entry, Entry::Bridge(bridge) if !(1..cx.tables.groups.len()).contains(&bridge.into())) {
+            burst.drop(0, Drop::FloodNoTarget);
+            return Tally::default();
         }
+        let [adjacencies, _] = &mut *leaving;
+        let (bridge, first) = match entry {
+            Entry::Bridge(bridge) => (bridge, Stage::Forward),
+            Entry::Adjacency { egress, bridge } => {
+                adjacencies.push(Leaving::new(egress, Selection::all(1)));
+                (bridge, Stage::Rewrite)
+            }
+        };
+        let dst = burst.frame(0).head().first_chunk().copied();
+        let meta = &mut burst.meta;
+        meta.dst[0] = key(bridge, dst.unwrap_or_default());
+        meta.dst_bucket[0] = cx.fdb.home(meta.dst[0]);
+        (meta.ingress[0], meta.priority[0]) = (Egress::OURSELVES, 0);
+        clock.begin();
+        let pass = Pass::new(burst, &cx, unused, out, seen, leaving);
+        complete(stages, clock, unused.wanted & u32::MAX << first as u32, pass)
+    }
+}
+
+/// Runs the stages that are wanted.
+#[inline(always)]
+fn complete<O: Output>(stages: &mut Stages, clock: &mut StageClock, mut wanted: u32, mut pass: Pass<O>) -> Tally {
+    // The stages that run again for what flooding had no room for the first time.
+    const FROM_FLOOD: u32 = u32::MAX << Stage::Flood as u32;
+    loop {
+        stages.run(wanted, &mut pass, clock);
+        if !pass.is_left {
+            return pass.tally;
+        }
+        wanted &= FROM_FLOOD;
     }
 }

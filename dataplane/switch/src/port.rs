@@ -1,10 +1,9 @@
 //! What the pipeline needs of a port, whatever its kind: one receive queue, one transmit queue; and where its frames leave. What rings of all
 //! kinds drop frames for.
 
-use crate::Burst;
 use crate::names::declare;
 use crate::offload::Accepts;
-use std::net::Ipv4Addr;
+use crate::{Burst, PuntReason};
 
 declare! { RX_REASONS of Drop;
     /// The peer's descriptor named memory outside its regions, an endless chain or a frame of no length.
@@ -147,17 +146,7 @@ pub trait Output {
     /// Takes [`Burst::tx_drops`]: frames that were to leave through `port`, and were dropped before it was asked to send them.
     fn dropped(&mut self, port: u16, burst: &mut Burst);
 
-    /// Hands something to the control thread. False if it has too much to do already.
-    fn punt(&mut self, port: u16, punt: Punt) -> bool;
-}
-
-/// What workers leave to the control thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Punt {
-    /// ARP on the underlay.
-    Arp(Vec<u8>),
-    /// ICMP to the VTEP's own address.
-    Icmp(Vec<u8>),
-    /// A VTEP that is not configured sent something, and `learn-vteps` is on.
-    Vtep(Ipv4Addr),
+    /// Leaves a frame that came from `port`, and is in `bridge` if it is in one, to the control thread. False if so many of the port and
+    /// for this reason wait already: then nobody asks for `frame`.
+    fn punt(&mut self, reason: PuntReason, port: u16, bridge: u16, frame: impl FnOnce() -> Vec<u8>) -> bool;
 }

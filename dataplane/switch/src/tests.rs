@@ -7,10 +7,10 @@ use crate::egress::Egress;
 use crate::fdb::Fdb;
 use crate::offload::tests::*;
 use crate::offload::{Accepts, Gso, Offload};
-use crate::pipeline::{Context, Pipeline, Tally};
-use crate::port::{Output, Punt};
+use crate::pipeline::{Context, Entry, Pipeline, Tally};
+use crate::port::Output;
 use crate::tables::{Group, IntMap, NO_BRIDGE, Overlay, Port as TablePort, PortTable, Tables};
-use crate::{Count, Drop, Tx, wire};
+use crate::{Count, Drop, Punt, PuntReason, Tx, wire};
 use dray_config::Mac;
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -53,9 +53,9 @@ impl Output for Sink {
         panic!("port {port}: {:?}", burst.tx_drops);
     }
 
-    fn punt(&mut self, _: u16, punt: Punt) -> bool {
+    fn punt(&mut self, reason: PuntReason, port: u16, bridge: u16, frame: impl FnOnce() -> Vec<u8>) -> bool {
         if !self.full {
-            self.punts.push(punt);
+            self.punts.push(Punt { reason, port, bridge, frame: frame() });
         }
         !self.full
     }
@@ -101,11 +101,28 @@ impl Switch {
             assert!(undone.is_none_or(|undone| burst.set_offload(undone)));
         }
         self.now += 1;
+        self.end(burst, received, |pipeline, burst, cx, sink| pipeline.run(burst, Context { port, ..cx }, sink))
+    }
+
+    /// Sends a frame of the control thread; returns what was sent.
+    fn inject(&mut self, entry: Entry, frame: Vec<u8>) -> Vec<(u16, Vec<u8>)> {
+        let mut burst = Burst::default();
+        burst.push_owned(frame);
+        self.end(burst, 1, |pipeline, burst, cx, sink| pipeline.inject(burst, entry, cx, sink))
+    }
+
+    /// Does that with a burst of so many frames; returns what was sent.
+    fn end(
+        &mut self,
+        mut burst: Burst,
+        received: u32,
+        run: impl FnOnce(&mut Pipeline, &mut Burst, Context, &mut Sink) -> Tally,
+    ) -> Vec<(u16, Vec<u8>)> {
         self.sink.undone.clear();
         self.sink.segments = 0;
         self.sink.flows.clear();
-        let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port };
-        self.tally = self.pipeline.run(&mut burst, cx, &mut self.sink);
+        let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port: u16::MAX };
+        self.tally = run(&mut self.pipeline, &mut burst, cx, &mut self.sink);
         let t = self.tally;
         assert_eq!(received + t.copies, t.switched + t.punted + burst.drops.total(), "every frame is accounted for");
         self.drops.clear();
@@ -659,11 +676,61 @@ fn a_priority_tag_on_the_underlay_is_none() {
     let mut arp = frame(ALL, PEER_MAC.0, 60);
     arp[12..14].copy_from_slice(&[8, 6]);
     assert_eq!(s.run(0, vec![tag(arp.clone(), [0x81, 0, 0xe0, 0])]), []);
-    assert_eq!(s.sink.punts, [Punt::Arp(arp)]);
+    assert_eq!(s.sink.punts, [for_host(PuntReason::Arp, &arp)]);
     assert_eq!(s.run(0, vec![tag(vxlan.clone(), [0x81, 0, 0, 7])]), []);
     assert_eq!(s.drops, [(Drop::UnderlayNotForUs, 1)]);
     assert_eq!(s.run(0, vec![tag(tag(vxlan, [0x81, 0, 0, 0]), [0x81, 0, 0, 0])]), []);
     assert_eq!(s.drops, [(Drop::VlanDoubleTag, 1)]);
+}
+
+/// What the underlay's port has left to the control thread.
+fn for_host(reason: PuntReason, frame: &[u8]) -> Punt {
+    Punt { reason, port: 0, bridge: NO_BRIDGE, frame: frame.to_vec() }
+}
+
+/// What the control thread sends into a bridge goes the way of what comes from its ports, tunnels too, and nobody learns from it.
+#[test]
+fn a_frame_enters_a_bridge() {
+    let mut s = overlay();
+    let wrapped = |s: &mut Switch, frame: &[u8]| s.run(1, vec![frame.to_vec()]).remove(0);
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    let known = frame(B, C, 60);
+    let expected = wrapped(&mut s, &known);
+    assert_eq!(s.inject(Entry::Bridge(1), known), [expected]);
+    let all = frame(ALL, C, 60);
+    s.fdb.remove(crate::fdb::key(1, C));
+    let expected = wrapped(&mut s, &all);
+    s.fdb.remove(crate::fdb::key(1, C));
+    // To all members: the port, and the tunnel that is resolved.
+    assert_eq!(s.inject(Entry::Bridge(1), all.clone()), [(1, all.clone()), expected]);
+    assert_eq!((s.tally.copies, &s.drops[..]), (2, &[(Drop::VxlanNoNeighbour, 1)][..]));
+    assert!(s.fdb.entries(0).iter().all(|entry| entry.mac != C), "nobody learns where we are");
+    for bridge in [0, 2, u16::MAX] {
+        assert_eq!(
+            (s.inject(Entry::Bridge(bridge), all.clone()), &s.drops[..]),
+            (vec![], &[(Drop::FloodNoTarget, 1)][..])
+        );
+    }
+    let mut s = trunk();
+    let to_all = [(0, tagged(ALL, C, 10, 64)), (1, frame(ALL, C, 60))];
+    let mut sent = s.inject(Entry::Bridge(1), frame(ALL, C, 60));
+    sent.sort();
+    assert_eq!(sent, to_all);
+}
+
+/// Nobody is asked where it goes: what an adjacency writes is before it.
+#[test]
+fn a_frame_leaves_by_an_adjacency() {
+    let mut s = trunk();
+    let out = |egress| Entry::Adjacency { egress, bridge: NO_BRIDGE };
+    assert_eq!(s.inject(out(Egress::port(3, 0)), frame(ALL, C, 60)), [(3, frame(ALL, C, 60))]);
+    assert_eq!(s.inject(out(Egress::port(0, 20)), frame(B, C, 60)), [(0, tagged(B, C, 20, 64))]);
+    let mut s = overlay();
+    let tunnel = |n| Entry::Adjacency { egress: Egress::tunnel(n), bridge: 1 };
+    s.fdb.set_static(crate::fdb::key(1, B), Egress::tunnel(0));
+    let expected = s.run(1, vec![frame(B, C, 60)]);
+    assert_eq!(s.inject(tunnel(0), frame(B, C, 60)), expected);
+    assert_eq!((s.inject(tunnel(1), frame(B, C, 60)), &s.drops[..]), (vec![], &[(Drop::VxlanNoNeighbour, 1)][..]));
 }
 
 #[test]
@@ -673,8 +740,9 @@ fn an_unknown_vtep_may_be_learned() {
     let mut outer = [from_peer(60), frame(ALL, B, 60)].concat();
     outer[29] = 77;
     checksum(&mut outer);
-    assert_eq!(s.run(0, vec![outer]), [(1, frame(ALL, B, 60))]);
-    assert_eq!(s.sink.punts, [Punt::Vtep(Ipv4Addr::new(10, 9, 0, 77))]);
+    assert_eq!(s.run(0, vec![outer.clone()]), [(1, frame(ALL, B, 60))]);
+    assert_eq!(s.sink.punts, [Punt { bridge: 1, ..for_host(PuntReason::Vtep, &outer) }]);
+    assert_eq!(s.tally.punted, 0, "it goes on");
     assert_eq!(s.fdb.used(), 0, "its place has no number yet");
 }
 
@@ -688,7 +756,8 @@ fn arp_and_ping_go_to_the_slow_path() {
     ping[23] = 1;
     checksum(&mut ping);
     assert_eq!(s.run(0, vec![arp.clone(), ping.clone()]), []);
-    assert_eq!((s.tally.punted, &s.sink.punts[..]), (2, &[Punt::Arp(arp.clone()), Punt::Icmp(ping)][..]));
+    let expected = [for_host(PuntReason::Arp, &arp), for_host(PuntReason::Icmp, &ping)];
+    assert_eq!((s.tally.punted, &s.sink.punts[..]), (2, &expected[..]));
     s.sink.full = true;
     s.run(0, vec![arp]);
     assert_eq!(s.drops, [(Drop::UnderlayPuntFull, 1)]);
@@ -929,7 +998,7 @@ fn what_goes_to_the_slow_path_is_complete() {
     ping[34..38].copy_from_slice(&[8, 0, 0, 0]);
     let undone = Offload { csum_start: 34, csum_offset: 2, gso: Gso::None, gso_size: 0, ecn: false };
     s.run_undone(0, vec![(ping.clone(), Some(undone))]);
-    let [Punt::Icmp(done)] = &s.sink.punts[..] else { panic!("{:?}", s.sink.punts) };
+    let [Punt { reason: PuntReason::Icmp, frame: done, .. }] = &s.sink.punts[..] else { panic!("{:?}", s.sink.punts) };
     assert_ne!(done[36..38], [0, 0]);
     let words = done[34..].chunks(2).map(|w| u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)]) as u64);
     assert_eq!(words.sum::<u64>() % 0xffff, 0);

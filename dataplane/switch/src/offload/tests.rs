@@ -5,11 +5,11 @@ use super::*;
 use crate::burst::{ADDED_MAX, FRAME_MAX, GSO_MAX, HEAD_MAX};
 use crate::egress::Egress;
 use crate::mem::to_vec;
-use crate::port::{Output, Punt};
+use crate::port::Output;
 use crate::stages::Selection;
 use crate::stages::leaving::Leaving;
 use crate::stages::send::Send;
-use crate::{Sent, Tx};
+use crate::{PuntReason, Sent, Tx};
 use std::collections::HashMap;
 
 /// UDP over IPv4 with an odd payload; in the checksum field the sum of the pseudo-header.
@@ -335,7 +335,7 @@ impl Output for Ports<'_, '_> {
         burst.tx_drops.take(|reason, n| *self.drops.entry(reason.name()).or_default() += n);
     }
 
-    fn punt(&mut self, _: u16, _: Punt) -> bool {
+    fn punt(&mut self, _: PuntReason, _: u16, _: u16, _: impl FnOnce() -> Vec<u8>) -> bool {
         false
     }
 }

@@ -3,19 +3,19 @@
 //! its DSCP stays as it was (RFC 2983, pipe model).
 
 use super::{Context, Pass, Process, Selection, Verdict, parse, parse::Addresses, vlan};
+use crate::PuntReason;
 use crate::adjacency::OUTER;
-use crate::burst::{BURST, Burst};
+use crate::burst::{BURST, Burst, Frame};
 use crate::drops::Drop;
 use crate::egress::Egress;
 use crate::layers::{Layers, Network};
 use crate::mem;
 use crate::names::{Named, declare};
 use crate::offload::{self, Gso};
-use crate::port::{Output, Punt};
-use crate::tables::{Overlay, Port};
+use crate::port::Output;
+use crate::tables::{NO_BRIDGE, Overlay, Port};
 use crate::wire::{self, ETH, UDP_HEADER as UDP, be16, be32};
 use dray_config::Mac;
-use std::net::Ipv4Addr;
 
 declare! { REASONS of Drop;
     /// An underlay frame that is neither ours nor VXLAN: not addressed to us, or not a protocol we speak.
@@ -75,6 +75,15 @@ declare! { REASONS of Drop;
     };
 }
 
+declare! { PUNTS of PuntReason;
+    /// ARP on the underlay port.
+    Arp = "arp";
+    /// ICMP to the VTEP's own address.
+    Icmp = "icmp";
+    /// Sent by a VTEP that is not configured, and `learn-vteps` is on. It goes on all the same: what is punted is to be known of.
+    Vtep = "vtep";
+}
+
 const VXLAN: usize = 8;
 
 #[derive(Default)]
@@ -82,6 +91,7 @@ pub(crate) struct Decap;
 
 impl Process for Decap {
     const REASONS: &[Named] = REASONS;
+    const PUNTS: &[Named] = PUNTS;
 
     fn wanted(port: &Port) -> bool {
         port.is_underlay()
@@ -120,7 +130,7 @@ fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, out: &mut impl Out
         };
         let (bridge, ingress) = match last {
             Some((known, places)) if known == origin => places,
-            _ => match places(origin.vni(), origin.vtep(), overlay, cx, out) {
+            _ => match places(frame, origin.vni(), origin.vtep(), overlay, cx, out) {
                 Ok(places) => {
                     last = Some((origin, places));
                     places
@@ -159,7 +169,7 @@ fn unusual(
     let frame = &burst.frames[i];
     match outer(frame.head(), frame.len(), overlay) {
         Ok(Outer::Vxlan { at, len, vni, from }) => {
-            let (bridge, ingress) = match places(vni, from, overlay, cx, out) {
+            let (bridge, ingress) = match places(frame, vni, from, overlay, cx, out) {
                 Ok(places) => places,
                 Err(reason) => return Verdict::drop(reason),
             };
@@ -187,10 +197,9 @@ fn unusual(
             }
             parse::addresses(burst, i, bridge, ingress)
         }
-        Ok(host) => {
+        Ok(Outer::Ours(reason)) => {
             offload::complete(burst, i);
-            let frame = mem::to_vec(burst, &burst.frames[i]);
-            if out.punt(cx.port, if host == Outer::Arp { Punt::Arp(frame) } else { Punt::Icmp(frame) }) {
+            if out.punt(reason, cx.port, NO_BRIDGE, || mem::to_vec(burst, &burst.frames[i])) {
                 *punted += 1;
                 Verdict::TAKEN
             } else {
@@ -201,15 +210,22 @@ fn unusual(
     }
 }
 
-/// The bridge of `vni`, and where frames of the VTEP `from` are from.
+/// The bridge of `vni`, and where frames of the VTEP `from` are from, of which this one is.
 #[inline]
-fn places(vni: u32, from: u32, overlay: &Overlay, cx: &Context, out: &mut impl Output) -> Result<(u16, Egress), Drop> {
+fn places(
+    frame: &Frame,
+    vni: u32,
+    from: u32,
+    overlay: &Overlay,
+    cx: &Context,
+    out: &mut impl Output,
+) -> Result<(u16, Egress), Drop> {
     let bridge = overlay.vnis.get(vni).ok_or(Drop::VxlanUnknownVni)?;
     match overlay.vteps.get(from) {
         Some(tunnel) => Ok((bridge, Egress::tunnel(tunnel))),
         None if overlay.learn_vteps => {
             // Known from the next publishing on; until then its frames pass, but their sources can't be learned.
-            out.punt(cx.port, Punt::Vtep(Ipv4Addr::from(from)));
+            out.punt(PuntReason::Vtep, cx.port, bridge, || frame.head().to_vec());
             Ok((bridge, Egress::NOWHERE))
         }
         None => Err(Drop::VxlanUnknownVtep),
@@ -221,10 +237,8 @@ fn places(vni: u32, from: u32, overlay: &Overlay, cx: &Context, out: &mut impl O
 enum Outer {
     /// An inner frame of `len` bytes from offset `at` on, sent by the VTEP `from`.
     Vxlan { at: usize, len: usize, vni: u32, from: u32 },
-    /// ARP.
-    Arp,
-    /// ICMP to the VTEP's own address.
-    Icmp,
+    /// Ours, and for the slow path.
+    Ours(PuntReason),
 }
 
 /// How nearly all VXLAN frames begin: without IP options or an inner tag, with nothing wrong and nothing behind them. They are told with
@@ -316,7 +330,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
         return Err(Drop::UnderlayNotForUs);
     }
     match be16(head, 12) {
-        wire::ARP => return Ok(Outer::Arp),
+        wire::ARP => return Ok(Outer::Ours(PuntReason::Arp)),
         wire::IPV4 if !broadcast => {}
         _ => return Err(Drop::UnderlayNotForUs),
     }
@@ -336,7 +350,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
         return Err(Drop::UnderlayNotForUs);
     }
     match ip[9] {
-        wire::ICMP => return Ok(Outer::Icmp),
+        wire::ICMP => return Ok(Outer::Ours(PuntReason::Icmp)),
         wire::UDP => {}
         _ => return Err(Drop::UnderlayNotForUs),
     }
@@ -367,6 +381,7 @@ fn outer(head: &[u8], len: usize, overlay: &Overlay) -> Result<Outer, Drop> {
 mod tests {
     use super::*;
     use crate::adjacency::Encap;
+    use std::net::Ipv4Addr;
 
     /// What is read with few instructions is what is read with all checks, whatever the bytes are.
     #[test]

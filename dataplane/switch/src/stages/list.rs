@@ -47,6 +47,9 @@ macro_rules! stages {
         pub(crate) const REASONS: &[&[Named]] =
             &[port::RX_REASONS, $(<$module::$stage as Process>::REASONS,)* port::TX_REASONS];
 
+        /// Why all leave frames to the control thread, in order.
+        pub(crate) const PUNTS: &[&[Named]] = &[$(<$module::$stage as Process>::PUNTS,)*];
+
         /// The counters of all, in order.
         pub(crate) const COUNTS: &[&[Named]] = &[$(<$module::$stage as Process>::COUNTS,)*];
 

@@ -61,6 +61,9 @@ pub(crate) trait Process: Default {
     /// What it drops frames for.
     const REASONS: &[Named] = &[];
 
+    /// What it leaves frames to the control thread for.
+    const PUNTS: &[Named] = &[];
+
     /// What it counts beside its drops.
     const COUNTS: &[Named] = &[];
 
