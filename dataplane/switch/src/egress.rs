@@ -1,8 +1,6 @@
 //! Where frames leave: the one number that all lookups produce.
 
-/// Port numbers are below this: 4,096 configured ones, and as many that are about to go while an apply is under way. With loom, which looks
-/// at every word in every order, few.
-pub const MAX_PORTS: usize = if cfg!(feature = "loom") { 4 } else { 8192 };
+pub use crate::sizes::MAX_PORTS;
 
 /// Where a frame leaves, or how others reach the place it came from: the number of an *adjacency*, which is a port and what is written
 /// before a frame that leaves there, or of a *group* of adjacencies. One word, so that an FDB entry can hold it.

@@ -13,6 +13,7 @@
 
 use crate::egress::{Egress, MAX_PORTS};
 use crate::mem::{self, Line as Bucket, Lines};
+use crate::sizes::WINDOW;
 use std::ops::Range;
 
 #[cfg(all(test, feature = "loom"))]
@@ -56,9 +57,6 @@ const STATIC: u64 = 1 << 48;
 /// The value of a slot that is being freed: no entry's, and static, so that nobody changes it.
 const GONE: u64 = u64::MAX;
 const SLOTS: usize = 4;
-/// How many buckets, from its home on, a key may be in: those of a table that is as full as it may be of MACs that count up are filled
-/// four at a time, so that some stretches of it are much fuller than others.
-const WINDOW: usize = if cfg!(feature = "loom") { 2 } else { 64 };
 
 /// The `n`th slot in which `key` is looked for.
 #[inline(always)]
@@ -680,7 +678,6 @@ mod tests {
         }
     }
 
-    /// Random operations against a map that can't be wrong.
     /// However addresses are alike, and whatever the seed, few are beside their home: as few as if they were random, 4 % of a table that
     /// is half full.
     #[test]
@@ -709,6 +706,7 @@ mod tests {
         }
     }
 
+    /// Random operations against a map that can't be wrong.
     #[test]
     fn agrees_with_a_naive_model() {
         let fdb = Fdb::new(256, [7, 8]);

@@ -16,6 +16,8 @@ pub mod offload;
 pub mod pipeline;
 pub mod port;
 mod punt;
+#[cfg_attr(feature = "loom", path = "fdb/models/sizes.rs")]
+mod sizes;
 mod stages;
 pub mod tables;
 #[cfg(test)]
