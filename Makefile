@@ -11,6 +11,8 @@ FISH := $(PREFIX)/share/fish/vendor_completions.d
 PROFILE := fast
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 RELEASE = $(TARGET)/release
+# How long tests took that wait for each other: dataplane/testing/src/turn.rs.
+TIMES = $(TARGET)/test-times
 PROGRAMS := drayd dray dray-perf
 
 .PHONY: help
@@ -28,13 +30,16 @@ demo: ## Three hosts, an overlay, traffic: a minute on this machine (needs root)
 test: ## Check and test everything (needs root; SKIP_ROOT=1 leaves out what does)
 	@test "$$(id -u)" = 0 -o -n "$(SKIP_ROOT)" || { echo "make test needs root, for namespaces, packet sockets and peers; SKIP_ROOT=1 leaves them out" >&2; exit 1; }
 	@$(MAKE) --no-print-directory deps test-deps check
-	$(CARGO) test --workspace --locked --profile $(PROFILE)
+	@rm -f $(TIMES)
+	@status=0; TEST_TIMES=$(abspath $(TIMES)) $(CARGO) test --workspace --locked --profile $(PROFILE) -- --test-threads=3 || status=$$?; \
+	    echo "The slowest tests, in seconds, of those that take turns:"; sort -rn $(TIMES) | head -n 10; exit $$status
 	@$(MAKE) --no-print-directory models
 
 .PHONY: models
 models: ## Look at what threads share in every order that the memory model allows (loom; seconds once built)
 	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-switch --features loom --lib fdb::models
 	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-vhost --features loom --lib models
+	$(CARGO) test --quiet --locked --profile $(PROFILE) -p dray-dataplane --features loom --lib models
 
 .PHONY: test-quick
 test-quick: ## Test what is pure: no root, no peers, under a minute once built

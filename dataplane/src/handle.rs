@@ -1,9 +1,9 @@
 //! A worker as the control thread sees it. It is given one command at a time; what is to be said to it meanwhile waits here. So nobody
 //! waits for a worker that gets no CPU time, and however long that lasts, no more than the newest tables and links are kept for it.
 
+use crate::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::counters::Counters;
 use crate::worker::{Command, Reply};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -153,10 +153,10 @@ impl Handle {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crossbeam_channel::unbounded;
+    use crate::channel::unbounded;
     use dray_switch::pipeline::Entry;
     use dray_switch::tables::Tables;
 

@@ -6,6 +6,7 @@
 
 mod apply;
 mod balance;
+mod channel;
 mod counters;
 mod fdb;
 mod handle;
@@ -29,8 +30,9 @@ pub use publish::Change;
 pub use punts::Punted;
 pub use stats::{QueueStats, WorkerStats};
 
+use channel::unbounded;
 use counters::Counters;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use dray_config::ValidConfig;
 use dray_switch::fdb::Fdb;
 use dray_switch::tables::Tables;
@@ -187,5 +189,5 @@ impl std::ops::Drop for Dataplane {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;

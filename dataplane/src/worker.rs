@@ -1,10 +1,10 @@
 //! One worker: a thread on its own CPU that polls its receive queues and runs every burst to completion.
 
+use crate::channel::{Receiver, Sender};
 use crate::counters::{Counters, ITSELF, PortCounters, QueueCounters};
 use crate::punts::Punts;
 use crate::rotation::{Poll, Rotation};
 use crate::shares::{FRAME, Pace, Shares};
-use crossbeam_channel::{Receiver, Sender};
 use dray_switch::burst::{BURST, HEAD, HEAD_UNDERLAY};
 use dray_switch::clock::Stage;
 use dray_switch::mem::{prefetch_read, ticks};
@@ -317,7 +317,10 @@ impl Output for Out<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "loom"))]
+mod models;
+
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use crate::tests::{change_to, nothing};

@@ -1,8 +1,7 @@
 //! The demo from end to end, and that it leaves nothing behind, however it ends. Needs root.
 
-use dray_testing::{drayd_beside, is_root};
+use dray_testing::{Turn, drayd_beside, is_root};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 const DEMO: &str = env!("CARGO_BIN_EXE_dray-demo");
 
 /// The machine: each demo has workers on the same CPUs. `None` without root.
-fn turn() -> Option<File> {
+fn turn() -> Option<Turn> {
     drayd_beside(DEMO);
-    is_root().then(dray_testing::turn)
+    is_root().then(Turn::alone)
 }
 
 fn start() -> Child {

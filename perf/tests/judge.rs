@@ -1,9 +1,8 @@
 //! The judging commands (RFC 2544, RFC 2889, soak) from end to end, against a real drayd.
 
-use dray_testing::{Process, drayd_beside, start_drayd, turn};
+use dray_testing::{Process, Turn, drayd_beside, start_drayd, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -16,7 +15,7 @@ struct Drayd {
     process: Process,
     dir: TempDir,
     /// One at a time: each keeps CPUs busy.
-    _turn: File,
+    _turn: Turn,
 }
 
 /// MACs that it holds.
@@ -24,7 +23,7 @@ const MACS: u64 = 1024;
 
 impl Drayd {
     fn start() -> Drayd {
-        let turn = turn();
+        let turn = Turn::alone();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| format!("{:?}", dir.path().join(name));
         let mut config = format!("[control]\nsocket = {}\n[fdb]\nsize = {MACS}\n", path("dray.sock"));
@@ -184,9 +183,10 @@ fn a_soak_that_passes_and_one_that_does_not() {
     assert!(lines.windows(2).all(|pair| number(&pair[0]["at"]) < number(&pair[1]["at"])));
 
     // A switch that stands still for longer than frames are waited for.
-    let command = &mut drayd.command("soak", "memif", "--duration 2500ms --interval 300ms --rate 20k");
-    let soak = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let log = drayd.file("other-log");
+    let args = format!("--duration 3s --interval 300ms --rate 20k --log {}", log.display());
+    let soak = drayd.command("soak", "memif", &args).spawn().unwrap();
+    wait_for("the first interval", || std::fs::metadata(&log).is_ok_and(|file| file.len() > 0).then_some(()));
     drayd.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(1200));
     drayd.signal(Signal::CONT);

@@ -5,14 +5,13 @@ use dray_perf::generator::{Generator, Link, Options, Way};
 use dray_perf::memif::{self, Memif};
 use dray_perf::peer::{Kind, Memory, Peer, Setup, Switch, Testpmd};
 use dray_perf::vhost::{self, VhostUser};
-use dray_testing::{has_testpmd, is_root};
-use std::fs::File;
+use dray_testing::{Turn, has_testpmd, is_root};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The machine, as each test keeps two CPUs busy. `None` if there is no testpmd to be started, which it says.
-fn turn() -> Option<File> {
-    (is_root() && has_testpmd()).then(dray_testing::turn)
+fn turn() -> Option<Turn> {
+    (is_root() && has_testpmd()).then(Turn::alone)
 }
 
 fn testpmd(kind: Kind) -> Switch {

@@ -7,7 +7,7 @@ use dray_perf::memif::{self, Memif};
 use dray_perf::peer::TempDir;
 use dray_perf::vhost::{self, VhostUser};
 use dray_perf::vtep::Tunnel;
-use dray_testing::{Process, drayd_beside, start_drayd, turn};
+use dray_testing::{Process, Turn, drayd_beside, start_drayd};
 use rustix::process::Signal;
 use std::net::Ipv4Addr;
 use std::process::{Command, Output};
@@ -126,7 +126,7 @@ fn both_ways<L: Link>(mut options: Options<L::End>, lengths: [f64; 2]) {
 
 #[test]
 fn mixes() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, BRIDGE);
     let imix = "imix".parse::<Sizes>().unwrap();
     let mean = 4294.0 / 12.0;
@@ -140,7 +140,7 @@ fn mixes() {
 
 #[test]
 fn a_mix_in_a_trunk_on_several_queues() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 2, TRUNK);
     let mut options = drayd.memif().size("60,512,1514".parse::<Sizes>().unwrap());
     (options.queues, options.vlan) = (2, Some(10));
@@ -149,7 +149,7 @@ fn a_mix_in_a_trunk_on_several_queues() {
 
 #[test]
 fn vxlan_both_ways() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, VXLAN);
     let mut options = drayd.memif();
     options.tunnel = Some(TUNNEL);
@@ -167,7 +167,7 @@ fn vxlan_both_ways() {
 
 #[test]
 fn vxlan_from_a_trunk() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, VXLAN_TRUNK);
     let mut options = drayd.memif();
     (options.tunnel, options.vlan) = (Some(TUNNEL), Some(10));
@@ -177,7 +177,7 @@ fn vxlan_from_a_trunk() {
 
 #[test]
 fn one_way_only() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, BRIDGE);
     let mut options = drayd.memif();
     (options.way, options.rate, options.latency) = (Way::BToA, LOW, true);
@@ -230,7 +230,7 @@ fn faultless_but_samples(report: &Report, d: &Direction) {
 
 #[test]
 fn latency_at_rates() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, BRIDGE);
     times::<Memif>(drayd.memif(), [LOW, 2 * LOW, LOW]);
     drop(drayd);
@@ -245,7 +245,7 @@ fn latency_at_rates() {
 
 #[test]
 fn latency_at_full_load() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, BRIDGE);
     let mut options = drayd.memif();
     options.sample = 64;
@@ -254,7 +254,7 @@ fn latency_at_full_load() {
 
 #[test]
 fn the_command_reports() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, VXLAN);
     let vxlan = ["--vxlan", "42", "--vtep", "10.9.0.2", "--switch-vtep", "10.9.0.1"];
     let args = [&vxlan[..], &["--size", "60,590", "--rate", "10Mbit", "--direction", "both", "--json"]].concat();
@@ -287,7 +287,7 @@ fn the_command_reports() {
 
 #[test]
 fn the_command_tells_where_the_time_goes() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, BRIDGE);
     let socket = drayd.dir.path().join("dray.sock").display().to_string();
     for flags in [&["--flows", "100", "--control", &socket, "--json"][..], &["--control", &socket]] {
@@ -320,7 +320,7 @@ fn the_command_tells_where_the_time_goes() {
 
 #[test]
 fn a_switch_without_that_address_is_named() {
-    let _turn = turn();
+    let _turn = Turn::alone();
     let drayd = Drayd::start("memif", 1, VXLAN);
     let mut options = drayd.memif();
     options.tunnel = Some(Tunnel { switch: Ipv4Addr::new(10, 9, 0, 77), ..TUNNEL });

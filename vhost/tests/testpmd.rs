@@ -2,7 +2,7 @@
 
 use dray_config::{Access, Memif, Role, SocketName};
 use dray_switch::{Burst, Rx, Tx};
-use dray_testing::{Testpmd, has_testpmd, turn};
+use dray_testing::{Testpmd, Turn, has_testpmd};
 use dray_vhost::memif::{PortSpec, Supervisor};
 use dray_vhost::{Event, Link};
 use std::path::Path;
@@ -99,7 +99,7 @@ fn testpmd_is_the_client() {
     if !has_testpmd() {
         return;
     }
-    let _turn = turn();
+    let _turn = Turn::alone();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("memif.sock");
     let (s, events) = supervisor();
@@ -127,7 +127,7 @@ fn testpmd_is_the_server() {
     if !has_testpmd() {
         return;
     }
-    let _turn = turn();
+    let _turn = Turn::alone();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("memif.sock");
     let (s, events) = supervisor();

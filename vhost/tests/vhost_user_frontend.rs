@@ -3,7 +3,7 @@
 
 use dray_config::{Access, Role, SocketName, VhostUser};
 use dray_switch::Burst;
-use dray_testing::{Testpmd, has_testpmd, turn};
+use dray_testing::{Testpmd, Turn, has_testpmd};
 use dray_vhost::vhost_user::frontend::{Frontend, Meeting, Options, VNET_HEADER, feature};
 use dray_vhost::vhost_user::{Port, PortSpec};
 use dray_vhost::{Event, Link};
@@ -24,8 +24,8 @@ enum Kind {
 }
 
 /// All that are there. The file is to be kept: testpmd keeps two CPUs busy.
-fn kinds() -> (&'static [Kind], Option<File>) {
-    if has_testpmd() { (&[Kind::Dray, Kind::Testpmd], Some(turn())) } else { (&[Kind::Dray], None) }
+fn kinds() -> (&'static [Kind], Option<Turn>) {
+    if has_testpmd() { (&[Kind::Dray, Kind::Testpmd], Some(Turn::alone())) } else { (&[Kind::Dray], None) }
 }
 
 /// A back end that sends back what comes, until it is dropped.

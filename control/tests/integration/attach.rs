@@ -145,7 +145,7 @@ fn testpmd_attaches_to_vhost_user_as_connect_says() {
 /// The driver is that of the firmware, iPXE, which looks for a server to boot from for some seconds.
 #[test]
 fn qemu_attaches_as_connect_says() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let cases = [
         case("vm-client", "socket = 'DIR/c.sock'\nqueues = 1\nmtu = 1450", true),
         case("vm-server", "socket = 'DIR/s.sock'\nrole = 'server'", true),

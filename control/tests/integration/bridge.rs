@@ -34,7 +34,7 @@ fn two_testpmd_clients_loop_through_a_bridge() {
 /// Of 30 broadcasts 5 pass, or up to 10, if a second ends between them; unicasts and what others send always do. Without the key all pass.
 #[test]
 fn a_storm_of_broadcasts_is_cut_off_where_it_comes_in() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let ports = memif_ports(&["a", "b"]).replacen("[[port]]", "[[port]]\nmax-broadcast = 5", 1);
     let drayd = Drayd::start(&test, &(ports + &bridge("blue", &["a", "b"])));
     let (mut a, mut b) = (test.memif(0), test.memif(1));

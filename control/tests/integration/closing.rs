@@ -1,4 +1,6 @@
 //! What a peer passes can take for ever to close. Nobody waits for that but who has to close it.
+//!
+//! These tests are alone also because others start programs, which close what they have of this one's files.
 
 use crate::harness::*;
 use dray_config::{Role, SocketName};
@@ -65,7 +67,7 @@ impl Hanging {
         let (before, closing_before) = (self.waiting.load(SeqCst), closing(drayd));
         self.hangs.store(false, SeqCst);
         let file = File::open(self.fuse.file()).unwrap();
-        freeze(drayd);
+        drayd.freeze();
         let sent = send(file.as_fd());
         drop(file);
         self.hangs.store(true, SeqCst);
@@ -74,25 +76,6 @@ impl Hanging {
         wait_for("one to be left", || (closing(drayd) == closing_before + 1).then_some(()));
         sent
     }
-}
-
-/// A line of a process or thread in /proc, behind its name: the state, the parent...
-fn stat(of: &str) -> Option<Vec<String>> {
-    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-/// Stops it, all of its threads.
-fn freeze(drayd: &mut Drayd) {
-    drayd.process().signal(libc::SIGSTOP);
-    let pid = drayd.pid();
-    let is_stopped = |task: std::fs::DirEntry| {
-        let task = task.file_name();
-        stat(&format!("{pid}/task/{}", task.to_str().unwrap())).is_none_or(|stat| stat[0] == "T")
-    };
-    wait_for("all threads to stop", || {
-        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_stopped).then_some(())
-    });
 }
 
 /// How many processes close something for it.
@@ -179,7 +162,7 @@ fn delete_bad_ports(drayd: &Drayd) {
 
 #[test]
 fn a_file_that_never_closes_hangs_nobody() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd = Drayd::start(&test, &config());
     let Some(fuse) = Hanging::mount(&test) else { return };
     let pass = |drayd: &mut Drayd| {
@@ -248,12 +231,12 @@ type Send<'a> = &'a dyn Fn(&[BorrowedFd<'_>]) -> (Peer, Connection);
 
 #[test]
 fn sockets_that_linger_hold_nobody_up() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd = Drayd::start(&test, &config());
     let mut ends = Vec::new();
     // Drayd is stopped while they are sent: the last to close one is not this process.
     let mut stopped = |drayd: &mut Drayd, send: Send<'_>| {
-        freeze(drayd);
+        drayd.freeze();
         let (sockets, others): (Vec<_>, Vec<_>) = (0..24).map(|_| lingering()).unzip();
         ends.extend(others);
         let peers = send(&sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>());

@@ -144,7 +144,7 @@ fn how_to_attach_is_ready_to_paste() {
 /// A worker has its CPU for itself, as far as that is up to drayd: whatever else it does, DPDK's threads included, happens elsewhere.
 #[test]
 fn only_the_worker_runs_on_its_cpu() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let [.., _, cpu] = dray_config::allowed_cpus()[..] else {
         eprintln!("SKIPPED: needs two CPUs");
         return;

@@ -36,6 +36,9 @@ pub fn vhost_ports(names: &[&str]) -> String {
     names.iter().map(port).collect()
 }
 
+/// A worker that leaves the CPUs to the guests, for which QEMU translates every instruction.
+pub const WORKER: &str = "[[worker]]\ncpu = 1\nidle-sleep = 50\n";
+
 /// A running QEMU, whose guest is at its shell's prompt.
 pub struct Guest {
     process: Process,
@@ -69,6 +72,13 @@ impl Guest {
         let mut guest = Self::launch(test, name, number, device, &[]);
         guest.wait_ready();
         guest
+    }
+
+    /// As [`Guest::start`], two that boot beside each other.
+    pub fn start_two(test: &Test, [a, b]: [(&str, u8, Device); 2]) -> [Guest; 2] {
+        let mut two = [a, b].map(|(name, number, device)| Self::launch(test, name, number, device, &[]));
+        two.iter_mut().for_each(Guest::wait_ready);
+        two
     }
 
     /// A QEMU that waits for guest `number` to move in from another, through the socket `DIR/NAME.migration`.

@@ -4,31 +4,44 @@ mod drayd;
 mod exchange;
 
 pub use dray_testing::*;
-pub use drayd::{Drayd, dray, is_conserved, vm};
+pub use drayd::{Drayd, dray, is_conserved, stat, vm};
 pub use exchange::*;
 
 use dray_config::SocketName;
 use dray_vhost::memif::{Client, ClientOptions};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// What a test owns: a folder, and the machine for itself.
+/// What a test owns: a folder, and its turn.
 pub struct Test {
     dir: TempDir,
-    /// Workers and peers poll on cores of their own, so one test runs at a time, whoever started it.
-    _alone: File,
+    _turn: Turn,
 }
 
 impl Test {
-    /// `None` without root, if such tests are left out: namespaces, packet sockets and other processes' CPUs are out of reach then.
+    /// One that runs beside others: see [`Turn::shared`]. `None` without root, if such tests are left out: namespaces, packet sockets
+    /// and other processes' CPUs are out of reach then.
     pub fn begin() -> Option<Test> {
+        Self::new(Turn::shared)
+    }
+
+    /// One with virtual machines.
+    pub fn guests() -> Option<Test> {
+        Self::new(Turn::guests)
+    }
+
+    /// One that has the machine for itself.
+    pub fn alone() -> Option<Test> {
+        Self::new(Turn::alone)
+    }
+
+    fn new(turn: fn() -> Turn) -> Option<Test> {
         if !is_root() {
             return None;
         }
-        let alone = turn();
+        let turn = turn();
         let dir = tempfile::Builder::new().prefix("dray-test-").tempdir().unwrap();
-        Some(Test { dir, _alone: alone })
+        Some(Test { dir, _turn: turn })
     }
 
     /// A path in the test's folder.

@@ -27,8 +27,10 @@ impl Hosts {
         host.run(&format!("ip addr add 10.5.0.{}/24 dev eth0", n + 1));
     }
 
-    /// Waits until one host reaches the other: what is learned and the kernel's neighbours may be of before.
+    /// Waits until one host reaches the other: what is learned may be of before. What the kernels know of each other's addresses is
+    /// forgotten, which they would do by themselves within a minute.
     fn reach(&self) {
+        self.hosts.iter().for_each(|host| drop(host.run("ip neigh flush all")));
         wait_for("a ping", || self.hosts[0].answers("10.5.0.2").then_some(()));
     }
 }
@@ -100,12 +102,16 @@ fn a_device_that_was_replaced_is_opened_again() {
     drayd.wait_link("nic1", "up");
     net.reach();
 
-    // Within less than the time between two looks: the name never seems to be missing.
+    // Within less than the time between two looks: the name never seems to be missing, unless the machine is very busy.
     net.hosts[1].veth("eth1", &net.switch, "other");
     let renames = test.file("renames", "link set nic1 name old\nlink set other name nic1\nlink del old\n");
     net.switch.run(&format!("ip -batch {}", renames.display()));
     net.hosts[1].run("ip addr add 10.5.0.2/24 dev eth1");
-    wait_for("the other interface to be seen", || drayd.log().contains("is another one than was opened").then_some(()));
+    wait_for("the other interface to be seen", || {
+        let log = drayd.log();
+        let is_seen = log.contains("is another one than was opened") || log.matches("is gone").count() > 1;
+        is_seen.then_some(())
+    });
     drayd.wait_link("nic1", "up");
     net.reach();
     drayd.finish();
@@ -176,7 +182,7 @@ fn what_a_device_loses_is_a_drop() {
     // Nobody empties the socket's ring of 64: the kernel drops the rest.
     let sent = || net.hosts[0].run("cat /sys/class/net/eth0/statistics/tx_packets").trim().parse::<u64>().unwrap();
     let before = (sent(), drayd.port("nic0").rx_packets);
-    drayd.process().signal(libc::SIGSTOP);
+    drayd.freeze();
     flood(&net.hosts[0], "10.5.0.2", 1000, 56);
     drayd.process().signal(libc::SIGCONT);
     let came = sent() - before.0;

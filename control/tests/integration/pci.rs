@@ -278,7 +278,7 @@ fn ports(nics: &[usize]) -> String {
 
 #[test]
 fn nics_behind_an_iommu() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let ns = Netns::new("iommu");
     let mut machine = Machine::boot(&test, &ns, true, 64, &[]);
     machine.start(&ports(&ALL));
@@ -311,7 +311,7 @@ fn nics_behind_an_iommu() {
 #[test]
 fn nics_without_an_iommu() {
     const QUEUES: &str = "0000:04:00.0";
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let ns = Netns::new("tap");
     let tap = "tap,id=queues,ifname=tap0,script=no,downscript=no,queues=2";
     let queues = "virtio-net-pci,netdev=queues,bus=slot4,mq=on,rss=on,vectors=6,mac=02:00:00:00:00:04,romfile=";

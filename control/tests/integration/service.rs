@@ -242,7 +242,7 @@ impl Drop for Veth {
 
 #[test]
 fn the_unit_in_a_booted_systemd() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let root = test.path("root");
     make(&test, "install-files", &root);
     let machine = Machine::boot(&root);

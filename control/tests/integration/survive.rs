@@ -17,7 +17,7 @@ fn config() -> String {
 
 #[test]
 fn a_killed_client_takes_nobody_with_it() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let drayd = Drayd::start(&test, &config());
     let exchange = Exchange::start(&test, &drayd);
     let mut quickest = PATIENCE;
@@ -49,7 +49,8 @@ fn a_client_that_writes_garbage_only_loses_its_own_link() {
     let exchange = Exchange::start(&test, &drayd);
     let mut random = Random(1);
     let mut resets = 0;
-    for round in 0..150 {
+    // Whoever comes again and again waits for a second each time.
+    for round in 0..30 {
         let mut c = test.memif(2);
         drayd.wait_link("c", "up");
         // A word of the descriptor is flags, region and length; the other offset and metadata (memif.h, memif_desc_t).
@@ -70,7 +71,7 @@ fn a_client_that_writes_garbage_only_loses_its_own_link() {
         drop(c);
         drayd.wait_link("c", "down");
     }
-    assert!(resets > 50, "who breaks the rules is disconnected: {resets} times");
+    assert!(resets > 10, "who breaks the rules is disconnected: {resets} times");
     assert!(drayd.drops("c", "rx.bad_descriptor") > 0, "{:?}", drayd.port("c"));
     exchange.more(10_000);
     let (_, mut a, b) = exchange.stop();

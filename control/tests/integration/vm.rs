@@ -13,7 +13,7 @@ const FILE: u32 = 16;
 
 /// A bridge of two guests.
 fn two_guests() -> String {
-    vhost_ports(&["vm1", "vm2"]) + &bridge("blue", &["vm1", "vm2"])
+    WORKER.to_owned() + &vhost_ports(&["vm1", "vm2"]) + &bridge("blue", &["vm1", "vm2"])
 }
 
 /// A bridge of two guests and a container that the kernel is in too, across VXLAN.
@@ -22,7 +22,7 @@ fn with_overlay(test: &Test) -> (Overlay, Drayd) {
     // What the kernel tells TCP to send and to ask for.
     net.kernel.run("ip link set vx mtu 1450");
     let config = format!(
-        "{}{}{UPLINK}[[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"web\", \"vm1\", \"vm2\"]\n\
+        "{WORKER}{}{}{UPLINK}[[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"web\", \"vm1\", \"vm2\"]\n\
          [vxlan]\nport = \"uplink\"\nlocal = \"10.9.0.1/24\"\npeers = [\"10.9.0.2\"]\n",
         memif_ports(&["web"]),
         vhost_ports(&["vm1", "vm2"])
@@ -80,7 +80,7 @@ fn assert_checksums(frames: &Frames) {
 
 #[test]
 fn guests_reach_containers_the_overlay_and_each_other() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let (net, drayd) = with_overlay(&test);
     let mut vm1 = Guest::start(&test, "vm1", 1, Device::default());
     {
@@ -121,11 +121,13 @@ fn guests_reach_containers_the_overlay_and_each_other() {
 
 #[test]
 fn a_guest_without_offloads_gets_what_it_can_take() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let (net, drayd) = with_overlay(&test);
-    let mut vm1 = Guest::start(&test, "vm1", 1, Device::default());
     let properties = format!("{NO_OFFLOADS},mrg_rxbuf=off");
-    let mut vm2 = Guest::start(&test, "vm2", 2, Device { properties: &properties, ..Device::default() });
+    let [mut vm1, mut vm2] = Guest::start_two(
+        &test,
+        [("vm1", 1, Device::default()), ("vm2", 2, Device { properties: &properties, ..Device::default() })],
+    );
     vm1.ping(&Guest::address(2), 20, 1400);
     let on = vm2.features();
     assert!(!on.iter().any(|name| name == "tx-checksumming" || name == "tx-tcp-segmentation"), "{on:?}");
@@ -147,12 +149,14 @@ fn a_guest_without_offloads_gets_what_it_can_take() {
 /// One of them with buffers of 64 KB in chains, on a socket where Dray listens.
 #[test]
 fn guests_with_packed_rings() {
-    let Some(test) = Test::begin() else { return };
-    let ports = vhost_ports(&["vm1", "vm2"]) + "role = \"server\"\n";
+    let Some(test) = Test::guests() else { return };
+    let ports = WORKER.to_owned() + &vhost_ports(&["vm1", "vm2"]) + "role = \"server\"\n";
     let drayd = Drayd::start(&test, &(ports + &bridge("blue", &["vm1", "vm2"])));
-    let mut vm1 = Guest::start(&test, "vm1", 1, Device { properties: "packed=on", ..Device::default() });
     let chains = Device { properties: "packed=on,mrg_rxbuf=off", dray: Role::Server, ..Device::default() };
-    let mut vm2 = Guest::start(&test, "vm2", 2, chains);
+    let [mut vm1, mut vm2] = Guest::start_two(
+        &test,
+        [("vm1", 1, Device { properties: "packed=on", ..Device::default() }), ("vm2", 2, chains)],
+    );
     vm1.ping(&Guest::address(2), 20, 1400);
     for name in ["vm1", "vm2"] {
         let port = drayd.port(name);
@@ -169,12 +173,12 @@ fn guests_with_packed_rings() {
 /// Guests with four queues change how many they use while files travel.
 #[test]
 fn guests_change_their_queues_under_load() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let workers = "[[worker]]\ncpu = 0\nidle-sleep = 50\n[[worker]]\ncpu = 1\nidle-sleep = 50\n";
-    let drayd = Drayd::start(&test, &(workers.to_string() + &two_guests()));
+    let drayd = Drayd::start(&test, &two_guests().replace(WORKER, workers));
     let device = Device { queues: 4, ..Device::default() };
-    let mut vm1 = Guest::start(&test, "vm1", 1, device);
-    let mut vm2 = Guest::start(&test, "vm2", 2, Device { properties: "packed=on", ..device });
+    let [mut vm1, mut vm2] =
+        Guest::start_two(&test, [("vm1", 1, device), ("vm2", 2, Device { properties: "packed=on", ..device })]);
     vm1.ping(&Guest::address(2), 20, 1400);
     let sum = vm1.make_file(FILE);
     for _ in 0..3 {
@@ -202,10 +206,12 @@ fn guests_change_their_queues_under_load() {
 /// The guests, one with split rings and one with packed rings, need not do anything.
 #[test]
 fn a_killed_drayd_comes_back_under_running_guests() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd = Drayd::start(&test, &two_guests());
-    let mut vm1 = Guest::start(&test, "vm1", 1, Device::default());
-    let mut vm2 = Guest::start(&test, "vm2", 2, Device { properties: "packed=on", ..Device::default() });
+    let [mut vm1, mut vm2] = Guest::start_two(
+        &test,
+        [("vm1", 1, Device::default()), ("vm2", 2, Device { properties: "packed=on", ..Device::default() })],
+    );
     vm1.ping(&Guest::address(2), 20, 1400);
     // It dies under load: the file arrives all the same.
     let sum = vm1.make_file(FILE);
@@ -245,12 +251,11 @@ fn a_killed_drayd_comes_back_under_running_guests() {
 /// Whatever becomes of guests, their ports come back by themselves, and others lose nothing.
 #[test]
 fn guests_come_and_go() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     let quiet = memif_ports(&["a", "b"]) + &bridge("quiet", &["a", "b"]);
     let drayd = Drayd::start(&test, &(quiet + &two_guests()));
     let packed = Device { properties: "packed=on", ..Device::default() };
-    let mut vm1 = Guest::start(&test, "vm1", 1, Device::default());
-    let mut vm2 = Guest::start(&test, "vm2", 2, packed);
+    let [mut vm1, mut vm2] = Guest::start_two(&test, [("vm1", 1, Device::default()), ("vm2", 2, packed)]);
     let exchange = Exchange::start(&test, &drayd);
     fn meet(vm1: &mut Guest, vm2: &mut Guest, exchange: &Exchange) {
         let since = Instant::now();
@@ -302,13 +307,12 @@ fn guests_come_and_go() {
 /// A guest moves from one QEMU to another, each on a port of its own, while files arrive in it.
 #[test]
 fn a_guest_migrates_under_load() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::guests() else { return };
     for properties in ["", "packed=on"] {
-        let config = vhost_ports(&["vm1", "vm2", "new"]) + &bridge("blue", &["vm1", "vm2", "new"]);
+        let config = WORKER.to_owned() + &vhost_ports(&["vm1", "vm2", "new"]) + &bridge("blue", &["vm1", "vm2", "new"]);
         let drayd = Drayd::start(&test, &config);
         let device = Device { properties, ..Device::default() };
-        let mut vm1 = Guest::start(&test, "vm1", 1, device);
-        let mut vm2 = Guest::start(&test, "vm2", 2, device);
+        let [mut vm1, mut vm2] = Guest::start_two(&test, [("vm1", 1, device), ("vm2", 2, device)]);
         let mut new = Guest::incoming(&test, "new", 1, device);
         vm1.ping(&Guest::address(2), 20, 1400);
         let sum = vm2.make_file(FILE);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// they share.
 #[test]
 fn two_workers_switch_between_each_others_ports() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let workers = "[[worker]]\ncpu = 0\nidle-sleep = 50\n[[worker]]\ncpu = 1\nidle-sleep = 50\n";
     let ports = memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "b", "c"]);
     let drayd = Drayd::start(&test, &(workers.to_string() + &ports));
@@ -78,7 +78,7 @@ fn shows_where_the_time_goes(worker: &WorkerInfo) {
 /// back through the other: the queue of one of them is moved, and not one frame is lost or overtaken.
 #[test]
 fn queues_move_to_a_worker_with_less_to_do() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let workers =
         "[balance]\ninterval = 1\n[[worker]]\ncpu = 0\nidle-sleep = 50\n[[worker]]\ncpu = 1\nidle-sleep = 50\n";
     let ports = memif_ports(&["a", "b", "x1", "x2", "d1", "d2", "d3", "d4"]);
@@ -199,7 +199,7 @@ const ONE_WORKER: &str = "[[worker]]\ncpu = 0\nidle-sleep = 50\n";
 /// While a worker gets no CPU time, everything is answered, what is asked for is done when it runs again, and it is said who doesn't.
 #[test]
 fn nobody_waits_for_a_worker_without_cpu_time() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let before = ONE_WORKER.to_owned() + &memif_ports(&["a", "b", "c"]) + &bridge("blue", &["a", "b"]);
     let mut drayd = Drayd::start(&test, &before);
     let mut a = test.memif(0);
@@ -248,7 +248,7 @@ fn nobody_waits_for_a_worker_without_cpu_time() {
 
 #[test]
 fn the_end_does_not_wait_for_a_worker_without_cpu_time() {
-    let Some(test) = Test::begin() else { return };
+    let Some(test) = Test::alone() else { return };
     let mut drayd =
         Drayd::start(&test, &(ONE_WORKER.to_owned() + &memif_ports(&["a", "b"]) + &bridge("blue", &["a", "b"])));
     let _a = test.memif(0);

@@ -6,13 +6,14 @@ pub mod fuse;
 mod netns;
 mod process;
 mod testpmd;
+mod turn;
 
 pub use capture::{Capture, FILE_PORT, Frames};
 pub use netns::Netns;
 pub use process::Process;
 pub use testpmd::{Testpmd, TestpmdStats, has_testpmd};
+pub use turn::Turn;
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -37,14 +38,6 @@ pub fn is_root() -> bool {
     );
     eprintln!("SKIPPED: needs root");
     false
-}
-
-/// The machine for oneself, until it is dropped: workers and peers poll on CPUs of their own, so one such test runs at a time, whoever
-/// started it.
-pub fn turn() -> File {
-    let alone = File::create(std::env::temp_dir().join("dray-integration-tests.lock")).unwrap();
-    rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    alone
 }
 
 /// Waits until `get` gives what is wanted.

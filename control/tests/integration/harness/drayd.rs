@@ -166,6 +166,19 @@ impl Drayd {
         self.stop();
     }
 
+    /// Stops it, all of its threads, until it gets a SIGCONT.
+    pub fn freeze(&self) {
+        self.process.signal(libc::SIGSTOP);
+        let pid = self.pid();
+        let is_stopped = |task: std::fs::DirEntry| {
+            let task = task.file_name();
+            stat(&format!("{pid}/task/{}", task.to_str().unwrap())).is_none_or(|stat| stat[0] == "T")
+        };
+        wait_for("all threads to stop", || {
+            std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_stopped).then_some(())
+        });
+    }
+
     /// It ends as a crash ends it.
     pub fn kill(mut self) {
         self.crash();
@@ -204,6 +217,12 @@ impl Drop for Drayd {
             self.process.end_within(Duration::from_secs(3));
         }
     }
+}
+
+/// A line of a process or thread in /proc, behind its name: the state, the parent...
+pub fn stat(of: &str) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 fn with_control(config: &str) -> String {
