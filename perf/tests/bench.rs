@@ -1,6 +1,6 @@
 //! `dray-perf bench` from end to end, small and short: needs root, dpdk-testpmd and, for OVS-DPDK, huge pages.
 
-use dray_testing::{drayd_beside, has_testpmd, is_root};
+use dray_testing::{Turn, drayd_beside, has_testpmd, is_root};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,6 +19,7 @@ fn all_switches_are_measured() {
     if !ready() {
         return;
     }
+    let _turn = Turn::alone();
     let dir = tempfile::tempdir().unwrap();
     let [page, saved] = ["page.html", "saved.json"].map(|name| dir.path().join(name));
     let before = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();

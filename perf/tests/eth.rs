@@ -1,6 +1,6 @@
 //! The generator on NICs: drayd's eth ports on the other ends of two veth pairs. Needs root.
 
-use dray_testing::{drayd_beside, is_root};
+use dray_testing::{Turn, drayd_beside, is_root};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -51,6 +51,7 @@ fn between_two_nics() {
     if !is_root() {
         return;
     }
+    let _turn = Turn::alone();
     let dir = tempfile::tempdir().unwrap();
     let devices = "--device net_af_packet0,iface=perf0 --device net_af_packet1,iface=perf1";
     let traffic = "--size 300 --flows 50 --direction both --rate 5000 --duration 0.5 --window 256 --sample 1 --json";

@@ -1,7 +1,7 @@
 //! `dray-perf hostile`, short and with generous limits: a few attacks of each family. `make hostile` makes all of them, and has the
 //! limits that hold on a machine that does nothing else.
 
-use dray_testing::drayd_beside;
+use dray_testing::{Turn, drayd_beside};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +18,7 @@ fn drayd() -> Option<PathBuf> {
 #[test]
 fn attacks_harm_nobody_else() {
     let Some(drayd) = drayd() else { return };
+    let _turn = Turn::alone();
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dray-perf"));
     command.args(["hostile", "--quick", "--json", "--drayd"]).arg(drayd).env("TMPDIR", folder.path());

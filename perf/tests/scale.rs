@@ -1,6 +1,6 @@
 //! `dray-perf scale` from end to end, with small sizes: needs a drayd, which is in another package.
 
-use dray_testing::drayd_beside;
+use dray_testing::{Turn, drayd_beside};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +17,7 @@ fn drayd() -> Option<PathBuf> {
 #[test]
 fn every_axis_is_measured_and_nothing_is_left_behind() {
     let Some(drayd) = drayd() else { return };
+    let _turn = Turn::alone();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dray-perf"));
     let folder = tempfile::tempdir().unwrap();
     command.args(["scale", "--quick", "--json", "--drayd"]).arg(drayd).env("TMPDIR", folder.path());

@@ -347,5 +347,6 @@ fn the_unit_in_a_booted_systemd() {
         !machine.path("/run/dray/control/dray.sock").exists() && !machine.path("/run/dray/web/memif.sock").exists()
     );
     assert_eq!(inodes(), before);
-    assert_eq!(machine.property("Result"), "success", "{}", machine.log());
+    // Not `Result`: in a container with control groups of version 1, nobody tells systemd of the end of what it has killed.
+    assert_eq!(["ExecMainCode", "ExecMainStatus"].map(|name| machine.property(name)), ["1", "0"], "{}", machine.log());
 }

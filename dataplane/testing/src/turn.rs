@@ -42,7 +42,9 @@ impl Turn {
 }
 
 fn lock(name: &str, how: FlockOperation) -> File {
-    let file = File::create(temp_dir().join(format!("dray-tests-{name}.lock"))).unwrap();
+    let file = temp_dir().join(format!("dray-tests-{name}.lock"));
+    // It may be another user's.
+    let file = File::open(&file).or_else(|_| File::create(&file)).unwrap();
     flock(&file, how).unwrap();
     file
 }
