@@ -63,7 +63,7 @@ fn main() {
     page += "\nSIGTERM and SIGINT end it, SIGHUP makes it read the file again and apply what differs,\nas `dray config reload` does, which also says what was wrong with it.\n";
     page += "\n## dray\n\n";
     describe(&mut page, &dray);
-    page += "\n`--json` may stand anywhere on the line. The options of `port add` are the keys of\n\
+    page += "\n`--json` may stand anywhere on the line. The options of `port add` and `bridge add` are the keys of\n\
         [the configuration file](configuration.md), where their values are described.\n\
         Below, each has its usage, an example with the request that it makes, and the type of its reply.\n";
     for command in leaves {

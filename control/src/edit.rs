@@ -2,12 +2,13 @@
 //! be of a file.
 
 use dray_api::{
-    AnyRequest, BridgeAdd, BridgeDel, BridgeJoin, BridgeLeave, BridgeRequest, BridgeSet, ConfigRequest, ConfigSet,
-    ErrorCode, FdbAdd, FdbDel, FdbRequest, LogLevel, LogRequest, PortAdd, PortDel, PortDown, PortRequest, PortSet,
-    PortUp, RpcError, VtepAdd, VtepDel, VtepRequest,
+    AnyRequest, BridgeDel, BridgeJoin, BridgeLeave, BridgeRequest, BridgeSet, ConfigRequest, ConfigSet, ErrorCode,
+    FdbAdd, FdbDel, FdbRequest, LogLevel, LogRequest, PortDel, PortDown, PortRequest, PortSet, PortUp, RpcError,
+    VtepAdd, VtepDel, VtepRequest,
 };
 use dray_config::schema::{self, Section, Value};
-use dray_config::{Action, Bridge, Member, Port, Running, suggest, text};
+use dray_config::{Action, Bridge, KeyValues, Member, Port, Running, suggest, text};
+use serde::Serialize;
 use serde_json::Value as Json;
 use std::net::Ipv4Addr;
 
@@ -33,9 +34,7 @@ pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Act
                 bridge_of(config, &bridge)?;
                 bridges.push((bridge, vlan));
             }
-            let keys = port_keys(port);
-            let keys = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-            config.read_port(&keys).and_then(|port| config.add_port(port, &bridges))
+            config.read_port(&keys_of(port)).and_then(|port| config.add_port(port, &bridges))
         }
         AnyRequest::Port(PortRequest::Del(PortDel { name })) => {
             path = format!("port.{name}");
@@ -46,15 +45,15 @@ pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Act
             }
             Ok(config.remove_port(name))
         }
-        AnyRequest::Bridge(BridgeRequest::Add(BridgeAdd { name, description, vni, ports })) => {
-            path = format!("bridge.{name}");
-            if config.bridge(name).is_some() {
+        AnyRequest::Bridge(BridgeRequest::Add(bridge)) => {
+            path = format!("bridge.{}", bridge.name);
+            let vni = bridge.keys.0.get("vni").and_then(Json::as_u64).and_then(|vni| u32::try_from(vni).ok());
+            if config.bridge(&bridge.name).is_some() {
                 code = ErrorCode::Exists;
             } else if vni.is_some_and(|vni| config.is_vni_used(vni)) {
                 code = ErrorCode::Conflict;
             }
-            let (name, description, ports) = (name.clone(), description.clone(), ports.clone());
-            config.add_bridge(&Bridge { name, description, vni: *vni, ports, ..Bridge::default() })
+            config.add_bridge(&keys_of(bridge))
         }
         AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => {
             path = format!("bridge.{name}");
@@ -220,13 +219,12 @@ fn peers_path(bridge: Option<&str>) -> String {
 /// What the words of a request are in TOML, for the key `key`; none: its default. If that is not of the key's type, the reader says so.
 fn value(section: &Section, kind: Option<&str>, key: &str, words: &[String]) -> Option<String> {
     let of_type = section.keys_for(kind).find(|known| known.name == key).map(|known| &known.value);
-    let toml = |word: &str| format!("x = {word}").parse::<toml::Table>().ok()?.remove("x");
     if words.is_empty() {
         return None;
     }
     Some(match of_type {
         Some(Value::Array(_)) => {
-            let item = |word: &String| match toml(word).filter(toml::Value::is_table) {
+            let item = |word: &String| match toml_word(word).filter(toml::Value::is_table) {
                 Some(table) => table.to_string(),
                 None => text(word),
             };
@@ -234,7 +232,7 @@ fn value(section: &Section, kind: Option<&str>, key: &str, words: &[String]) -> 
         }
         Some(Value::Integer(..) | Value::PowerOfTwo(..) | Value::Boolean) => {
             let word = words.join(" ");
-            let value = toml(&word).filter(|value| value.is_integer() || value.is_bool());
+            let value = toml_word(&word).filter(|value| value.is_integer() || value.is_bool());
             value.map_or_else(|| text(&word), |value| value.to_string())
         }
         Some(Value::String(_)) | None => text(words.join(" ")),
@@ -286,24 +284,37 @@ fn bridge_of<'a>(config: &'a Running, name: &str) -> Result<&'a Bridge, RpcError
     })
 }
 
-/// The flags as keys of a file, with values in TOML.
-fn port_keys(port: &PortAdd) -> Vec<(String, String)> {
-    let keys = match serde_json::to_value(port) {
+/// The file's keys in a request, and their values in TOML.
+fn keys_of(request: &impl Serialize) -> KeyValues {
+    let keys = match serde_json::to_value(request) {
         Ok(Json::Object(keys)) => keys,
         _ => serde_json::Map::new(),
     };
-    let key = |(key, value): (String, Json)| match value {
-        Json::String(value) => Some((key.replace('_', "-"), text(value))),
-        Json::Number(value) => Some((key.replace('_', "-"), value.to_string())),
-        _ => None,
-    };
+    let key = |(key, value): (String, Json)| Some((key.replace('_', "-"), toml_of(&value)?.to_string()));
     keys.into_iter().filter(|(key, _)| key != "bridges").filter_map(key).collect()
+}
+
+/// A value in TOML. In a list, text may stand for a table.
+fn toml_of(value: &Json) -> Option<toml::Value> {
+    match value {
+        Json::Array(items) => {
+            let table = |item: &Json| toml_word(item.as_str()?).filter(toml::Value::is_table);
+            let items = items.iter().filter_map(|item| table(item).or_else(|| toml_of(item)));
+            Some(toml::Value::Array(items.collect()))
+        }
+        value => toml::Value::try_from(value).ok(),
+    }
+}
+
+/// A word that is a value in TOML.
+fn toml_word(word: &str) -> Option<toml::Value> {
+    format!("x = {word}").parse::<toml::Table>().ok()?.remove("x")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dray_api::StatusShow;
+    use dray_api::{BridgeAdd, PortAdd, StatusShow};
     use dray_config::{ValidConfig, merge, parse, parse_for, plan, render};
 
     fn base() -> ValidConfig {
@@ -327,7 +338,20 @@ mod tests {
     }
 
     fn add() -> PortAdd {
-        PortAdd { name: "new".into(), kind: "memif".into(), socket: Some("/m\"".into()), ..PortAdd::default() }
+        let port = PortAdd { name: "new".into(), ..PortAdd::default() };
+        with(&port, &[("kind", "memif".into()), ("socket", "/m\"".into())])
+    }
+
+    /// The port with these keys, too.
+    fn with(port: &PortAdd, keys: &[(&str, Json)]) -> PortAdd {
+        let mut port = port.clone();
+        port.keys.0.extend(keys.iter().map(|(key, value)| ((*key).into(), value.clone())));
+        port
+    }
+
+    fn bridge(name: &str, vni: u32) -> BridgeAdd {
+        let keys = [("vni", vni.into())].into();
+        BridgeAdd { name: name.into(), keys, ..BridgeAdd::default() }
     }
 
     #[test]
@@ -355,19 +379,19 @@ mod tests {
 
     #[test]
     fn vhost_user_ports() {
-        let port = PortAdd { kind: "vhost-user".into(), socket: Some("@new".into()), ..add() };
+        let port = with(&add(), &[("kind", "vhost-user".into()), ("socket", "@new".into())]);
         let request = |port: PortAdd| changes(port);
         assert_eq!(request(port.clone()), Ok(vec!["+ port new: vhost-user client @new".into()]));
-        let server = PortAdd { role: Some("server".into()), queues: Some(4), ..port.clone() };
+        let server = with(&port, &[("role", "server".into()), ("queues", 4.into())]);
         assert_eq!(request(server), Ok(vec!["+ port new: vhost-user server @new".into()]));
         assert_eq!(
-            request(PortAdd { socket: Some("/run/dray/vm1/vm1.sock".into()), ..port.clone() }),
+            request(with(&port, &[("socket", "/run/dray/vm1/vm1.sock".into())])),
             Err("socket = \"/run/dray/vm1/vm1.sock\" of port \"new\" is already port \"vm1\"'s: \
                  a vhost-user port has its own"
                 .into())
         );
         assert_eq!(
-            request(PortAdd { id: Some(1), ring_size: Some(512), ..port }),
+            request(with(&port, &[("id", 1.into()), ("ring_size", 512.into())])),
             Err("id does not fit kind = \"vhost-user\" in [[port]] \"new\": it is for \"memif\"\n\
                  ring-size does not fit kind = \"vhost-user\" in [[port]] \"new\": it is for \"memif\", \"eth\""
                 .into())
@@ -378,7 +402,7 @@ mod tests {
     fn wrong_ports_are_refused_with_the_files_messages() {
         let request = |port: PortAdd| changes(port).unwrap_err();
         assert_eq!(
-            request(PortAdd { mtu: Some(10), mac: Some("x".into()), ..add() }),
+            request(with(&add(), &[("mtu", 10.into()), ("mac", "x".into())])),
             "mac = \"x\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\"\n\
              mtu = 10 is out of range: 68 to 9198"
         );
@@ -398,10 +422,21 @@ mod tests {
     #[test]
     fn bridges() {
         let ports = vec![Member { port: "db".into(), vlan: Some(3) }];
-        let request = BridgeAdd { name: "new".into(), description: None, vni: Some(7), ports };
-        assert_eq!(changes(request), Ok(vec!["+ bridge new: vni 7, db:3".into()]));
-        let request = BridgeAdd { name: "new".into(), description: None, vni: Some(42), ports: vec![] };
-        assert_eq!(changes(request), Err("vni = 42 is already used: each bridge has its own".into()));
+        assert_eq!(changes(BridgeAdd { ports, ..bridge("new", 7) }), Ok(vec!["+ bridge new: vni 7, db:3".into()]));
+        let used = "vni = 42 is already used: each bridge has its own";
+        assert_eq!(changes(bridge("new", 42)), Err(used.into()));
+        // Any key of the file.
+        let mut all = bridge("new", 7);
+        let more = [
+            ("mtu", 1450.into()),
+            ("peers", vec!["10.9.0.2"].into()),
+            ("static", vec!["{ mac = '02:00:00:00:00:07', vtep = '10.9.0.2' }"].into()),
+        ];
+        all.keys.0.extend(more.map(|(key, value): (&str, Json)| (key.into(), value)));
+        let steps = edit(&mut Running::new(base()), &all.into()).unwrap().unwrap();
+        let [Action::AddBridge(new)] = &steps[..] else { panic!("{steps:?}") };
+        let peer = Ipv4Addr::new(10, 9, 0, 2);
+        assert_eq!((new.mtu, new.peers.as_deref(), new.statics.len()), (Some(1450), Some(&[peer][..]), 1));
         let request = BridgeDel { name: "blue".into() };
         assert_eq!(changes(request), Ok(vec!["- bridge blue".into()]));
     }
@@ -539,9 +574,8 @@ mod tests {
         }
         let port = |name: &str| PortAdd { name: name.into(), ..add() };
         let members = |text: &str| vec![text.parse::<Member>().unwrap()];
-        let bridge = |name: &str, vni| BridgeAdd { name: name.into(), vni: Some(vni), ..BridgeAdd::default() };
         assert_eq!(refusal(port("web")), (Exists, "port.web".into()));
-        assert_eq!(refusal(PortAdd { mtu: Some(1), ..port("x") }), (Invalid, "port.x".into()));
+        assert_eq!(refusal(with(&port("x"), &[("mtu", 1.into())])), (Invalid, "port.x".into()));
         assert_eq!(refusal(PortAdd { bridges: vec!["no".into()], ..port("x") }), (NotFound, "bridge.no".into()));
         assert_eq!(refusal(PortDel { name: "no".into() }), (NotFound, "port.no".into()));
         assert_eq!(refusal(PortDel { name: "uplink".into() }), (Conflict, "port.uplink".into()));

@@ -1,7 +1,7 @@
 //! `bridge`: bridges and their members.
 
-use crate::ConfigChange;
 use crate::requests::requests;
+use crate::{BridgeKeys, ConfigChange};
 use dray_config::Member;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,17 +27,14 @@ pub struct BridgeShow {
     pub name: Option<String>,
 }
 
-/// Add a bridge
+/// Add a bridge; the flags are the keys of the configuration file
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct BridgeAdd {
     /// Its name
     pub name: String,
-    /// What people call it
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// VXLAN network identifier with which it joins the overlay
-    pub vni: Option<u32>,
+    /// Its keys.
+    #[serde(flatten)]
+    pub keys: BridgeKeys,
     /// A member, untagged or with a VLAN; may be given several times
     #[serde(default)]
     pub ports: Vec<Member>,

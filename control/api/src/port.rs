@@ -1,7 +1,7 @@
 //! `port`: ports, and how others attach to them.
 
 use crate::requests::{is_false, requests};
-use crate::{ConfigChange, PortDetail};
+use crate::{ConfigChange, PortDetail, PortKeys};
 use dray_config::Mac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,56 +90,13 @@ pub struct PortClear {
 }
 
 /// Add a port; the flags are the keys of the configuration file
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortAdd {
     /// Its name
     pub name: String,
-    /// "memif", "vhost-user" or "eth"
-    pub kind: String,
-    /// What people call it
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// "up" or "down": down keeps it closed [default: up]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admin: Option<String>,
-    /// memif, vhost-user: the control channel's socket, a path or "@name"
-    pub socket: Option<String>,
-    /// memif, vhost-user: who may connect to a server's socket, its permission bits [default: 0660]
-    pub socket_mode: Option<String>,
-    /// memif, vhost-user: the owner of a server's socket, name or number [default: drayd's user]
-    pub socket_owner: Option<String>,
-    /// memif, vhost-user: the group of a server's socket, name or number [default: drayd's group]
-    pub socket_group: Option<String>,
-    /// memif: interface id on that socket [default: 0]
-    pub id: Option<u64>,
-    /// memif, vhost-user: "server" or "client" [default: server for memif, client for vhost-user]
-    pub role: Option<String>,
-    /// memif: must be the same on both sides
-    pub secret: Option<String>,
-    /// memif, eth: descriptors in a ring or queue [default: 1024]
-    pub ring_size: Option<u64>,
-    /// memif: bytes in a buffer, as a client [default: 2048]
-    pub buffer_size: Option<u64>,
-    /// Queue pairs; for vhost-user the most that the VM may use [default: 1, 16 for vhost-user]
-    pub queues: Option<u64>,
-    /// The port's own MAC address [default: made from the name]
-    pub mac: Option<String>,
-    /// Longest Ethernet payload in bytes [default: 9198 for memif and vhost-user, 1500 for eth]
-    pub mtu: Option<u64>,
-    /// How many MAC addresses are learned behind it [default: half of the FDB's size, at most 4096 for memif and vhost-user]
-    pub max_macs: Option<u64>,
-    /// How many broadcasts it may send in a second [default: no limit]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_broadcast: Option<u64>,
-    /// How many multicasts it may send in a second [default: no limit]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_multicast: Option<u64>,
-    /// How many unicasts to unknown addresses it may send in a second [default: no limit]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_unknown_unicast: Option<u64>,
-    /// eth: a PCI address or a DPDK vdev
-    pub device: Option<String>,
+    /// Its keys.
+    #[serde(flatten)]
+    pub keys: PortKeys,
     /// Put it in this bridge, untagged or with a VLAN; may be given several times
     #[serde(default)]
     pub bridges: Vec<String>,

@@ -123,7 +123,8 @@ mod tests {
     fn optional_parameters_may_be_left_out() {
         let show = PortShow::default().into();
         assert_eq!(AnyRequest::decode(br#"{"jsonrpc":"2.0","id":"a","method":"port.show"}"#), (json!("a"), Ok(show)));
-        let add = PortAdd { name: "a".into(), kind: "eth".into(), ..PortAdd::default() }.into();
+        let keys = [("kind", "eth".into())].into();
+        let add = PortAdd { name: "a".into(), keys, ..PortAdd::default() }.into();
         let line = br#"{"jsonrpc":"2.0","id":2,"method":"port.add","params":{"name":"a","kind":"eth"}}"#;
         assert_eq!(AnyRequest::decode(line), (json!(2), Ok(add)));
     }

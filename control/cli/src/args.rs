@@ -215,7 +215,8 @@ fn json(value: impl Serialize) -> Result<Value, String> {
 fn argument(param: &Param) -> Arg {
     let (form, is_many) = Form::of(&param.schema);
     let name = param.name.as_str();
-    let one = name.strip_suffix('s').filter(|_| is_many).unwrap_or(name);
+    let one = name.strip_suffix(if name.ends_with("sses") { "es" } else { "s" });
+    let one = one.filter(|_| is_many).unwrap_or(name);
     let is_positional = param.required || ["name", "file", "values"].contains(&name);
     let mut arg = Arg::new(name.to_owned()).required(param.required).help(description(&param.schema).to_owned());
     if !is_positional {
@@ -300,6 +301,7 @@ fn params<'a>(known: impl Iterator<Item = &'a Param>, args: &ArgMatches) -> Map<
 mod tests {
     use super::*;
     use dray_api::{Request, StatusShow};
+    use dray_config::schema;
     use serde_json::json;
 
     #[test]
@@ -403,6 +405,7 @@ mod tests {
     #[test]
     fn wrong_commands_are_refused() {
         for (words, why) in [
+            ("bridge add b --vni -1", "unexpected argument '-1'"),
             ("port show --connect", "<NAME>"),
             ("port show web --secrets", "--connect"),
             ("port add --kind eth", "<NAME>"),
@@ -445,6 +448,23 @@ mod tests {
         let add = |line| request(line).encode(1);
         assert_eq!(add("port add web --kind memif --socket @a"), add("port add --name web --kind memif --socket @a"));
         assert!(add("port add a --kind eth --device net_tap0 --mtu 1500").contains(r#""mtu":1500"#));
+    }
+
+    #[test]
+    fn keys_of_the_file_are_options() {
+        let bridge = request("bridge add b --mtu 1450 --peer 10.0.0.1 --peer 10.0.0.2 --port a").encode(1);
+        let params = r#""params":{"name":"b","mtu":1450,"peers":["10.0.0.1","10.0.0.2"],"ports":[{"port":"a"}]}"#;
+        assert!(bridge.contains(params), "{bridge}");
+        let tap = request("port add t --kind tap --address 10.0.0.1/24").encode(1);
+        assert!(tap.contains(r#""addresses":["10.0.0.1/24"]"#), "{tap}");
+        for (group, section) in [("port", &schema::PORT), ("bridge", &schema::BRIDGE)] {
+            let command = command();
+            let add = command.find_subcommand(group).and_then(|group| group.find_subcommand("add")).unwrap();
+            for key in section.keys.iter() {
+                let id = key.name.replace('-', "_");
+                assert!(add.get_arguments().any(|arg| arg.get_id() == id.as_str()), "{id}");
+            }
+        }
     }
 
     #[test]

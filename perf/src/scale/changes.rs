@@ -4,7 +4,9 @@ use crate::peer::Dray;
 use crate::scale::case::{head, memif};
 use crate::scale::{Results, START, ScaleArgs};
 use crate::stats::median;
-use dray_api::{BridgeAdd, BridgeDel, FdbAdd, FdbDel, PortAdd, PortDel, Request, StatusShow, VtepAdd, VtepDel};
+use dray_api::{
+    BridgeAdd, BridgeDel, FdbAdd, FdbDel, PortAdd, PortDel, PortKeys, Request, StatusShow, VtepAdd, VtepDel,
+};
 use dray_client::Client;
 use dray_config::{Mac, Member};
 use dray_report::{Column, Document, Table, Tone};
@@ -107,16 +109,11 @@ fn at(dray: &Dray, cpu: usize, ports: u32, statics: u32) -> Result<Changes, Stri
     let mut requests = Vec::new();
     let socket = switch.directory().join("new.sock").display().to_string();
     let name = || "new".to_owned();
-    let port = PortAdd {
-        name: name(),
-        kind: "memif".into(),
-        socket: Some(socket),
-        bridges: vec!["b0".into()],
-        ..PortAdd::default()
-    };
+    let keys = PortKeys::from([("kind", "memif".into()), ("socket", socket.into())]);
+    let port = PortAdd { name: name(), keys, bridges: vec!["b0".into()] };
     pair(&mut control, &port, &PortDel { name: name() }, &mut requests)?;
     let ports_of = vec![Member { port: "p2".into(), vlan: Some(7) }];
-    let bridge = BridgeAdd { name: name(), vni: Some(9_999), ports: ports_of, ..BridgeAdd::default() };
+    let bridge = BridgeAdd { name: name(), keys: [("vni", 9_999.into())].into(), ports: ports_of };
     pair(&mut control, &bridge, &BridgeDel { name: name() }, &mut requests)?;
     let vteps = vec![Ipv4Addr::new(10, 9, 1, 1)];
     let peer = VtepAdd { vteps: vteps.clone(), bridge: None };
