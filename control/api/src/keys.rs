@@ -164,7 +164,7 @@ mod tests {
         let key = |name: &str| &schema.as_value()["properties"][name];
         let text = |name: &str| key(name)["description"].as_str().unwrap();
         assert_eq!(schema.as_value()["required"], json!(["kind"]));
-        assert_eq!(text("queues"), "Queue pairs [default: 1 (memif, eth), 16 (vhost-user)]");
+        assert_eq!(text("queues"), "Queue pairs [default: 1 (memif, tap, eth), 16 (vhost-user)]");
         assert_eq!(text("secret"), "memif: Must be the same on both sides");
         assert_eq!(text("buffer_size"), "memif: Size of a buffer, as a client (bytes) [default: 2048]");
         assert_eq!((&key("ring_size")["minimum"], &key("ring_size")["maximum"]), (&json!(64), &json!(16384)));

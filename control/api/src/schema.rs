@@ -197,7 +197,7 @@ mod tests {
         let port = fields(&api.types["PortInfo"]);
         let field = |name: &str| port.iter().find(|field| field.name == name).unwrap();
         assert!(field("kind").required && !field("reason").required);
-        assert_eq!(types(&field("detail").schema), 3);
+        assert_eq!(types(&field("detail").schema), dray_config::schema::KINDS.len());
         assert_eq!(port[0].name, "name");
         for (name, of) in &api.types {
             let of = fields(of);

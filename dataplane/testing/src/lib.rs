@@ -17,9 +17,10 @@ pub use turn::Turn;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Generous: it only decides how long a broken switch takes to fail.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,9 +85,31 @@ pub fn drayd_beside(program: &str) -> PathBuf {
 /// dray, the same way. A test of another package alone does not build it anew.
 ///
 /// # Panics
-/// If it is not built.
+/// If it is not built, or older than what it is made of.
 pub fn dray_beside(program: &str) -> PathBuf {
-    beside(program, "dray", "dray-cli")
+    static LOOKED: Once = Once::new();
+    let dray = beside(program, "dray", "dray-cli");
+    LOOKED.call_once_force(|_| {
+        for of in ["config", "control/api", "control/client", "control/cli"] {
+            let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(of).join("src");
+            if let Some(newer) = newer(&sources, modified(&dray)) {
+                panic!("{} is newer than dray: cargo build -p dray-cli, with this test's profile", newer.display());
+            }
+        }
+    });
+    dray
+}
+
+/// A file in `directory` that was changed after this time.
+fn newer(directory: &Path, than: SystemTime) -> Option<PathBuf> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    files
+        .into_iter()
+        .find_map(|path| if path.is_dir() { newer(&path, than) } else { (modified(&path) > than).then_some(path) })
+}
+
+fn modified(path: &Path) -> SystemTime {
+    std::fs::metadata(path).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn beside(program: &str, name: &str, package: &str) -> PathBuf {
