@@ -45,7 +45,7 @@ pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, Prefix, Route, StormLi
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};
-pub use running::{KeyValues, Running};
+pub use running::Running;
 pub use save::{replace, save};
 pub use schema::KeyChange;
 pub use statics::Statics;

@@ -32,9 +32,9 @@ impl Deref for Running {
 }
 
 /// Keys of an object, each with its value in TOML.
-pub type KeyValues = Vec<(String, String)>;
+pub type KeyValues<'a> = Vec<(&'a str, String)>;
 
-fn lines<K: std::fmt::Display>(keys: &[(K, String)]) -> String {
+fn lines(keys: &KeyValues<'_>) -> String {
     keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
 }
 
@@ -152,7 +152,7 @@ impl Running {
     ///
     /// # Errors
     /// What is wrong with them by themselves.
-    pub fn read_port(&self, keys: &KeyValues) -> Result<Port, String> {
+    pub fn read_port(&self, keys: &KeyValues<'_>) -> Result<Port, String> {
         let mut port: Port = object(&schema::PORT, &lines(keys))?;
         self.compute_port(&mut port);
         Ok(port)
@@ -245,12 +245,22 @@ impl Running {
         self.taken.vnis.contains_key(&vni)
     }
 
+    /// The bridge of these keys.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read_bridge(&self, keys: &KeyValues<'_>) -> Result<Bridge, String> {
+        object(&schema::BRIDGE, &lines(keys))
+    }
+
     /// The steps that add a bridge, of whose values nothing is known.
     ///
     /// # Errors
     /// What is wrong with them, or does not fit.
-    pub fn add_bridge(&mut self, keys: &KeyValues) -> Result<Vec<Action>, String> {
-        let mut new: Bridge = object(&schema::BRIDGE, &lines(keys))?;
+    pub fn add_bridge(&mut self, bridge: &Bridge) -> Result<Vec<Action>, String> {
+        let mut keys = Vec::new();
+        bridge.write(&Bridge::default(), &mut keys);
+        let mut new: Bridge = object(&schema::BRIDGE, &lines(&keys))?;
         self.check_bridge(&mut new)?;
         Ok(vec![Action::AddBridge(new)])
     }

@@ -7,7 +7,7 @@ use dray_api::{
     VtepAdd, VtepDel, VtepRequest,
 };
 use dray_config::schema::{self, Section, Value};
-use dray_config::{Action, Bridge, KeyValues, Member, Port, Running, suggest, text};
+use dray_config::{Action, Bridge, Member, Port, Running, suggest, text};
 use serde::Serialize;
 use serde_json::Value as Json;
 use std::net::Ipv4Addr;
@@ -34,7 +34,8 @@ pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Act
                 bridge_of(config, &bridge)?;
                 bridges.push((bridge, vlan));
             }
-            config.read_port(&keys_of(port)).and_then(|port| config.add_port(port, &bridges))
+            let keys = keys_of(port);
+            config.read_port(&borrowed(&keys)).and_then(|port| config.add_port(port, &bridges))
         }
         AnyRequest::Port(PortRequest::Del(PortDel { name })) => {
             path = format!("port.{name}");
@@ -53,7 +54,8 @@ pub fn edit(config: &mut Running, request: &AnyRequest) -> Result<Option<Vec<Act
             } else if vni.is_some_and(|vni| config.is_vni_used(vni)) {
                 code = ErrorCode::Conflict;
             }
-            config.add_bridge(&keys_of(bridge))
+            let keys = keys_of(bridge);
+            config.read_bridge(&borrowed(&keys)).and_then(|bridge| config.add_bridge(&bridge))
         }
         AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => {
             path = format!("bridge.{name}");
@@ -163,19 +165,25 @@ pub fn is_done(config: &Running, request: &AnyRequest) -> bool {
     };
     match request {
         AnyRequest::Port(PortRequest::Add(port)) => {
-            let keys = port_keys(port);
-            let keys = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            let keys = keys_of(port);
             let is_there = |bridge: &String| {
                 let of = bridge.parse::<Member>();
                 of.is_ok_and(|of| is_member(&of.port, &Member { port: port.name.clone(), vlan: of.vlan }))
             };
-            let same = |there: &Port| config.read_port(&keys).is_ok_and(|wanted| wanted == *there);
+            let same = |there: &Port| config.read_port(&borrowed(&keys)).is_ok_and(|wanted| wanted == *there);
             config.port(&port.name).is_some_and(same) && port.bridges.iter().all(is_there)
         }
         AnyRequest::Port(PortRequest::Del(PortDel { name })) => config.port(name).is_none(),
-        AnyRequest::Bridge(BridgeRequest::Add(BridgeAdd { name, description, vni, ports })) => {
-            let same = |there: &Bridge| (&there.description, &there.vni) == (description, vni);
-            config.bridge(name).is_some_and(same) && ports.iter().all(|member| is_member(name, member))
+        AnyRequest::Bridge(BridgeRequest::Add(bridge)) => {
+            let (Some(there), Ok(wanted)) =
+                (config.bridge(&bridge.name), config.read_bridge(&borrowed(&keys_of(bridge))))
+            else {
+                return false;
+            };
+            (&there.description, there.vni, there.mtu, &there.peers)
+                == (&wanted.description, wanted.vni, wanted.mtu, &wanted.peers)
+                && wanted.statics.iter().all(|entry| there.statics.get(entry.mac) == Some(entry))
+                && bridge.ports.iter().all(|member| is_member(&bridge.name, member))
         }
         AnyRequest::Bridge(BridgeRequest::Del(BridgeDel { name })) => config.bridge(name).is_none(),
         AnyRequest::Bridge(BridgeRequest::Join(BridgeJoin { name, ports })) => {
@@ -285,13 +293,17 @@ fn bridge_of<'a>(config: &'a Running, name: &str) -> Result<&'a Bridge, RpcError
 }
 
 /// The file's keys in a request, and their values in TOML.
-fn keys_of(request: &impl Serialize) -> KeyValues {
+fn keys_of(request: &impl Serialize) -> Vec<(String, String)> {
     let keys = match serde_json::to_value(request) {
         Ok(Json::Object(keys)) => keys,
         _ => serde_json::Map::new(),
     };
     let key = |(key, value): (String, Json)| Some((key.replace('_', "-"), toml_of(&value)?.to_string()));
     keys.into_iter().filter(|(key, _)| key != "bridges").filter_map(key).collect()
+}
+
+fn borrowed(keys: &[(String, String)]) -> Vec<(&str, String)> {
+    keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect()
 }
 
 /// A value in TOML. In a list, text may stand for a table.
@@ -600,12 +612,17 @@ mod tests {
         running.perform(&steps);
         let done = |request: AnyRequest| is_done(&running, &request);
         assert!(done(new.clone().into()) && done(add().into()));
-        assert!(!done(PortAdd { mtu: Some(1500), ..new.clone() }.into()));
+        assert!(!done(with(&new, &[("mtu", 1500.into())]).into()));
         assert!(!done(PortAdd { bridges: vec!["blue:9".into()], ..new }.into()));
-        let bridge = |vni| BridgeAdd { name: "blue".into(), vni, ..BridgeAdd::default() };
-        let description = base().bridge("blue").unwrap().description.clone();
-        assert!(done(BridgeAdd { description: description.clone(), ..bridge(Some(42)) }.into()));
-        assert!(!done(BridgeAdd { description, ..bridge(Some(43)) }.into()));
+        let mut blue = bridge("blue", 42);
+        let there = base().bridge("blue").unwrap().clone();
+        blue.keys.0.extend(there.description.map(|text| ("description".into(), text.into())));
+        blue.keys.0.extend(there.mtu.map(|mtu| ("mtu".into(), mtu.into())));
+        let peers = there.peers.map(|peers| peers.iter().map(ToString::to_string).collect::<Vec<_>>());
+        blue.keys.0.extend(peers.map(|peers| ("peers".into(), peers.into())));
+        assert!(done(blue.clone().into()));
+        blue.keys.0.insert("mtu".into(), 1400.into());
+        assert!(!done(blue.into()) && !done(bridge("blue", 43).into()));
         assert!(done(PortDel { name: "no".into() }.into()) && !done(PortDel { name: "web".into() }.into()));
         assert!(done(BridgeDel { name: "no".into() }.into()) && !done(BridgeDel { name: "blue".into() }.into()));
         let member = |text: &str| vec![text.parse::<Member>().unwrap()];

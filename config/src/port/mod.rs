@@ -64,9 +64,10 @@ keys! {
         /// How many broadcasts the port may send into its bridges in a second (storm control). What is more is dropped and
         /// counted as `storm.broadcast`; on the underlay port that goes for all VTEPs together.
         broadcast: Option<NonZeroU32> = key("max-broadcast", integer(1, u32::MAX as u64)).optional("no limit");
-        /// The same of multicasts: `storm.multicast`.
+        /// How many multicasts the port may send into its bridges in a second: `storm.multicast`.
         multicast: Option<NonZeroU32> = key("max-multicast", integer(1, u32::MAX as u64)).optional("no limit");
-        /// The same of unicasts to addresses that the FDB does not have: `storm.unknown_unicast`.
+        /// How many unicasts to addresses that the FDB does not have the port may send into its bridges in a second:
+        /// `storm.unknown_unicast`.
         unknown_unicast: Option<NonZeroU32> = key("max-unknown-unicast", integer(1, u32::MAX as u64)).optional("no limit");
     }
 }

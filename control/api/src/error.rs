@@ -56,12 +56,13 @@ pub struct ErrorData {
 macro_rules! codes {
     ($(#[doc = $doc:literal] $code:ident;)*) => {
         /// What a program can act on.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "kebab-case")]
         #[schemars(inline)]
         pub enum ErrorCode {
             $(#[doc = $doc] $code,)*
             /// One that this version does not know.
+            #[default]
             #[serde(other)]
             #[schemars(skip)]
             Other,

@@ -1,7 +1,7 @@
 //! `fdb`: the forwarding database.
 
 use crate::requests::requests;
-use crate::{ConfigChange, LONG_REQUEST};
+use crate::{ConfigChange, ErrorCode, LONG_REQUEST};
 use dray_config::{Mac, Member};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ impl FdbBatch {
             }
             match FdbStatic::parse(words, line) {
                 Ok(entry) => batch.entries.push(entry),
-                Err(reason) => batch.refused.push(FdbRefused { line, reason }),
+                Err(reason) => batch.refused.push(FdbRefused { line, code: ErrorCode::Invalid, reason }),
             }
         }
         batch
@@ -227,6 +227,8 @@ pub struct FdbLoaded {
 pub struct FdbRefused {
     /// Its line in the file, or its place in the array from 1.
     pub line: usize,
+    /// What a program can act on: one of the [codes](#the-control-socket).
+    pub code: ErrorCode,
     /// Why.
     pub reason: String,
 }

@@ -1,7 +1,7 @@
 //! The forwarding database, seen from outside.
 
 use crate::harness::*;
-use dray_api::{FdbEntry, FdbFlushed, FdbLoaded, FdbRefused, Status};
+use dray_api::{ErrorCode, FdbEntry, FdbFlushed, FdbLoaded, FdbRefused, Status};
 use dray_vhost::memif::Client;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -341,7 +341,7 @@ fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
     let Some(test) = Test::begin() else { return };
     let config = memif_ports(&["a", "b"]) + &bridge("blue", &["a", "b"]) + "[fdb]\nsize = 1024\n";
     let drayd = Drayd::start(&test, &config);
-    let refused = |line, reason: &str| FdbRefused { line, reason: reason.into() };
+    let refused = |line, code, reason: &str| FdbRefused { line, code, reason: reason.into() };
     let lines = "# bridge MAC place\n\
                  blue 02:00:00:00:00:01 a\n\
                  bleu 02:00:00:00:00:02 a\n\
@@ -353,11 +353,19 @@ fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
     let (output, loaded) = load(&drayd, lines, &[]);
     assert_eq!(output.status.code(), Some(1));
     let wrong = [
-        refused(3, "there is no bridge \"bleu\""),
-        refused(4, "mac \"02:00:00:00:00\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\""),
-        refused(5, "mac = \"03:00:00:00:00:03\": a group address: the first byte of a station's is even"),
-        refused(6, "port \"c\" is not in bridge \"blue\"; did you mean \"a\"?"),
-        refused(7, "vtep = \"10.9.0.2\" is for a bridge in the overlay: give it a vni"),
+        refused(3, ErrorCode::NotFound, "there is no bridge \"bleu\""),
+        refused(
+            4,
+            ErrorCode::Invalid,
+            "mac \"02:00:00:00:00\": a MAC address is six hexadecimal bytes, like \"02:00:00:00:00:01\"",
+        ),
+        refused(
+            5,
+            ErrorCode::Invalid,
+            "mac = \"03:00:00:00:00:03\": a group address: the first byte of a station's is even",
+        ),
+        refused(6, ErrorCode::Invalid, "port \"c\" is not in bridge \"blue\"; did you mean \"a\"?"),
+        refused(7, ErrorCode::Conflict, "vtep = \"10.9.0.2\" is for a bridge in the overlay: give it a vni"),
     ];
     assert_eq!(loaded, FdbLoaded { done: 2, refused: wrong.to_vec() });
     // Of two lines for one address the last one counts.
@@ -373,14 +381,17 @@ fn what_a_batch_has_wrong_is_named_and_the_rest_is_done() {
 
     // What isn't there can't be deleted.
     let (_, loaded) = load(&drayd, "blue 02:00:00:00:00:01\nblue 02:00:00:00:00:09\n", &["--delete"]);
-    let nothing = refused(2, "bridge \"blue\" has no entry 02:00:00:00:00:09");
+    let nothing = refused(2, ErrorCode::NotFound, "bridge \"blue\" has no entry 02:00:00:00:00:09");
     assert_eq!(loaded, FdbLoaded { done: 1, refused: vec![nothing] });
 
     // The table is full: the last ones are refused, are not in the configuration either, and are taken when there is room.
     let lines: Vec<String> = (0..1030).map(|i| format!("blue {} a\n", dray_config::Mac(mac(i)))).collect();
     let (_, loaded) = load(&drayd, &lines.concat(), &[]);
     assert_eq!((loaded.done, loaded.refused.len()), (1024, 6));
-    assert_eq!(loaded.refused[0], refused(1025, "the FDB is full: it holds 1024 MACs (size in [fdb])"));
+    assert_eq!(
+        loaded.refused[0],
+        refused(1025, ErrorCode::Conflict, "the FDB is full: it holds 1024 MACs (size in [fdb])")
+    );
     let shown = drayd.dray("config show");
     assert_eq!(shown.matches("mac = ").count(), 1024);
     assert_eq!(load(&drayd, &lines[..6].concat(), &["--delete"]).1.done, 6);
