@@ -348,5 +348,8 @@ fn the_unit_in_a_booted_systemd() {
     );
     assert_eq!(inodes(), before);
     // Not `Result`: in a container with control groups of version 1, nobody tells systemd of the end of what it has killed.
-    assert_eq!(["ExecMainCode", "ExecMainStatus"].map(|name| machine.property(name)), ["1", "0"], "{}", machine.log());
+    let log = machine.log();
+    assert!(log.trim_end().lines().rev().take(8).any(|line| line.starts_with("ended after ")), "{log}");
+    // A signal's number, had one ended it.
+    assert_eq!(machine.property("ExecMainStatus"), "0", "{log}");
 }
