@@ -18,6 +18,7 @@ use crossbeam_channel::Receiver;
 use dray_api::{ConnectInfo, Event as Told, EventKind, PortInfo};
 use dray_config::{Mac, Port, PortKind, Role, ValidConfig};
 use dray_dataplane::{Dataplane, DeviceLosses};
+use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
 use dray_vhost::Refusal;
 use dray_vhost::memif::Supervisor;
@@ -27,9 +28,6 @@ use maker::Maker;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tracing::info;
-
-/// Bytes of a frame beyond its MTU: Ethernet header and one VLAN tag.
-const OVERHEAD: u32 = 18;
 
 /// The kind that a port is of.
 fn kind(port: &Port) -> &dyn Kind {

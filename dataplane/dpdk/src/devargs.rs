@@ -1,10 +1,11 @@
 //! Device strings: taking them apart, and finding out beforehand what DPDK would only print, or not even that.
 
 use crate::eal;
-use crate::options::{EthOptions, OVERHEAD, ROOM_MIN};
+use crate::options::{EthOptions, ROOM_MIN};
 use crate::{iface, pci};
 use dray_dpdk_sys as sys;
 use dray_switch::burst::FRAME_MAX;
+use dray_switch::wire::OVERHEAD;
 use std::ffi::{CStr, CString};
 
 /// A device string, taken apart.

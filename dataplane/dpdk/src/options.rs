@@ -1,8 +1,5 @@
 //! What is asked of a port, and the sizes that it goes by.
 
-/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
-pub(crate) const OVERHEAD: u32 = 18;
-
 /// Every buffer has room for this at least: many NICs can't be given less than 2 KiB.
 pub(crate) const ROOM_MIN: u32 = 2048;
 

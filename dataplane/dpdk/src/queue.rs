@@ -3,9 +3,10 @@
 use crate::device::Device;
 use crate::eal;
 use crate::mbuf::{self, Mbuf};
-use crate::options::{OVERHEAD, ROOM_MIN};
+use crate::options::ROOM_MIN;
 use dray_switch::burst::{BURST, CHAIN_MAX};
 use dray_switch::mem::{prefetch_read, write_frame};
+use dray_switch::wire::{ETH, TAG, be16, is_tag};
 use dray_switch::{Burst, Drop, Dropped, Frame, Rx, Sent, Tx};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The shortest frame sent, without FCS: Ethernet's 64 less 4 (IEEE 802.3, minFrameSize). Padded with zeros.
 pub(crate) const FRAME_MIN: usize = 60;
 
-/// Bytes of an Ethernet header and of a VLAN tag, and what a tag begins with (IEEE 802.1Q, table 9-1).
-const ETHERNET: usize = 14;
-const TAG: usize = 4;
-const TPIDS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 const _: () = assert!(ROOM_MIN as usize >= FRAME_MIN);
-const _: () = assert!(ETHERNET + TAG == OVERHEAD as usize);
 
 /// A receive queue.
 pub(crate) struct RxQueue {
@@ -109,13 +105,11 @@ impl TxQueue {
         // The mbufs that are filled come first, `lengths` beside them; the rest are left over.
         let mut lengths = [0u32; BURST];
         let mut filled = 0;
-        let plain = self.device.tx_mtu.load(Relaxed) as usize + ETHERNET;
+        let plain = self.device.tx_mtu.load(Relaxed) as usize + ETH;
         for &i in frames {
             let frame = burst.frame(i);
             // A VLAN tag does not count; the kernel silently drops what is longer.
-            if frame.len() > plain
-                && (frame.len() > plain + TAG || !TPIDS.iter().any(|tpid| frame.head()[12..14] == *tpid))
-            {
+            if frame.len() > plain && (frame.len() > plain + TAG || !is_tag(be16(frame.head(), 12))) {
                 burst.drop(i, Drop::TxTooBig);
                 continue;
             }

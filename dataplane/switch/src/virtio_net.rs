@@ -1,7 +1,9 @@
 //! The header that virtio-net has before every frame (virtio 1.2, section 5.1.6): with the virtual machines' rings, and with the kernel's TAP
 //! devices.
 
+use crate::layers::network;
 use crate::offload::{Gso, Offload};
+use crate::wire::IPV6;
 
 /// Bytes of the header with the number of buffers, which VIRTIO_NET_F_MRG_RXBUF and VIRTIO_F_VERSION_1 bring.
 pub const LONG: usize = 12;
@@ -45,20 +47,10 @@ pub fn read(header: &[u8; LONG]) -> Option<Offload> {
 
 /// `offload` as it is meant for a frame that begins with `head`.
 pub fn of_frame(mut offload: Offload, head: &[u8]) -> Offload {
-    if offload.gso == Gso::Udp4 && is_ipv6(head) {
+    if offload.gso == Gso::Udp4 && matches!(network(head), Some((IPV6, _))) {
         offload.gso = Gso::Udp6;
     }
     offload
-}
-
-/// Whether a frame that begins with `head` says that it is IPv6, behind up to two tags.
-fn is_ipv6(head: &[u8]) -> bool {
-    let ethertype = |at: usize| head.get(at..at + 2).map(|t| u16::from_be_bytes([t[0], t[1]]));
-    let mut at = 12;
-    while at < 20 && matches!(ethertype(at), Some(0x8100 | 0x88a8)) {
-        at += 4;
-    }
-    ethertype(at) == Some(0x86dd)
 }
 
 /// The header that asks for `offload` of a frame that begins with `head`, in one buffer.

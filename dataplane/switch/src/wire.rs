@@ -4,6 +4,8 @@
 pub const ETH: usize = 14;
 /// An 802.1Q tag, bytes.
 pub const TAG: usize = 4;
+/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
+pub const OVERHEAD: u32 = (ETH + TAG) as u32;
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.

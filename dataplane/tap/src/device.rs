@@ -5,6 +5,7 @@ use crate::namespace::{Namespace, id_of, text};
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
 use dray_config::{Prefix, Route};
+use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
 use netlink_packet_route::link::LinkAttribute;
 use rustix::fs::{Mode, OFlags, open};
@@ -14,9 +15,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
-const OVERHEAD: u32 = 18;
 
 /// What the kernel may leave undone (`TUNSETOFFLOAD`): checksums, and segmentation of TCP with ECN and, from Linux 6.2 on, of UDP. The first
 /// set that it knows is taken.

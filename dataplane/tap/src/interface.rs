@@ -5,15 +5,13 @@ use crate::device::Losses;
 use crate::namespace::text;
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
+use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
-/// Bytes that a frame has beyond its MTU: Ethernet header and one VLAN tag.
-const OVERHEAD: u32 = 18;
 
 /// Bytes of frames that may wait to be read: what a 100 Gbit/s sender sends in a third of a millisecond.
 const WAITING: libc::c_int = 4 << 20;
