@@ -89,8 +89,11 @@ impl Tap {
 
     /// In the network namespace of this thread: a device belongs to that in which `/dev/net/tun` was opened.
     fn open_here(options: TapOptions, namespace: Option<(u64, u64)>) -> Result<Tap, String> {
-        // Before there is a device: those that are made later inherit it.
-        steer(&options.workers);
+        let mask = free_cpus(&options.workers);
+        if let (Some(mask), Some(_)) = (&mask, namespace) {
+            // Before there is a device: those that are made later inherit it. It is in Linux 6.3 and later; what can't be had is left.
+            let _ = fs::write("/proc/sys/net/core/rps_default_mask", mask);
+        }
         let name = &options.ifname;
         let failed = |what: &str, error: io::Error| format!("interface \"{name}\": {what}: {}", text(error));
         let mut queues = Vec::new();
@@ -101,6 +104,12 @@ impl Tap {
             queues.push(Arc::new(fd));
         }
         let index = interface_index(name).ok_or_else(|| format!("interface \"{name}\" has gone at once"))?;
+        if let (Some(mask), None) = (&mask, namespace) {
+            // The host's other devices are not ours to steer.
+            for queue in 0..options.queues.max(1) {
+                let _ = fs::write(format!("/sys/class/net/{name}/queues/rx-{queue}/rps_cpus"), mask);
+            }
+        }
         let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
         rtnetlink.set_up(index, options.mac, options.mtu).map_err(|error| failed("address and MTU", error))?;
         for &address in &options.addresses {
@@ -247,14 +256,11 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
     }
 }
 
-/// Has what is received in this network namespace handled by CPUs other than `workers`: the thread that writes a frame to a device would do it
-/// else (receive packet steering; `rps_default_mask` is in Linux 6.3 and later, and what can't be had is left).
-fn steer(workers: &[usize]) {
-    let Ok(online) = fs::read_to_string("/sys/devices/system/cpu/online") else { return };
-    let mask = mask(&cpus(online.trim()), workers);
-    if let Some(mask) = mask {
-        let _ = fs::write("/proc/sys/net/core/rps_default_mask", mask);
-    }
+/// The mask of CPUs other than `workers`, by which what is received is to be handled: the thread that writes a frame to a device would do it
+/// else (receive packet steering). None if there are no others.
+fn free_cpus(workers: &[usize]) -> Option<String> {
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    mask(&cpus(online.trim()), workers)
 }
 
 /// The numbers in a list such as `0-3,8`.
