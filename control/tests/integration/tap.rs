@@ -218,24 +218,21 @@ fn a_container_that_goes_takes_its_device_and_nothing_else() {
 #[test]
 fn the_host_takes_part_and_is_left_as_it_was() {
     let Some(test) = Test::begin() else { return };
-    let a = container("a");
-    let default = || std::fs::read_to_string("/proc/sys/net/core/rps_default_mask").unwrap_or_default();
+    let (a, host) = (container("a"), container("host"));
+    let default = || host.run("sysctl -n net.core.rps_default_mask");
     let before = default();
-    let ifname = format!("dr{}", std::process::id());
     let config = port("a", &a, 1)
-        + &format!(
-            "[[port]]\nname = \"host\"\nkind = \"tap\"\nifname = {ifname:?}\naddresses = [\"10.32.0.254/24\"]\n"
-        )
+        + "[[port]]\nname = \"host\"\nkind = \"tap\"\nifname = \"dray0\"\naddresses = [\"10.32.0.254/24\"]\n"
         + &bridge("blue", &["a", "host"]);
-    let drayd = Drayd::start(&test, &config);
+    let drayd = Drayd::start_in(&test, &host, &config);
     drayd.wait_link("host", "up");
     drayd.wait_link("a", "up");
     a.ping("10.32.0.254", 10, 56);
     assert_eq!(default(), before);
-    let steered = std::fs::read_to_string(format!("/sys/class/net/{ifname}/queues/rx-0/rps_cpus")).unwrap();
-    assert_eq!(steered.trim() == "0", std::thread::available_parallelism().unwrap().get() == 1, "{steered}");
+    let steered = host.run("cat /sys/class/net/dray0/queues/rx-0/rps_cpus");
+    assert_eq!(steered.trim() == "0", thread::available_parallelism().unwrap().get() == 1, "{steered}");
     drayd.dray("port del host");
-    wait_for("the device to go", || (!std::path::Path::new("/sys/class/net").join(&ifname).exists()).then_some(()));
+    wait_for("the device to go", || (!host.run("ip -br link").contains("dray0")).then_some(()));
     drayd.finish();
 }
 
