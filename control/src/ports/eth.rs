@@ -4,7 +4,8 @@
 use super::connect::tried;
 use super::interface::Wire;
 use super::mailbox::{Event, Mailbox};
-use super::{Attached, Change, Claim, Device, Driver, Guest, Host, Kind, Link};
+use super::tried::{Opens, Tried};
+use super::{Attached, Claim, Device, Driver, Guest, Host, Kind, Link};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use dray_api::{ConnectInfo, EthDetail, PortDetail, PortInfo};
 use dray_config::{Eth, Mac, Port};
@@ -14,12 +15,9 @@ use dray_vhost::mem::guard::Mapping;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{info, warn};
 
-/// After a refusal the device is tried again after this time. A device that is not there costs nothing: it is tried when
-/// it appears.
-const PAUSE: Duration = Duration::from_secs(5);
 /// How often DPDK is asked what it has printed.
 const LISTEN: Duration = Duration::from_secs(1);
 /// How long the end waits for a device that is being opened.
@@ -55,7 +53,7 @@ impl Kind for Eth {
         if self.is_kernels() {
             let wire = Wire::new(port, &self.device, own_mac, host.workers, host.maker.hands());
             host.mailbox.post(Event::Wake { port: port.name.clone() });
-            return Ok((Box::new(wire), "being opened".into()));
+            return Ok((Box::new(Tried::new(wire)), "being opened".into()));
         }
         let options = EthOptions {
             queues: self.queues,
@@ -65,72 +63,41 @@ impl Kind for Eth {
             mac: (!own_mac).then_some(port.mac.0),
         };
         EthPort::check(&self.device, &options).map_err(|error| error.to_string())?;
-        let nic = Nic {
-            port: port.name.clone(),
-            device: self.device.clone(),
-            options,
-            opener: host.eth.jobs.clone(),
-            state: State::Waits(Instant::now()),
-            counted: DeviceLosses::default(),
-            lost: DeviceLosses::default(),
-        };
+        let nic = Nic { port: port.name.clone(), device: self.device.clone(), options, opener: host.eth.jobs.clone() };
         // It is tried as soon as the workers know the port.
         host.mailbox.post(Event::Wake { port: port.name.clone() });
-        Ok((Box::new(nic), "being opened".into()))
+        Ok((Box::new(Tried::new(nic)), "being opened".into()))
     }
 }
 
-/// A port's device, open or to be opened.
+/// A port's device.
 struct Nic {
     port: String,
     device: String,
     options: EthOptions,
     opener: Sender<Job>,
-    state: State,
-    /// What the open device had lost when it was last asked.
-    counted: DeviceLosses,
-    /// What was lost since [`Driver::take_losses`] was last called.
-    lost: DeviceLosses,
 }
 
-enum State {
-    /// Not to be tried before this time.
-    Waits(Instant),
-    /// The opener has it, and answers there.
-    Opening(Receiver<Result<EthPort, String>>),
-    /// Dropping it closes it on EAL's thread; whoever opens it next comes after that.
-    Open(EthPort),
-}
+/// Dropping a device closes it on EAL's thread; whoever opens it next comes after that.
+impl Opens for Nic {
+    type Open = EthPort;
 
-impl Nic {
-    /// Hands the device to the opener, if it may be tried. Why the port is down, if it may not as the device is not there.
-    fn try_open(&mut self, at: Instant, now: Instant) -> Option<Change> {
-        if let Some(missing) = EthPort::missing(&self.device, &self.options) {
-            // As soon as it is there, it may be tried.
-            self.state = State::Waits(now);
-            return Some(Change::Link(Link::Down(missing)));
-        }
-        if now < at {
-            return None;
-        }
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    fn missing(&self) -> Option<String> {
+        EthPort::missing(&self.device, &self.options)
+    }
+
+    fn start(&self) -> Receiver<Result<EthPort, String>> {
         let (answer, opened) = bounded(1);
-        self.state = State::Opening(opened);
         let job = Job { port: self.port.clone(), device: self.device.clone(), options: self.options.clone(), answer };
         // The thread ends after all ports.
         let _ = self.opener.send(job);
-        None
+        opened
     }
 
-    /// Takes up what became of a try.
-    fn opened(&mut self, opened: Result<EthPort, String>, now: Instant, log: &mut Vec<String>) -> Change {
-        let mut eth = match opened {
-            Ok(eth) => eth,
-            Err(why) => {
-                self.state = State::Waits(now + PAUSE);
-                return Change::Link(Link::Down(why));
-            }
-        };
-        log.extend(open_lines(&eth));
+    fn attach(&mut self, eth: &mut EthPort, log: &mut Vec<String>) -> (Attached, Link) {
+        log.extend(open_lines(eth));
         let attached = Attached {
             rx: eth.rx_queues(),
             tx: eth.tx_queues(self.options.workers.into()),
@@ -138,22 +105,15 @@ impl Nic {
             in_order: eth.info().tx_queues == 1,
             peer: Box::new(|_| {}),
         };
-        let link = link(&mut eth);
-        (self.state, self.counted) = (State::Open(eth), DeviceLosses::default());
-        Change::Attached(attached, link)
+        (attached, link(eth))
     }
 
-    /// Looks at a device that is open.
-    fn watch(&mut self, all: bool, now: Instant, log: &mut Vec<String>) -> Option<Change> {
-        let State::Open(eth) = &mut self.state else { return None };
+    fn watch(&mut self, eth: &mut EthPort, all: bool, log: &mut Vec<String>) -> Result<Option<Link>, String> {
         if !all && !eth.is_cheap() {
-            return None;
+            return Ok(None);
         }
         if let Some(why) = eth.lost() {
-            self.count();
-            // It is opened anew as soon as it can be.
-            self.state = State::Waits(now);
-            return Some(Change::Detached(why));
+            return Err(why);
         }
         let mtu = eth.info().mtu;
         let link = link(eth);
@@ -161,49 +121,20 @@ impl Nic {
         if fit != mtu {
             log.push(format!("the interface's MTU has changed: {fit} fit now"));
         }
-        Some(Change::Link(link))
+        Ok(Some(link))
     }
 
-    /// Asks an open device what it has lost.
-    fn count(&mut self) {
-        let State::Open(eth) = &self.state else { return };
+    fn losses(&self, eth: &EthPort) -> Option<DeviceLosses> {
         let stats = eth.stats();
-        let now =
-            DeviceLosses { missed: stats.missed + stats.no_buffer, rx_errors: stats.rx_errors, tx: stats.tx_lost };
-        let before = std::mem::replace(&mut self.counted, now);
-        self.lost.missed += now.missed.saturating_sub(before.missed);
-        self.lost.rx_errors += now.rx_errors.saturating_sub(before.rx_errors);
-        self.lost.tx += now.tx.saturating_sub(before.tx);
-    }
-}
-
-impl Driver for Nic {
-    fn poll(&mut self, all: bool, now: Instant, log: &mut Vec<String>) -> Option<Change> {
-        match &self.state {
-            State::Waits(at) => {
-                let at = *at;
-                self.try_open(at, now)
-            }
-            State::Opening(opened) => {
-                let opened = opened.try_recv().ok()?;
-                Some(self.opened(opened, now, log))
-            }
-            State::Open(_) => self.watch(all, now, log),
-        }
+        let missed = stats.missed + stats.no_buffer;
+        Some(DeviceLosses { missed, rx_errors: stats.rx_errors, tx: stats.tx_lost })
     }
 
-    fn take_losses(&mut self) -> DeviceLosses {
-        self.count();
-        std::mem::take(&mut self.lost)
-    }
-
-    fn device(&self) -> Option<Device> {
-        let State::Open(eth) = &self.state else { return None };
+    fn device(&self, eth: &EthPort) -> Option<Device> {
         Some(Device { mac: Mac(eth.info().mac), mtu: eth.info().mtu, is_kernels: eth.is_cheap() })
     }
 
-    fn describe(&self, info: &mut PortInfo) {
-        let State::Open(eth) = &self.state else { return };
+    fn describe(&self, eth: &EthPort, info: &mut PortInfo) {
         let (is, stats) = (eth.info(), eth.stats());
         (info.mac, info.mtu, info.queues) = (Mac(is.mac), is.mtu, is.rx_queues);
         let PortDetail::Eth(detail) = &mut info.detail else { return };

@@ -10,6 +10,7 @@ mod maker;
 mod memif;
 mod peer;
 mod tap;
+mod tried;
 mod vhost_user;
 
 use crate::events::tell;

@@ -54,7 +54,7 @@ fn tags_are_what_they_were() {
     drayd.wait_link("na", "up");
     let mut m = test.memif(0);
     drayd.wait_link("m", "up");
-    let eth0 = inside(&a, || Interface::open("eth0").unwrap());
+    let (eth0, _) = inside(&a, || Interface::open("eth0").unwrap());
     let (mut rx, mut tx) = (eth0.rx_queue(), eth0.tx_queues(1).remove(0));
     let mut burst = Burst::default();
     let mut put = |frames: &[Vec<u8>]| {

@@ -7,7 +7,6 @@ use crate::rtnetlink::Rtnetlink;
 use dray_config::{Prefix, Route};
 use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
-use netlink_packet_route::link::LinkAttribute;
 use rustix::fs::{Mode, OFlags, open};
 use std::fs;
 use std::io;
@@ -48,7 +47,7 @@ pub struct TapOptions {
     pub workers: Vec<usize>,
 }
 
-/// What the kernel has lost at a device since it was made.
+/// What the kernel has lost at a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Frames that its own senders sent and nobody read in time.
@@ -68,6 +67,8 @@ pub struct Tap {
     /// What the file named when it was opened.
     namespace: Option<(u64, u64)>,
     rtnetlink: Rtnetlink,
+    /// What had been lost before it was opened, if it was there then.
+    first: Losses,
 }
 
 impl Tap {
@@ -123,7 +124,13 @@ impl Tap {
             max_frame: AtomicU32::new(u32::from(options.mtu) + OVERHEAD),
             uso: offloads & libc::TUN_F_USO4 != 0,
         });
-        Ok(Tap { queues, shared, options, index, namespace, rtnetlink })
+        let first = rtnetlink.losses(index).map_err(|error| failed("its counters", error))?;
+        // Not before it is whole: one that is given up half-way goes with its queues.
+        // SAFETY: TUNSETPERSIST takes a number.
+        if unsafe { libc::ioctl(queues[0].as_raw_fd(), libc::TUNSETPERSIST, 1) } != 0 {
+            return Err(failed("it can't outlive the process", io::Error::last_os_error()));
+        }
+        Ok(Tap { queues, shared, options, index, namespace, rtnetlink, first })
     }
 
     /// Why this is no longer what was opened, if it is not. Does not wait.
@@ -147,23 +154,11 @@ impl Tap {
         (result == 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// What the kernel has lost, and the interface's MTU, which whoever is root in the container may have changed.
-    ///
-    /// # Errors
-    /// If the interface is gone.
-    pub fn look(&self) -> Result<(Losses, u16), String> {
-        let link = self.rtnetlink.link(self.index).map_err(text)?;
-        let (mut losses, mut mtu) = (Losses::default(), self.options.mtu);
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::Stats64(stats) => {
-                    losses = Losses { sent: stats.tx_dropped, received: stats.rx_dropped };
-                }
-                LinkAttribute::Mtu(is) => mtu = is.min(u16::MAX.into()) as u16,
-                _ => {}
-            }
-        }
-        Ok((losses, mtu))
+    /// What the kernel has lost since the device was opened; none if the interface is gone.
+    pub fn losses(&self) -> Option<Losses> {
+        let now = self.rtnetlink.losses(self.index).ok()?;
+        let Losses { sent, received } = self.first;
+        Some(Losses { sent: now.sent.saturating_sub(sent), received: now.received.saturating_sub(received) })
     }
 
     /// Changes address and MTU.
@@ -224,17 +219,13 @@ fn open_queue(name: &str, several: bool) -> Result<(OwnedFd, libc::c_uint), Stri
         return Err(failed("it can't be opened"));
     }
     let header = HEADER as libc::c_int;
-    // SAFETY: TUNSETVNETHDRSZ reads a number; TUNSETPERSIST takes one.
+    // SAFETY: TUNSETVNETHDRSZ reads a number.
     if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &header) } != 0 {
         return Err(failed("the header before frames"));
     }
-    // SAFETY: as above.
+    // SAFETY: TUNSETOFFLOAD takes a number.
     let offloads =
         OFFLOADS.into_iter().find(|&set| unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, set) } == 0);
-    // SAFETY: as above.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, 1) } != 0 {
-        return Err(failed("it can't outlive the process"));
-    }
     Ok((fd, offloads.unwrap_or(0)))
 }
 

@@ -1,7 +1,6 @@
 //! An interface that the kernel has already, a NIC or a veth device, taken up without a driver of ours: by a packet socket (packet(7)).
 #![allow(unsafe_code)]
 
-use crate::device::Losses;
 use crate::namespace::text;
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
@@ -40,11 +39,11 @@ pub struct State {
 }
 
 impl Interface {
-    /// Takes up the interface `name`, for frames to whatever address.
+    /// Takes up the interface `name`, for frames to whatever address. With what it is.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn open(name: &str) -> Result<Interface, String> {
+    pub fn open(name: &str) -> Result<(Interface, State), String> {
         let failed = |what: &str, error: io::Error| format!("interface \"{name}\": {what}: {}", text(error));
         let index = crate::device::interface_index(name).ok_or_else(|| format!("there is no interface \"{name}\""))?;
         let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
@@ -52,8 +51,8 @@ impl Interface {
         let shared = Arc::new(Shared { way: Way::Packet, max_frame: AtomicU32::new(0), uso: true });
         let socket = Arc::new(socket);
         let interface = Interface { socket, shared, name: name.into(), index, rtnetlink, overflows: AtomicU64::new(0) };
-        interface.look()?;
-        Ok(interface)
+        let state = interface.look()?;
+        Ok((interface, state))
     }
 
     /// What the interface is now. Longer frames than its MTU allows are dropped from then on. Does not wait.
@@ -80,14 +79,14 @@ impl Interface {
         Ok(state)
     }
 
-    /// What was lost since it was opened: frames for which the socket had no room.
-    pub fn losses(&self) -> Losses {
+    /// Frames that were lost since it was opened, as the socket had no room.
+    pub fn losses(&self) -> u64 {
         let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         // Reading them sets them back to zero.
         if get_option(&self.socket, libc::PACKET_STATISTICS, &mut stats) {
             self.overflows.fetch_add(stats.tp_drops.into(), Relaxed);
         }
-        Losses { sent: self.overflows.load(Relaxed), received: 0 }
+        self.overflows.load(Relaxed)
     }
 
     /// The receive queue.

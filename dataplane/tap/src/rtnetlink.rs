@@ -1,5 +1,6 @@
 //! What rtnetlink(7) is asked for: an interface's address, MTU and state, its IP addresses and routes, what it has lost.
 
+use crate::device::Losses;
 use dray_config::{Prefix, Route};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -61,6 +62,15 @@ impl Rtnetlink {
             Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// What the kernel has lost at interface `index` since it was made.
+    pub(crate) fn losses(&self, index: u32) -> io::Result<Losses> {
+        let stats = self.link(index)?.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(Losses { sent: stats.tx_dropped, received: stats.rx_dropped }),
+            _ => None,
+        });
+        Ok(stats.unwrap_or_default())
     }
 
     /// Gives interface `index` address and MTU, and sets it up.
