@@ -41,7 +41,9 @@ pub use log::Log;
 pub use merge::merge;
 pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
-pub use port::{Eth, HIDDEN_SECRET, Memif, Port, PortKind, Prefix, Route, StormLimits, Tap, VhostUser};
+pub use port::{
+    ENGINES, Eth, HIDDEN_SECRET, Memif, Port, PortKind, Prefix, Route, StormLimits, Tap, VhostUser, engine,
+};
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};

@@ -268,8 +268,8 @@ impl fmt::Display for Action {
                 match &port.kind {
                     PortKind::Memif(memif) => write!(f, " {} {} id {}", memif.role, memif.socket, memif.id),
                     PortKind::VhostUser(vhost_user) => write!(f, " {} {}", vhost_user.role, vhost_user.socket),
-                    PortKind::Tap(tap) => match &tap.netns {
-                        Some(netns) => write!(f, " {} in {}", tap.ifname, netns.display()),
+                    PortKind::Tap(tap) => match &tap.place() {
+                        Some(place) => write!(f, " {} in {}", tap.ifname, place.display()),
                         None => write!(f, " {}", tap.ifname),
                     },
                     PortKind::Eth(eth) => write!(f, " {}", eth.device),

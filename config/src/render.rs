@@ -154,6 +154,8 @@ pub(crate) mod tests {
                 let prefix = |(ip, length): &(u32, u8)| Prefix { address: IpAddr::V4((*ip).into()), length: *length };
                 let to = Prefix { address: IpAddr::from([0; 16]), length: 0 };
                 PortKind::Tap(Tap {
+                    netns_id: netns.as_ref().filter(|_| route).map(|_| "b5c5c8f1:4711".into()),
+                    container: (queues > 8).then(|| "docker:web's".into()),
                     netns: netns.map(|name| format!("/{}", name.replace(char::is_control, "'")).into()),
                     ifname: format!("tap{i}"),
                     addresses: addresses.iter().map(prefix).collect(),

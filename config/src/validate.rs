@@ -199,7 +199,7 @@ pub(crate) struct Taken {
     pub ids: HashMap<(SocketName, u32), Span>,
     /// Names of devices.
     pub devices: HashMap<String, Span>,
-    /// Names of TAP devices, each in the file of its namespace.
+    /// Names of TAP devices, each with where it is.
     pub interfaces: HashMap<(Option<PathBuf>, String), Span>,
     pub vnis: HashMap<u32, Span>,
     /// By port: the bridges that it is in, by VLAN.
@@ -274,7 +274,7 @@ impl Taken {
         if let PortKind::Tap(tap) = &port.kind
             && port::tap_is_right(t)
         {
-            self.interfaces.entry((tap.netns.clone(), tap.ifname.clone())).or_insert_with(|| port::tap_place(t));
+            self.interfaces.entry((tap.place(), tap.ifname.clone())).or_insert_with(|| port::tap_place(t));
         }
     }
 
@@ -291,7 +291,7 @@ impl Taken {
         }
         match &port.kind {
             PortKind::Memif(memif) => drop(self.ids.remove(&(memif.socket.clone(), memif.id))),
-            PortKind::Tap(tap) => drop(self.interfaces.remove(&(tap.netns.clone(), tap.ifname.clone()))),
+            PortKind::Tap(tap) => drop(self.interfaces.remove(&(tap.place(), tap.ifname.clone()))),
             PortKind::Eth(eth) => drop(self.devices.remove(&device(&eth.device))),
             PortKind::VhostUser(_) => {}
         }

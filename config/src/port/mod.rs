@@ -7,7 +7,8 @@ mod vhost_user;
 
 pub use eth::Eth;
 pub use memif::{HIDDEN_SECRET, Memif};
-pub use tap::{Prefix, Route, Tap};
+use tap::check_tap;
+pub use tap::{ENGINES, Prefix, Route, Tap, engine};
 pub(crate) use tap::{tap_is_right, tap_place};
 pub use vhost_user::VhostUser;
 
@@ -259,19 +260,7 @@ pub(crate) fn check(port: &Port, t: &dyn Places, cx: Context<'_>, report: &mut R
         PortKind::VhostUser(vhost_user) => {
             access::check(&vhost_user.access, &vhost_user.socket, vhost_user.role, t, report);
         }
-        PortKind::Tap(tap) => {
-            if tap.netns.is_none() && t.at("ifname").is_none() && tap_is_right(t) {
-                report.add(&t.whole(), || {
-                    format!("ifname of port {:?} is missing: without netns the device is one of this host's", port.name)
-                });
-            } else if let Some(first) = taken.interfaces.get(&(tap.netns.clone(), tap.ifname.clone())) {
-                let message = || {
-                    let place = tap.netns.as_ref().map_or("this host".into(), |path| path.display().to_string());
-                    format!("ifname = {} is already a port's in {place}: give each its own", quote(&tap.ifname))
-                };
-                report.add_with_note(&tap_place(t), message, first, "first used here");
-            }
-        }
+        PortKind::Tap(tap) => check_tap(port, tap, t, taken, report),
         PortKind::Eth(eth) => {
             let Some(at) = t.at("device") else { return };
             if let Some(first) = taken.devices.get(&device(&eth.device)) {

@@ -1,10 +1,11 @@
 //! `kind = "tap"`: the kernel's sockets, a container's or the host's.
 
-use crate::error::Report;
+use crate::Port;
+use crate::error::{Report, quote};
 use crate::read::{Item, Table, items, show};
 use crate::render;
 use crate::schema::{Takes, array, integer, key, keys, word};
-use crate::validate::{Places, Span};
+use crate::validate::{Places, Span, Taken};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,16 @@ keys! {
         netns: Option<PathBuf> = key("netns", word("an absolute path", netns, |path| path.display().to_string()))
             .takes(Takes::Reopen)
             .optional("none");
+        /// Which namespace `netns` must be, as `dray attach` has found it: later the same path may be that of another. The port is
+        /// deleted when that namespace is gone.
+        netns_id: Option<String> = key("netns-id", word("as `dray attach` writes it", netns_id, String::clone))
+            .takes(Takes::Reopen)
+            .optional("any");
+        /// The container, as `dray port show` has it. Without `netns` its engine is asked for its namespace, and asked again whenever
+        /// that is gone: `"docker:web"`, `"podman:web"`, `"containerd:default/web"`.
+        container: Option<String> = key("container", word("a container's name", container, String::clone))
+            .takes(Takes::Reopen)
+            .optional("none");
         /// The device's name there.
         ifname: String = key("ifname", word("1 to 15 bytes without white space, `/` and `:`", ifname, String::clone))
             .takes(Takes::Reopen)
@@ -38,6 +49,13 @@ keys! {
                 .default(vec![]);
         /// Pairs of queues. One serves all workers.
         queues: u16 = key("queues", integer(1, 16)).takes(Takes::Reopen).default(1);
+    }
+}
+
+impl Tap {
+    /// What tells the device's namespace from those of others; none: it is this host's.
+    pub fn place(&self) -> Option<PathBuf> {
+        self.netns.clone().or_else(|| self.container.as_ref().map(PathBuf::from))
     }
 }
 
@@ -147,12 +165,74 @@ impl FromStr for Route {
 
 /// Whether nothing is wrong with what says which device it is.
 pub(crate) fn tap_is_right(t: &dyn Places) -> bool {
-    !t.is_wrong("ifname") && !t.is_wrong("netns")
+    ["ifname", "netns", "container"].iter().all(|key| !t.is_wrong(key))
 }
 
 /// Where a file says which device it is; two ports that leave that out collide just as two that say it.
 pub(crate) fn tap_place(t: &dyn Places) -> Span {
-    t.at("ifname").or_else(|| t.at("netns")).unwrap_or_else(|| t.whole())
+    ["ifname", "netns", "container"].iter().find_map(|key| t.at(key)).unwrap_or_else(|| t.whole())
+}
+
+/// Where the device is.
+pub(super) fn check_tap(port: &Port, tap: &Tap, t: &dyn Places, taken: &Taken, report: &mut Report) {
+    let name = &port.name;
+    if tap.netns_id.is_some() && tap.netns.is_none() && !t.is_wrong("netns") {
+        let at = t.at("netns-id").unwrap_or_else(|| t.whole());
+        report.add(&at, || format!("netns-id of port {name:?} says nothing without netns"));
+    }
+    let container = tap.container.as_ref().filter(|_| tap.netns.is_none() && !t.is_wrong("netns"));
+    if let Some(container) = container.filter(|container| engine(container).is_none()) {
+        let at = t.at("container").unwrap_or_else(|| t.whole());
+        report.add(&at, || {
+            let engines = ENGINES.map(|engine| format!("\"{engine}:{container}\"")).join(", ");
+            format!(
+                "container = {} of port {name:?}: without netns it says which engine has it: {engines}",
+                quote(container)
+            )
+        });
+    }
+    if !tap_is_right(t) {
+        return;
+    }
+    let place = tap.place();
+    if place.is_none() && t.at("ifname").is_none() {
+        report.add(&t.whole(), || {
+            format!("ifname of port {name:?} is missing: without netns the device is one of this host's")
+        });
+    } else if let Some(first) = taken.interfaces.get(&(place.clone(), tap.ifname.clone())) {
+        let message = || {
+            let place = place.map_or("this host".into(), |path| path.display().to_string());
+            format!("ifname = {} is already a port's in {place}: give each its own", quote(&tap.ifname))
+        };
+        report.add_with_note(&tap_place(t), message, first, "first used here");
+    }
+}
+
+/// The engines whose containers a port can follow.
+pub const ENGINES: [&str; 3] = ["docker", "podman", "containerd"];
+
+/// The engine that `container` names, and what the container is called there.
+pub fn engine(container: &str) -> Option<(&str, &str)> {
+    container.split_once(':').filter(|(engine, name)| ENGINES.contains(engine) && !name.is_empty())
+}
+
+fn container(s: &str) -> Result<String, String> {
+    if (1..=255).contains(&s.len()) && !s.starts_with('-') && !s.contains(|c: char| c.is_control() || c.is_whitespace())
+    {
+        Ok(s.into())
+    } else {
+        Err("1 to 255 bytes without white space, that don't begin with \"-\"".into())
+    }
+}
+
+fn netns_id(s: &str) -> Result<String, String> {
+    match s.split_once(':') {
+        Some((boot, number)) if s.len() <= 80 && !boot.is_empty() && number.parse::<u64>().is_ok() => Ok(s.into()),
+        _ => {
+            Err("the host's boot id, \":\" and the number that the kernel gives a network namespace (SO_NETNS_COOKIE)"
+                .into())
+        }
+    }
 }
 
 fn netns(s: &str) -> Result<PathBuf, String> {
