@@ -9,19 +9,22 @@ use std::path::{Path, PathBuf};
 /// The most that a file's mode admits: it may have secrets.
 const MODE: u32 = 0o640;
 
-/// Writes `text` into `file` in one step: after a crash there is either the old or the new one.
+/// Writes `text` into `file` in one step: after a crash there is either the old or the new one. Of the process; `durable`: of the host, too,
+/// for which the disk is waited for.
 ///
 /// # Errors
 /// The system's reason; `file` is as it was then.
-pub fn replace(file: &Path, text: &str) -> Result<()> {
+pub fn replace(file: &Path, text: &str, durable: bool) -> Result<()> {
     let mut temporary = file.as_os_str().to_owned();
     temporary.push(".tmp");
     let write = || {
         let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
         to.write_all(text.as_bytes())?;
-        to.sync_all()?;
+        if durable {
+            to.sync_all()?;
+        }
         fs::rename(&temporary, file)?;
-        File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+        if durable { File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

@@ -3,12 +3,13 @@
 
 use dray_api::{AnyRequest, BridgeRequest, ErrorCode, FdbRequest, PortRequest, RpcError};
 use dray_config::{
-    Action, Bridge, BridgeChange, Item, Mac, Member, Running, StaticTo, ValidConfig, read_layer, replace, write_layer,
+    Action, Bridge, BridgeChange, Item, Mac, Member, Port, PortKind, Running, StaticTo, ValidConfig, read_layer,
+    replace, write_layer,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tracing::warn;
 
 /// What belongs to somebody. In the order in which a layer's file has it.
@@ -74,6 +75,18 @@ pub struct Layers {
     /// Where their files are.
     dir: PathBuf,
     owners: HashMap<Thing, String>,
+    /// Owners in whose files is what outlives the host's next start.
+    lasting: BTreeSet<String>,
+}
+
+/// Whether the item means nothing after the host's next start: a port of a namespace that is then gone, or what it is a member of.
+fn is_brief(item: &Item, config: &Running) -> bool {
+    let is_tied = |port: &Port| matches!(&port.kind, PortKind::Tap(tap) if tap.netns_id.is_some());
+    match item {
+        Item::Port(port) => is_tied(port),
+        Item::Member(_, member) => config.port(&member.port).is_some_and(is_tied),
+        _ => false,
+    }
 }
 
 /// Who it is, for people.
@@ -95,12 +108,9 @@ pub fn check_name(owner: &str) -> Result<(), RpcError> {
 }
 
 impl Layers {
-    /// Those beside the configuration file `file`, in `FILE.d/OWNER.toml`, put onto what the file says. What fits no more is left out, and
-    /// said.
-    pub fn read(file: &Path, config: &mut Running) -> Layers {
-        let mut name = file.file_name().unwrap_or_default().to_owned();
-        name.push(".d");
-        let mut layers = Layers { dir: file.with_file_name(name), owners: HashMap::new() };
+    /// Those in `dir`, `OWNER.toml`, put onto what the file says. What fits no more is left out, and said.
+    pub fn read(dir: PathBuf, config: &mut Running) -> Layers {
+        let mut layers = Layers { dir, ..Layers::default() };
         let mut all = BTreeMap::new();
         let entries = fs::read_dir(&layers.dir).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|is| is == "toml")) {
@@ -108,7 +118,10 @@ impl Layers {
             let text = fs::read_to_string(&path).map_err(|error| error.to_string());
             let items = check_name(&owner).map_err(|why| why.message).and(text).and_then(|text| read_layer(&text));
             match items {
-                Ok(items) => drop(all.insert(owner, items)),
+                Ok(items) => {
+                    layers.lasting.insert(owner.clone());
+                    all.insert(owner, items);
+                }
                 Err(why) => warn!(target: "config", "{}: left out: {why}", path.display()),
             }
         }
@@ -276,8 +289,9 @@ impl Layers {
         owners
     }
 
-    /// Notes that steps are done which nobody has asked for.
-    pub fn forget(&mut self, steps: &[Action]) {
+    /// Notes that steps are done which nobody has asked for. The owners whose layers are others now.
+    pub fn forget(&mut self, steps: &[Action]) -> BTreeSet<String> {
+        let mut owners = BTreeSet::new();
         for step in steps {
             let of_step: Belongings = match step {
                 Action::RemovePort { name } => vec![(Thing::Port(name.clone()), None)],
@@ -289,8 +303,9 @@ impl Layers {
                 }
                 _ => vec![],
             };
-            self.note(of_step);
+            owners.extend(self.note(of_step));
         }
+        owners
     }
 
     /// Whether what a request would add, and which is there already, is this owner's, or the file's.
@@ -313,20 +328,24 @@ impl Layers {
         }
     }
 
-    /// Writes an owner's layer in one step: after a crash there is either the old or the new one.
+    /// Writes an owner's layer in one step: after a crash there is either the old or the new one. The disk is waited for if what the host's
+    /// next start must find is in one of them.
     ///
     /// # Errors
     /// The system's reason.
-    pub fn write(&self, owner: &str, config: &Running) -> Result<(), RpcError> {
+    pub fn write(&mut self, owner: &str, config: &Running) -> Result<(), RpcError> {
         let file = self.dir.join(format!("{owner}.toml"));
         let items = self.items(owner, config);
+        let lasts = !items.iter().all(|item| is_brief(item, config));
+        let did_last = if lasts { !self.lasting.insert(owner.into()) } else { self.lasting.remove(owner) };
+        let durable = lasts || did_last;
         let written = if items.is_empty() {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             }
         } else {
-            fs::create_dir_all(&self.dir).and_then(|()| replace(&file, &write_layer(&items, config)))
+            fs::create_dir_all(&self.dir).and_then(|()| replace(&file, &write_layer(&items, config), durable))
         };
         written.map_err(|error| {
             let why = format!("{}: {error}: done, but it will not outlive drayd", file.display());

@@ -80,6 +80,16 @@ impl Seat {
     }
 }
 
+/// The file of the devices that were made, beside the layers.
+const DEVICES: &str = "devices";
+
+/// Where what drayd keeps is, beside the configuration file: `FILE.d`.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".d");
+    file.with_file_name(name)
+}
+
 /// The switch. It belongs to the control loop.
 pub struct Switch {
     pub(crate) config: Running,
@@ -141,7 +151,7 @@ impl Switch {
             stats: dataplane.worker_stats(),
             balanced: (now, dataplane.worker_stats()),
             dataplane,
-            ports: Ports::new(config.workers.iter().map(|worker| worker.cpu).collect())?,
+            ports: Ports::new(config.workers.iter().map(|worker| worker.cpu).collect(), &beside(file).join(DEVICES))?,
             slowpath: None,
             silent: BTreeMap::new(),
             published: now,
@@ -159,7 +169,8 @@ impl Switch {
         let cpus: Vec<String> = config.workers.iter().map(|worker| worker.cpu.to_string()).collect();
         info!(target: "workers", "{} on CPU {}", cpus.len(), cpus.join(", "));
         let mut merged = Running::new(config);
-        switch.layers = Layers::read(file, &mut merged);
+        switch.layers = Layers::read(beside(file), &mut merged);
+        switch.ports.remove_left(&merged);
         loop {
             match switch.apply((*merged).clone(), START) {
                 Ok(_) => return Ok((switch, punts)),
@@ -379,6 +390,25 @@ impl Switch {
         }
     }
 
+    /// Deletes the ports that have nothing left to do, as what they were for is gone.
+    fn delete_over(&mut self) {
+        for port in self.ports.take_over() {
+            if self.config.port(&port).is_none() || self.is_underlay(&port) {
+                continue;
+            }
+            let steps = self.config.remove_port(&port);
+            let owners = self.layers.forget(&steps);
+            if let Err(why) = self.change(&steps, "the end of its network namespace") {
+                error!(target: "config", "{why}");
+            }
+            for owner in owners {
+                if let Err(why) = self.layers.write(&owner, &self.config) {
+                    warn!(target: "config", "{why}");
+                }
+            }
+        }
+    }
+
     /// Takes up what happened to a port, if something did.
     pub fn take_news(&mut self) {
         for news in self.ports.news() {
@@ -386,6 +416,7 @@ impl Switch {
                 self.came_up(&name);
             }
         }
+        self.delete_over();
     }
 
     fn is_underlay(&self, port: &str) -> bool {
@@ -446,6 +477,7 @@ impl Switch {
         for port in self.ports.poll(is_due, &mut self.dataplane) {
             self.came_up(&port);
         }
+        self.delete_over();
         if self.underlay_mtu() != self.published_mtu {
             self.publish();
             self.is_unwarned = true;

@@ -41,6 +41,11 @@ impl PortDetail {
         if let PortDetail::VhostUser(detail) = self { Some(detail) } else { None }
     }
 
+    /// If it is a `tap` port's.
+    pub fn tap(&self) -> Option<&TapDetail> {
+        if let PortDetail::Tap(detail) = self { Some(detail) } else { None }
+    }
+
     /// If it is an `eth` port's.
     pub fn eth(&self) -> Option<&EthDetail> {
         if let PortDetail::Eth(detail) = self { Some(detail) } else { None }
@@ -168,9 +173,12 @@ pub struct RingInfo {
 pub struct TapDetail {
     /// The device's name; once there is one, as it is now: whoever is root in the container may change it.
     pub ifname: String,
-    /// The file of its network namespace; left out if it is the host's own.
+    /// The file of its network namespace; left out if it is the host's own, or its container does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// The container that it is in, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// The addresses that it was given.
     pub addresses: Vec<String>,
     /// The routes through it that were added.

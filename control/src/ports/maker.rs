@@ -1,4 +1,5 @@
-//! A thread that has the kernel make, take up and remove devices, one after the other: it may take its time.
+//! A thread that has the kernel make, take up and remove devices, one after the other: it may take its time. And a second one, for what
+//! nobody waits for.
 
 use super::mailbox::{Event, Mailbox};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -12,18 +13,19 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread.
+/// The threads.
 pub struct Maker {
     hands: Hands,
-    /// Nothing comes: it ends with the thread.
+    /// Nothing comes: it ends with the threads.
     ended: Receiver<Infallible>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
-/// What ports give it to do. It ends after all of them.
+/// What ports give them to do. They end after all of them.
 #[derive(Clone)]
 pub struct Hands {
     jobs: Sender<Job>,
+    aside: Sender<Job>,
     mailbox: Mailbox,
 }
 
@@ -31,15 +33,20 @@ impl Maker {
     /// # Errors
     /// If the kernel gives no thread.
     pub fn start(mailbox: &Mailbox) -> Result<Maker, String> {
-        let (jobs, todo) = unbounded::<Job>();
         let (running, ended) = bounded(0);
-        let work = move || {
-            let _running: Sender<Infallible> = running;
-            todo.iter().for_each(|job| job());
+        let start = |name: &str| {
+            let (jobs, todo) = unbounded::<Job>();
+            let running: Sender<Infallible> = running.clone();
+            let work = move || {
+                let _running = running;
+                todo.iter().for_each(|job| job());
+            };
+            let thread = thread::Builder::new().name(name.into()).spawn(work);
+            thread.map(|thread| (jobs, thread)).map_err(|error| format!("a thread that makes devices: {error}"))
         };
-        let thread = thread::Builder::new().name("devices".into()).spawn(work);
-        let thread = thread.map_err(|error| format!("a thread that makes devices: {error}"))?;
-        Ok(Maker { hands: Hands { jobs, mailbox: mailbox.clone() }, ended, thread })
+        let ((jobs, first), (aside, second)) = (start("devices")?, start("old devices")?);
+        drop(running);
+        Ok(Maker { hands: Hands { jobs, aside, mailbox: mailbox.clone() }, ended, threads: [first, second] })
     }
 
     /// For a port.
@@ -47,15 +54,15 @@ impl Maker {
         self.hands.clone()
     }
 
-    /// Ends the thread when it has done what was to be done, but waits for that no longer than some seconds.
+    /// Ends the threads when they have done what was to be done, but waits for that no longer than some seconds.
     pub fn shutdown(self) {
-        let Maker { hands, ended, thread } = self;
+        let Maker { hands, ended, threads } = self;
         drop(hands);
         if ended.recv_timeout(CLOSING) == Err(RecvTimeoutError::Timeout) {
             warn!(target: "port", "a device that is being made or removed is left to the kernel");
             return;
         }
-        let _ = thread.join();
+        threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -63,6 +70,11 @@ impl Hands {
     /// Does this after everything that was asked for before.
     pub fn later(&self, job: impl FnOnce() + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
+    }
+
+    /// Does this some time; what is done later may be done before it.
+    pub fn aside(&self, job: impl FnOnce() + Send + 'static) {
+        let _ = self.aside.send(Box::new(job));
     }
 
     /// Does this, has `port` polled then, and answers.

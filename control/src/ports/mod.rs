@@ -4,10 +4,13 @@
 
 mod connect;
 mod eth;
+mod follow;
 mod interface;
+mod made;
 mod mailbox;
 mod maker;
 mod memif;
+mod netns;
 mod peer;
 mod tap;
 mod tried;
@@ -15,7 +18,7 @@ mod vhost_user;
 
 use crate::events::tell;
 use crate::log::Limit;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use dray_api::{ConnectInfo, Event as Told, EventKind, PortInfo};
 use dray_config::{Mac, Port, PortKind, Role, ValidConfig};
 use dray_dataplane::{Dataplane, DeviceLosses};
@@ -27,6 +30,7 @@ use eth::Opener;
 use mailbox::{Event, Mailbox, News};
 use maker::Maker;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 use tracing::info;
 
@@ -52,15 +56,18 @@ struct Host {
     eth: Opener,
     /// What all ports of the kernel's have in common.
     maker: Maker,
+    /// What all TAP ports have in common.
+    tap: tap::Common,
 }
 
 impl Host {
-    fn start(cpus: Vec<usize>) -> Result<Host, String> {
+    fn start(cpus: Vec<usize>, journal: &Path) -> Result<Host, String> {
         let mailbox = Mailbox::new();
         let workers = cpus.len();
         let memif = memif::start(&mailbox, workers)?;
         let (eth, maker) = (Opener::start(&mailbox)?, Maker::start(&mailbox)?);
-        Ok(Host { memif, eth, maker, workers, cpus, mailbox })
+        let tap = tap::Common::start(&mailbox, journal)?;
+        Ok(Host { memif, eth, maker, tap, workers, cpus, mailbox })
     }
 
     /// When all ports are closed.
@@ -68,6 +75,7 @@ impl Host {
         self.memif.shutdown();
         self.eth.shutdown();
         self.maker.shutdown();
+        self.tap.shutdown();
     }
 }
 
@@ -113,6 +121,11 @@ trait Driver {
     /// What the device has lost since this was last called, if it says so.
     fn take_losses(&mut self) -> DeviceLosses {
         DeviceLosses::default()
+    }
+
+    /// Whether it can never be up (again), and the port is to be deleted.
+    fn is_over(&self) -> bool {
+        false
     }
 
     /// What the device turned out to be, if the port is one.
@@ -281,7 +294,12 @@ pub struct Ports {
     strangers: BTreeMap<String, Refused>,
     /// They must not fill the log.
     news: Limit,
+    /// Ports that are to be deleted.
+    over: Vec<String>,
 }
+
+/// Who waits until it is known what becomes of a port's link.
+pub type Waiter = Sender<Result<(), String>>;
 
 /// Peers that were refused.
 #[derive(Clone, Debug)]
@@ -313,6 +331,7 @@ struct Open {
     refused: Option<Refused>,
     /// A peer that comes and goes all the time must not fill the log.
     news: Limit,
+    waiter: Option<Waiter>,
 }
 
 impl Open {
@@ -343,6 +362,9 @@ impl Open {
         if is_news {
             self.tell(name, &link, now);
             self.link = link;
+            if let Some(waiter) = self.waiter.take() {
+                answer(&waiter, &self.link);
+            }
         }
         rises
     }
@@ -376,6 +398,14 @@ impl Open {
     }
 }
 
+/// Says what a link is.
+fn answer(waiter: &Waiter, link: &Link) {
+    let _ = waiter.send(match link {
+        Link::Up(_) => Ok(()),
+        Link::Down(why) => Err(why.clone()),
+    });
+}
+
 /// That a port's link has changed.
 fn link_event(name: &str, up: bool, text: &str) -> Told {
     let text = format!("port {name}: {text}");
@@ -384,13 +414,34 @@ fn link_event(name: &str, up: bool, text: &str) -> Told {
 }
 
 impl Ports {
-    /// No ports yet. `cpus`: the workers'.
+    /// No ports yet. `cpus`: the workers'. `journal`: the file of the devices that were made.
     ///
     /// # Errors
-    /// If the kernel gives no thread, epoll or eventfd.
-    pub fn new(cpus: Vec<usize>) -> Result<Ports, String> {
-        let host = Host::start(cpus)?;
-        Ok(Ports { host, open: BTreeMap::new(), strangers: BTreeMap::new(), news: Limit::default() })
+    /// If the kernel gives no thread, epoll, inotify or eventfd.
+    pub fn new(cpus: Vec<usize>, journal: &Path) -> Result<Ports, String> {
+        let host = Host::start(cpus, journal)?;
+        let (open, strangers) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Ports { host, open, strangers, news: Limit::default(), over: Vec::new() })
+    }
+
+    /// Has what an earlier drayd has left removed, if no port of `config` is to have it.
+    pub fn remove_left(&self, config: &ValidConfig) {
+        self.host.tap.remove_left(config, &self.host.maker);
+    }
+
+    /// Has `waiter` told what the link of a port is: now if it is up, else when that is known.
+    pub fn tell_link(&mut self, name: &str, waiter: Waiter) {
+        let Some(open) = self.open.get_mut(name) else { return };
+        if open.link.is_up() || open.driver.is_none() {
+            answer(&waiter, &open.link);
+        } else {
+            open.waiter = Some(waiter);
+        }
+    }
+
+    /// The ports that can never be up (again) and are to be deleted.
+    pub fn take_over(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.over)
     }
 
     /// Has something if something happened to a port, for [`Ports::news`].
@@ -415,7 +466,8 @@ impl Ports {
         } else {
             (None, "it is administratively down: dray port up opens it".into())
         };
-        let open = Open { driver, link: Link::Down(reason), peer: None, refused: None, news: Limit::default() };
+        let (link, news) = (Link::Down(reason), Limit::default());
+        let open = Open { driver, link, peer: None, refused: None, news, waiter: None };
         self.open.insert(port.name.clone(), open);
         Ok(())
     }
@@ -450,7 +502,14 @@ impl Ports {
             Event::Change { port, change } => {
                 self.open.get_mut(&port)?.take(&port, change, dataplane, now).then_some(port)
             }
-            Event::Wake { port } => self.open.get_mut(&port)?.poll(&port, false, dataplane, now).then_some(port),
+            Event::Wake { port } => {
+                let open = self.open.get_mut(&port)?;
+                let rises = open.poll(&port, false, dataplane, now);
+                if open.driver.as_ref().is_some_and(|driver| driver.is_over()) {
+                    self.over.push(port.clone());
+                }
+                rises.then_some(port)
+            }
             Event::Refused(Refusal { port, socket, reason, peer, .. }) => {
                 let peers = if times == 1 {
                     "a peer was refused".into()
@@ -495,6 +554,9 @@ impl Ports {
             }
             if open.poll(name, all, dataplane, now) {
                 up.push(name.clone());
+            }
+            if open.driver.as_ref().is_some_and(|driver| driver.is_over()) {
+                self.over.push(name.clone());
             }
         }
         up

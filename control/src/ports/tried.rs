@@ -30,6 +30,14 @@ pub trait Opens {
     /// Why it is no longer what was opened. It is dropped then, and tried again.
     fn watch(&mut self, open: &mut Self::Open, all: bool, log: &mut Vec<String>) -> Result<Option<Link>, String>;
 
+    /// It is no longer what was opened, and is to be dropped. What that blocks on is another thread's.
+    fn lost(&mut self, _open: Self::Open) {}
+
+    /// Whether it can never be opened (again): the port has nothing left to do.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// All that it has lost since it was opened, if it says so.
     fn losses(&self, open: &Self::Open) -> Option<DeviceLosses>;
 
@@ -129,7 +137,9 @@ impl<T: Opens> Driver for Tried<T> {
                 Err(why) => {
                     self.count();
                     // It is opened anew as soon as it can be.
-                    self.state = State::Waits(now);
+                    if let State::Open(open) = std::mem::replace(&mut self.state, State::Waits(now)) {
+                        self.what.lost(open);
+                    }
                     Some(Change::Detached(why))
                 }
             },
@@ -139,6 +149,10 @@ impl<T: Opens> Driver for Tried<T> {
     fn update(&mut self, port: &Port, _host: &Host) {
         let open = if let State::Open(open) = &mut self.state { Some(open) } else { None };
         self.what.update(open, port);
+    }
+
+    fn is_over(&self) -> bool {
+        self.what.is_over()
     }
 
     fn take_losses(&mut self) -> DeviceLosses {

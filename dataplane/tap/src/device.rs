@@ -1,19 +1,23 @@
 //! Making, taking up and removing a TAP device.
 #![allow(unsafe_code)]
 
-use crate::namespace::{Namespace, id_of, text};
+use crate::namespace::{Namespace, id_here, id_of, text};
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
 use dray_config::{Prefix, Route};
 use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::net::{AddressFamily, SocketType};
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What the kernel may leave undone (`TUNSETOFFLOAD`): checksums, and segmentation of TCP with ECN and, from Linux 6.2 on, of UDP. The first
 /// set that it knows is taken.
@@ -26,11 +30,18 @@ const OFFLOADS: [libc::c_uint; 3] = [
 /// Bytes of the header before each frame.
 pub(crate) const HEADER: usize = dray_switch::virtio_net::LONG;
 
+/// How long removing a device waits for its queues: a worker gives them back between two bursts, if it has a CPU.
+const GIVEN_BACK: Duration = Duration::from_secs(1);
+
 /// What a device is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapOptions {
     /// The file of its network namespace; none: the host's own.
     pub netns: Option<PathBuf>,
+    /// Which namespace that must be, as [`Namespace::look`] says; none: any.
+    pub netns_id: Option<String>,
+    /// The device that it may be, if that is there: it may have another name by now.
+    pub left: Option<Made>,
     /// Its name there, at most 15 bytes.
     pub ifname: String,
     /// Its address.
@@ -56,6 +67,34 @@ pub struct Losses {
     pub received: u64,
 }
 
+/// A device that was made, for whoever takes it up or removes it later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Made {
+    /// Its namespace, as [`Namespace::look`] says.
+    pub netns_id: String,
+    /// The kernel's number of the interface there: its name may change.
+    pub index: u32,
+    /// The file of the namespace; none: the host's own.
+    pub netns: Option<PathBuf>,
+    /// The name that it was made with.
+    pub ifname: String,
+}
+
+/// Why there is no device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The namespace that it was to be in is not there any more.
+    Gone(String),
+    /// What the kernel refused.
+    Refused(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Failure::Refused(why)
+    }
+}
+
 /// A device that is open. Dropping it leaves it in its namespace with its addresses and routes, without a carrier, and it can be opened again
 /// under the same name; [`Tap::remove`] does not.
 pub struct Tap {
@@ -66,6 +105,8 @@ pub struct Tap {
     index: u32,
     /// What the file named when it was opened.
     namespace: Option<(u64, u64)>,
+    /// What tells that from any other namespace.
+    netns_id: String,
     rtnetlink: Rtnetlink,
     /// What had been lost before it was opened, if it was there then.
     first: Losses,
@@ -76,26 +117,33 @@ impl Tap {
     /// microseconds.
     ///
     /// # Errors
-    /// What the kernel refused.
-    pub fn open(options: TapOptions) -> Result<Tap, String> {
-        match &options.netns {
-            Some(path) => {
-                let namespace = Namespace::open(path)?;
-                let id = namespace.id();
-                namespace.inside(move || Tap::open_here(options, id))
+    /// Why there is none; nothing is left of it then.
+    pub fn open(options: TapOptions) -> Result<Tap, Failure> {
+        let Some(path) = &options.netns else { return Ok(Tap::open_here(options, None, id_here()?)?) };
+        let namespace = Namespace::open(path)?;
+        let id = namespace.id();
+        let open = move || {
+            let here = id_here()?;
+            if let (Some(wanted), Some(path)) = (&options.netns_id, &options.netns)
+                && *wanted != here
+            {
+                return Ok(Err(Failure::Gone(format!("the network namespace {} is another one", path.display()))));
             }
-            None => Tap::open_here(options, None),
-        }
+            Tap::open_here(options, id, here).map(Ok)
+        };
+        namespace.inside(open)?
     }
 
     /// In the network namespace of this thread: a device belongs to that in which `/dev/net/tun` was opened.
-    fn open_here(options: TapOptions, namespace: Option<(u64, u64)>) -> Result<Tap, String> {
+    fn open_here(options: TapOptions, namespace: Option<(u64, u64)>, netns_id: String) -> Result<Tap, String> {
         let mask = free_cpus(&options.workers);
         if let (Some(mask), Some(_)) = (&mask, namespace) {
             // Before there is a device: those that are made later inherit it. It is in Linux 6.3 and later; what can't be had is left.
             let _ = fs::write("/proc/sys/net/core/rps_default_mask", mask);
         }
-        let name = &options.ifname;
+        let rtnetlink = Rtnetlink::new().map_err(|error| format!("rtnetlink: {}", text(error)))?;
+        let left = options.left.as_ref().filter(|left| left.netns_id == netns_id && left.ifname == options.ifname);
+        let name = &left.and_then(|left| rtnetlink.name(left.index)).unwrap_or_else(|| options.ifname.clone());
         let failed = |what: &str, error: io::Error| format!("interface \"{name}\": {what}: {}", text(error));
         let mut queues = Vec::new();
         let mut offloads = 0;
@@ -111,7 +159,6 @@ impl Tap {
                 let _ = fs::write(format!("/sys/class/net/{name}/queues/rx-{queue}/rps_cpus"), mask);
             }
         }
-        let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
         rtnetlink.set_up(index, options.mac, options.mtu).map_err(|error| failed("address and MTU", error))?;
         for &address in &options.addresses {
             rtnetlink.add_address(index, address).map_err(|error| failed(&format!("address {address}"), error))?;
@@ -126,17 +173,33 @@ impl Tap {
         });
         let first = rtnetlink.losses(index).map_err(|error| failed("its counters", error))?;
         // Not before it is whole: one that is given up half-way goes with its queues.
-        // SAFETY: TUNSETPERSIST takes a number.
-        if unsafe { libc::ioctl(queues[0].as_raw_fd(), libc::TUNSETPERSIST, 1) } != 0 {
+        if !persist(&queues[0], true) {
             return Err(failed("it can't outlive the process", io::Error::last_os_error()));
         }
-        Ok(Tap { queues, shared, options, index, namespace, rtnetlink, first })
+        Ok(Tap { queues, shared, options, index, namespace, netns_id, rtnetlink, first })
+    }
+
+    /// What is to be known of it by whoever removes it when this process does not.
+    pub fn made(&self) -> Made {
+        let TapOptions { netns, ifname, .. } = &self.options;
+        Made { netns_id: self.netns_id.clone(), index: self.index, netns: netns.clone(), ifname: ifname.clone() }
+    }
+
+    /// The file of its namespace; none: the host's own.
+    pub fn netns(&self) -> Option<&PathBuf> {
+        self.options.netns.as_ref()
+    }
+
+    /// Why its namespace is no longer to be found where it was, if it is not. Does not wait.
+    pub fn is_gone(&self) -> Option<String> {
+        let path = self.options.netns.as_ref().filter(|path| id_of(path) != self.namespace)?;
+        Some(format!("the network namespace {} is gone", path.display()))
     }
 
     /// Why this is no longer what was opened, if it is not. Does not wait.
     pub fn lost(&self) -> Option<String> {
-        if let Some(path) = self.options.netns.as_ref().filter(|path| id_of(path) != self.namespace) {
-            return Some(format!("the network namespace {} is gone", path.display()));
+        if let Some(gone) = self.is_gone() {
+            return Some(gone);
         }
         // An open queue of a device that was deleted is no device any more.
         match self.name() {
@@ -189,10 +252,43 @@ impl Tap {
         fds.map(|fd| Box::new(TxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Tx>).collect()
     }
 
-    /// Has the device go with its last queue, those that were handed out included.
+    /// Removes the device, when the queues that were handed out are given back. Blocks: the kernel takes some ten milliseconds for it.
     pub fn remove(self) {
-        // SAFETY: TUNSETPERSIST takes a number.
-        unsafe { libc::ioctl(self.queues[0].as_raw_fd(), libc::TUNSETPERSIST, 0) };
+        persist(&self.queues[0], false);
+        // Whoever closes the last one waits for the kernel; that must not be a worker.
+        let end = Instant::now() + GIVEN_BACK;
+        while self.queues.iter().any(|queue| Arc::strong_count(queue) > 1) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Whether the device of a queue outlives its queues. Whether the kernel has done that.
+fn persist(queue: &OwnedFd, is: bool) -> bool {
+    // SAFETY: TUNSETPERSIST takes a number.
+    unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(is)) == 0 }
+}
+
+/// Removes a device that an earlier process has made, if it is still there and nobody has it. Blocks, as [`Tap::remove`] does.
+///
+/// # Errors
+/// What the kernel refused. That it, or its namespace, is not there is no error.
+pub fn remove_left(made: &Made) -> Result<(), String> {
+    let remove = || {
+        if id_here()? != made.netns_id {
+            return Ok(());
+        }
+        let Ok(rtnetlink) = Rtnetlink::new() else { return Ok(()) };
+        let Some(name) = rtnetlink.name(made.index) else { return Ok(()) };
+        let opened = open_queue(&name, false).or_else(|_| open_queue(&name, true));
+        opened.map(|(queue, _)| {
+            persist(&queue, false);
+        })
+    };
+    match &made.netns {
+        Some(path) if !path.exists() => Ok(()),
+        Some(path) => Namespace::open(path)?.inside(remove),
+        None => remove(),
     }
 }
 
@@ -236,6 +332,42 @@ fn request(name: &str) -> libc::ifreq {
         *to = from as libc::c_char;
     }
     ifreq
+}
+
+/// The number that the kernel has given this thread's network namespace, and gives no other.
+pub(crate) fn namespace_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    let place = (&raw mut cookie).cast();
+    // SAFETY: the kernel writes no more than that length.
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, place, &mut len) } {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The names of the interfaces in this thread's network namespace.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn interface_names() -> io::Result<Vec<String>> {
+    // SAFETY: no preconditions.
+    let all = unsafe { libc::if_nameindex() };
+    if all.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let mut names = Vec::new();
+    // SAFETY: an array that ends with an entry whose index is 0 and name is null; each name ends with a NUL.
+    unsafe {
+        let mut entry = all;
+        while (*entry).if_index != 0 && !(*entry).if_name.is_null() {
+            names.push(CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned());
+            entry = entry.add(1);
+        }
+        libc::if_freenameindex(all);
+    }
+    Ok(names)
 }
 
 pub(crate) fn interface_index(name: &str) -> Option<u32> {

@@ -15,6 +15,6 @@ mod queue;
 mod readiness;
 mod rtnetlink;
 
-pub use device::{Losses, Tap, TapOptions};
+pub use device::{Failure, Losses, Made, Tap, TapOptions, interface_names, remove_left};
 pub use interface::{Interface, State};
 pub use namespace::Namespace;

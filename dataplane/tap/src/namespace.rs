@@ -1,5 +1,6 @@
 //! Network namespaces: which one a file names, and doing something inside of it.
 
+use crate::device::{interface_names, namespace_cookie};
 use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -30,6 +31,20 @@ impl Namespace {
         fstat(&self.fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
     }
 
+    /// What tells it from any other that ever is, on any host and after any restart of it: the host's boot id, and the number that the
+    /// kernel gives each network namespace once (`SO_NETNS_COOKIE`, Linux 5.14). With it, the names of the interfaces in there.
+    ///
+    /// # Errors
+    /// As [`Namespace::inside`]; what the kernel refused.
+    pub fn look(&self) -> Result<(String, Vec<String>), String> {
+        self.inside(|| {
+            let id = id_here()?;
+            let names = interface_names()
+                .map_err(|error| format!("the interfaces of {}: {}", self.path.display(), text(error)))?;
+            Ok((id, names))
+        })
+    }
+
     /// Does `what` on a thread that is inside.
     ///
     /// # Errors
@@ -51,6 +66,13 @@ impl Namespace {
             thread.join().unwrap_or_else(|_| Err(format!("a thread inside {} has ended", self.path.display())))
         })
     }
+}
+
+/// [`Namespace::look`]'s, of this thread's namespace.
+pub(crate) fn id_here() -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("which network namespace this is: {}", text(error));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
+    Ok(format!("{}:{}", boot.trim(), namespace_cookie().map_err(failed)?))
 }
 
 /// What [`Namespace::id`] says of the namespace that `path` names now, if it names any.

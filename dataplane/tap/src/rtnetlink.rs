@@ -64,6 +64,12 @@ impl Rtnetlink {
         }
     }
 
+    /// The name of interface `index`; none if there is no such interface.
+    pub(crate) fn name(&self, index: u32) -> Option<String> {
+        let name = |attribute| if let LinkAttribute::IfName(name) = attribute { Some(name) } else { None };
+        self.link(index).ok()?.attributes.into_iter().find_map(name)
+    }
+
     /// What the kernel has lost at interface `index` since it was made.
     pub(crate) fn losses(&self, index: u32) -> io::Result<Losses> {
         let stats = self.link(index)?.attributes.into_iter().find_map(|attribute| match attribute {
