@@ -167,9 +167,13 @@ fn control_loop(
             recv(rested) -> _ => {}
             recv(publish) -> now => switch.publish_if_due(now.unwrap_or_else(|_| Instant::now())),
             recv(calls) -> call => {
-                if let Ok(Call { request, terms, by, reply }) = call {
+                if let Ok(Call { request, terms, by, waiter, reply }) = call {
+                    let answer = switch.handle(request, &terms, &by);
+                    if let (Ok(_), Some((port, waiter))) = (&answer, waiter) {
+                        switch.ports.tell_link(&port, waiter);
+                    }
                     // Nobody is there any more if it took too long.
-                    let _ = reply.send(switch.handle(request, &terms, &by));
+                    let _ = reply.send(answer);
                 }
             }
             recv(bell) -> _ => switch.take_news(),

@@ -1,6 +1,7 @@
 //! drayd, the daemon.
 #![forbid(unsafe_code)]
 
+mod attach;
 pub mod daemon;
 mod descriptors;
 mod edit;

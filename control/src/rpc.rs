@@ -130,8 +130,10 @@ impl Switch {
             | AnyRequest::Vtep(_)
             | AnyRequest::Log(_)
             | AnyRequest::Config(ConfigRequest::Set(_)) => done::<ConfigSet>(self.edit(&request, terms, by)?),
-            // The connection sees to it.
-            AnyRequest::Watch(_) => Err(refused(ErrorCode::Failed, "the control loop does not watch")),
+            // The connection sees to these.
+            AnyRequest::Watch(_) | AnyRequest::Attach(_) | AnyRequest::Detach(_) | AnyRequest::Expose(_) => {
+                Err(refused(ErrorCode::Failed, "the control loop does not do that"))
+            }
         }
     }
 

@@ -3,12 +3,14 @@
 //! A thread for each connection reads and checks requests, hands them to the control loop one by one, and writes the
 //! replies. Sizes, times and the number of connections are bounded, so that a client can only hurt itself.
 
+use crate::attach;
 use crate::events;
+use crate::ports::Waiter;
 use crate::rpc::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_api::{
-    AnyRequest, ErrorCode, EventKind, INVALID_PARAMS, INVALID_REQUEST, LONG_REQUEST, MAX_REQUEST, Response, RpcError,
-    Terms, Watch, WatchRequest,
+    AnyRequest, AttachRequest, DetachRequest, ErrorCode, EventKind, ExposeRequest, INVALID_PARAMS, INVALID_REQUEST,
+    LONG_REQUEST, MAX_REQUEST, Response, RpcError, Terms, Watch, WatchRequest,
 };
 use dray_config::{Access, SocketName};
 use dray_vhost::Listening;
@@ -17,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
+use serde::Serialize;
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::fs;
@@ -57,6 +60,8 @@ pub struct Call {
     pub terms: Terms,
     /// Who asks: user and process.
     pub by: Arc<str>,
+    /// Who is told what becomes of the link of a port that is added.
+    pub waiter: Option<(String, Waiter)>,
     /// Where the reply goes. Nobody waits there any more if it took too long.
     pub reply: Sender<Reply>,
 }
@@ -296,7 +301,7 @@ fn converse(connection: &Connection, calls: &Sender<Call>, limits: Limits, long:
             },
             request => request,
         };
-        let answer = match request.and_then(|(request, terms)| ask(request, terms, &by, calls)) {
+        let answer = match request.and_then(|(request, terms)| answer(request, terms, &by, calls)) {
             Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
             Err(error) => Response::new(id, Err(error)).encode(),
         };
@@ -360,12 +365,33 @@ fn peer(stream: &UnixStream) -> String {
     format!("{user}, process {pid}{}", if name.is_empty() { String::new() } else { format!(" ({name})") })
 }
 
+/// The reply, as JSON.
+fn answer(request: AnyRequest, terms: Terms, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
+    let asks = |request, terms, waiter| ask(request, terms, by, waiter, calls);
+    match request {
+        AnyRequest::Attach(AttachRequest::Attach(request)) => json(&attach::attach(request, &terms, &asks)?),
+        AnyRequest::Detach(DetachRequest::Detach(request)) => json(&attach::detach(request, &terms, &asks)?),
+        AnyRequest::Expose(ExposeRequest::Expose(request)) => json(&attach::expose(request, &terms, &asks)?),
+        request => asks(request, terms, None),
+    }
+}
+
+fn json(reply: &impl Serialize) -> Result<String, RpcError> {
+    serde_json::to_string(reply).map_err(|error| RpcError::refused(ErrorCode::Failed, error.to_string()))
+}
+
 /// The control loop's reply, as JSON.
-fn ask(request: AnyRequest, terms: Terms, by: &Arc<str>, calls: &Sender<Call>) -> Result<String, RpcError> {
+fn ask(
+    request: AnyRequest,
+    terms: Terms,
+    by: &Arc<str>,
+    waiter: Option<(String, Waiter)>,
+    calls: &Sender<Call>,
+) -> Result<String, RpcError> {
     let failed = |why: &str| RpcError::refused(ErrorCode::Busy, why);
     let (reply, replies) = bounded(1);
     calls
-        .send_timeout(Call { request, terms, by: by.clone(), reply }, ANSWER)
+        .send_timeout(Call { request, terms, by: by.clone(), waiter, reply }, ANSWER)
         .map_err(|_| failed("drayd is busy or shutting down"))?;
     let reply = replies.recv_timeout(ANSWER).map_err(|_| failed("drayd did not answer in time"))??;
     reply().map_err(|error| RpcError::refused(ErrorCode::Failed, error.to_string()))

@@ -6,6 +6,7 @@
 //! know. [`schema`] has all of that as JSON Schema.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod bridge;
 mod config;
 mod detail;
@@ -24,6 +25,7 @@ mod vtep;
 mod wire;
 mod worker;
 
+pub use attach::*;
 pub use bridge::*;
 pub use config::*;
 pub use detail::*;

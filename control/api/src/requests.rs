@@ -1,8 +1,8 @@
 //! What requests there are: each with the name of its method, the type of its reply and an example, in its subject's file.
 
 use crate::{
-    BridgeRequest, ConfigRequest, DropRequest, FdbRequest, LogRequest, PortRequest, StatusRequest, VtepRequest,
-    WatchRequest, WorkerRequest,
+    AttachRequest, BridgeRequest, ConfigRequest, DetachRequest, DropRequest, ExposeRequest, FdbRequest, LogRequest,
+    PortRequest, StatusRequest, VtepRequest, WatchRequest, WorkerRequest,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -158,6 +158,12 @@ macro_rules! groups {
 groups! {
     /// What the switch is and does
     "status" Status(StatusRequest);
+    /// Give a running container a network device in a bridge
+    "attach" Attach(AttachRequest);
+    /// Take a container's devices away that attach has given it
+    "detach" Detach(DetachRequest);
+    /// Give this host a network device in a bridge, or take it away
+    "expose" Expose(ExposeRequest);
     /// Show, add, change and delete ports
     "port" Port(PortRequest);
     /// Show, add, change and delete bridges

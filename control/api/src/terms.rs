@@ -22,7 +22,10 @@ pub struct Terms {
 
 impl Terms {
     /// Methods of requests that have terms: those that change the configuration.
-    pub const METHODS: [&str; 18] = [
+    pub const METHODS: [&str; 21] = [
+        "attach",
+        "detach",
+        "expose",
         "port.add",
         "port.del",
         "port.set",

@@ -118,6 +118,13 @@ fn particular(method: &str, command: Command) -> Command {
                 _ => arg,
             })
         }
+        // What must be given is an option here, too: the container alone stands for itself.
+        "attach" | "detach" | "expose" => command.mut_args(|arg| match arg.get_id().as_str() {
+            "bridge" => arg.long("bridge"),
+            "name" => arg.long("name"),
+            "ips" => arg.value_name("ADDRESS/LENGTH"),
+            _ => arg,
+        }),
         "fdb.add" => command.group(ArgGroup::new("to").required(true).args(["port", "vtep"])),
         // The switch writes its own file only; any other is written with the rights of who asks.
         "config.save" => {
@@ -358,6 +365,10 @@ mod tests {
         std::fs::write(&file, "# nothing\n").unwrap();
         let lines = [
             "status".to_string(),
+            "attach web --bridge b --ip 10.0.0.1/24 --ip fd00::1/64 --gateway 10.0.0.254 --vlan 5 --name eth1 --keep"
+                .into(),
+            "detach web --name eth1".into(),
+            "expose --bridge b --ip 10.0.0.254/24".into(),
             "port show".into(),
             "port add a --kind memif --socket /a --ring-size 512 --bridge blue:10".into(),
             "port del a".into(),

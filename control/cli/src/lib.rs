@@ -12,8 +12,8 @@ use clap_complete::Shell;
 use clap_complete::env::{CompleteEnv, Shells};
 use dray_api::schema::Api;
 use dray_api::{
-    AnyRequest, BAD_FILE, ConfigSaved, ConfigShow, ErrorCode, Event, FdbLoad, FdbLoaded, FdbRequest, INVALID_PARAMS,
-    RpcError, Terms, UNREACHABLE, Watch, WatchRequest,
+    AnyRequest, Attach, AttachRequest, BAD_FILE, ConfigSaved, ConfigShow, ErrorCode, Event, FdbLoad, FdbLoaded,
+    FdbRequest, INVALID_PARAMS, RpcError, Terms, UNREACHABLE, Watch, WatchRequest,
 };
 use dray_client::{Client, Error};
 use dray_config::HIDDEN_SECRET;
@@ -41,6 +41,7 @@ pub fn run() -> ExitCode {
         Task::Save { file, secrets } => save(&socket, &file, secrets, json),
         Task::Request(AnyRequest::Fdb(FdbRequest::Load(request))) => load(&socket, request, json),
         Task::Request(AnyRequest::Watch(WatchRequest::Watch(request))) => watch(&socket, &request, json),
+        Task::Request(AnyRequest::Attach(AttachRequest::Attach(request))) => attach(&socket, &terms, request, json),
         Task::Request(request) => answer(&socket, &terms, &request, json),
     };
     result.unwrap_or_else(|failure| {
@@ -65,6 +66,17 @@ fn completions(shell: Shell) -> Result<ExitCode, Failure> {
 fn answer(socket: &Path, terms: &Terms, request: &AnyRequest, as_json: bool) -> Result<ExitCode, Failure> {
     let answer = Client::connect(socket)?.ask_on(terms, request)?;
     Ok(print(&if as_json { pretty(&answer.value()?)? } else { people(request, &answer)? }))
+}
+
+/// Has a container attached that is found here: with the rights and the environment of who asks.
+fn attach(socket: &Path, terms: &Terms, mut request: Attach, as_json: bool) -> Result<ExitCode, Failure> {
+    if request.netns.is_none() {
+        let place = dray_containers::find(&request.container);
+        let place = place.map_err(|why| RpcError::refused(ErrorCode::NotFound, why).at("container"))?;
+        request.container = place.name;
+        request.netns = place.netns.map(|netns| netns.display().to_string());
+    }
+    answer(socket, terms, &request.into(), as_json)
 }
 
 /// A reader that has seen enough (`dray fdb show | head`) is no failure.

@@ -2,9 +2,9 @@
 
 use crate::table::{Table, duration, thousands};
 use dray_api::{
-    AnyRequest, BridgeInfo, BridgeRequest, ConfigRequest, ConfigSaved, ConnectInfo, DropInfo, DropRequest, FdbEntry,
-    FdbRequest, LogRequest, PortBridge, PortInfo, PortRequest, RingInfo, Status, StatusRequest, VtepInfo, VtepRequest,
-    WorkerInfo, WorkerRequest,
+    AnyRequest, AttachRequest, Attached, BridgeInfo, BridgeRequest, ConfigRequest, ConfigSaved, ConnectInfo, DropInfo,
+    DropRequest, ExposeRequest, FdbEntry, FdbRequest, LogRequest, PortBridge, PortInfo, PortRequest, RingInfo, Status,
+    StatusRequest, VtepInfo, VtepRequest, WorkerInfo, WorkerRequest,
 };
 use dray_client::{Answer, Error};
 use serde_json::Value;
@@ -19,6 +19,8 @@ pub fn people(request: &AnyRequest, answer: &Answer) -> Result<String, Error> {
             (shown, Some(name)) if !name.contains(['*', '?']) => shown.ports().iter().map(port).collect(),
             (shown, _) => ports(&shown.ports()),
         },
+        AnyRequest::Attach(AttachRequest::Attach(attach)) => attached(&answer.of(attach)?, &attach.container),
+        AnyRequest::Expose(ExposeRequest::Expose(expose)) => attached(&answer.of(expose)?, "this host"),
         AnyRequest::Bridge(BridgeRequest::Show(show)) => bridges(&answer.of(show)?),
         AnyRequest::Fdb(FdbRequest::Show(show)) => fdb(&answer.of(show)?),
         AnyRequest::Fdb(FdbRequest::Flush(flush)) => {
@@ -32,6 +34,18 @@ pub fn people(request: &AnyRequest, answer: &Answer) -> Result<String, Error> {
         AnyRequest::Config(ConfigRequest::Save(save)) => saved_text(&answer.of(save)?),
         _ => anything(&answer.value()?),
     })
+}
+
+/// What there is now, and where.
+fn attached(attached: &Attached, place: &str) -> String {
+    match attached {
+        Attached { waits: Some(why), port, .. } => format!("port {port}: {why}\n"),
+        // It was taken away.
+        Attached { port, changes, .. } if port.is_empty() => {
+            changes.iter().map(|change| format!("{change}\n")).collect()
+        }
+        Attached { port, ifname, .. } => format!("{ifname} in {place}: port {port}\n"),
+    }
 }
 
 /// Any reply: what was changed, line by line; a list of objects as a table; an object as pairs.
@@ -128,28 +142,22 @@ fn wrapped(names: &[Value]) -> String {
 }
 
 fn ports(ports: &[PortInfo]) -> String {
-    let columns = [
-        "NAME",
-        "KIND",
-        "LINK",
-        "BRIDGES",
-        "RX PACKETS",
-        "RX BYTES",
-        "TX PACKETS",
-        "TX BYTES",
-        "DROPS",
-        "MACS",
-        "DESCRIPTION",
-    ];
+    let columns =
+        ["NAME", "KIND", "LINK", "BRIDGES", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "DROPS", "MACS"];
+    let container = |p: &PortInfo| p.detail.tap().and_then(|tap| tap.container.clone());
+    let has_containers = ports.iter().any(|p| container(p).is_some());
     let has_descriptions = ports.iter().any(|p| p.description.is_some());
-    let mut table = Table::new(&columns[..columns.len() - usize::from(!has_descriptions)]);
+    let more = [("CONTAINER", has_containers), ("DESCRIPTION", has_descriptions)];
+    let columns = columns.into_iter().chain(more.into_iter().filter(|(_, has)| *has).map(|(column, _)| column));
+    let mut table = Table::new(&columns.collect::<Vec<_>>());
     for p in ports {
         let counts =
             [p.rx_packets, p.rx_bytes, p.tx_packets, p.tx_bytes, p.drops.values().sum(), p.macs].map(thousands);
         let link = if p.admin == "down" { "admin down" } else { &p.link }.to_owned();
+        let container = has_containers.then(|| container(p).unwrap_or_default());
         let description = has_descriptions.then(|| p.description.clone().unwrap_or_default());
         let row = [p.name.clone(), p.kind.clone(), link, memberships(p)].into_iter().chain(counts);
-        table.row(row.chain(description));
+        table.row(row.chain(container).chain(description));
     }
     table.render()
 }

@@ -252,10 +252,27 @@ fn dpdk_comes_back_after_a_restart_as_the_page_says() {
 fn the_first_hour_goes_as_the_page_says() {
     let Some(test) = Test::begin() else { return };
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/first-hour.md");
+    follow(&test, &std::fs::read_to_string(page).unwrap());
+}
+
+/// As far as it is about the command, and not about the file, which a host has to be made for.
+#[test]
+fn containers_are_attached_as_the_page_says() {
+    let Some(test) = Test::begin() else { return };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/containers.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (first, _) = page.split_once("## In the configuration file").unwrap();
+    // The other engines' commands are marked as a console's.
+    follow(&test, &first.replace("```console", "```no terminal"));
+}
+
+/// Does what a page says, in its folder and on a host of its own, and then ends drayd.
+fn follow(test: &Test, page: &str) {
     // Other terminals are where the first one doesn't see them: there nothing is printed, and nothing is typed.
     let mut script = String::from("set -ex\nmount -t tmpfs none /run\nip link set lo up\ncd \"$1\"\nPATH=$2:$PATH\n");
-    for (language, text) in blocks(&std::fs::read_to_string(page).unwrap()) {
+    for (language, text) in blocks(page) {
         match language.as_str() {
+            "no terminal" => {}
             "toml" => {
                 let name = text.lines().next().unwrap().trim_start_matches("# ");
                 script += &format!("cat >{name} <<'END'\n{text}\nEND\n");

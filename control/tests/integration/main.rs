@@ -8,6 +8,7 @@ mod attach;
 mod bridge;
 mod closing;
 mod commands;
+mod containers;
 mod cpu;
 mod daemon;
 mod fdb;
