@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,7 @@ impl Tap {
         let shared = Arc::new(Shared {
             way: Way::Tap,
             max_frame: AtomicU32::new(u32::from(options.mtu) + OVERHEAD),
-            uso: offloads & libc::TUN_F_USO4 != 0,
+            uso: AtomicBool::new(offloads & libc::TUN_F_USO4 != 0),
         });
         let first = rtnetlink.losses(index).map_err(|error| failed("its counters", error))?;
         // Not before it is whole: one that is given up half-way goes with its queues.
@@ -237,7 +237,7 @@ impl Tap {
 
     /// Whether UDP datagrams may be left unsegmented, in both directions.
     pub fn has_uso(&self) -> bool {
-        self.shared.uso
+        self.shared.uso.load(Relaxed)
     }
 
     /// The receive queues.

@@ -10,7 +10,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Bytes of frames that may wait to be read: what a 100 Gbit/s sender sends in a third of a millisecond.
 const WAITING: libc::c_int = 4 << 20;
@@ -48,7 +48,7 @@ impl Interface {
         let index = crate::device::interface_index(name).ok_or_else(|| format!("there is no interface \"{name}\""))?;
         let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
         let socket = open_socket(index).map_err(|error| failed("a packet socket", error))?;
-        let shared = Arc::new(Shared { way: Way::Packet, max_frame: AtomicU32::new(0), uso: true });
+        let shared = Arc::new(Shared { way: Way::Packet, max_frame: AtomicU32::new(0), uso: AtomicBool::new(true) });
         let socket = Arc::new(socket);
         let interface = Interface { socket, shared, name: name.into(), index, rtnetlink, overflows: AtomicU64::new(0) };
         let state = interface.look()?;

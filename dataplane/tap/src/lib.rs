@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod coalesce;
+mod datagrams;
 mod device;
 mod interface;
 mod namespace;

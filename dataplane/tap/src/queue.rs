@@ -2,11 +2,12 @@
 #![allow(unsafe_code)]
 
 use crate::coalesce::{HEADERS, Run, Segment};
+use crate::datagrams::{self, Datagrams};
 use crate::device::HEADER;
 use crate::readiness::{Readiness, is_ready};
 use dray_switch::burst::{BURST, CHAIN_MAX, FRAME_MAX, FRAMES, GSO_MAX, HEAD_MAX};
 use dray_switch::mem::{beginning, sum_frame};
-use dray_switch::offload::{Accepts, Gso};
+use dray_switch::offload::{Accepts, Gso, Offload};
 use dray_switch::wire::{TAG, VLAN, fold};
 use dray_switch::{Burst, Drop as Reason, Dropped, Frame, Rx, Sent, Tx, virtio_net};
 use std::io;
@@ -14,7 +15,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Bytes of a frame that are read into memory that all frames use in turn, so that it stays in the cache: all of an ordinary one.
 const SMALL: usize = 2048;
@@ -22,8 +23,9 @@ const SMALL: usize = 2048;
 const AT: usize = 64;
 /// Bytes of a frame beyond that.
 const LARGE: usize = GSO_MAX - SMALL;
-/// Longer frames in a burst: half a mebibyte of them, so that what was read is still in the cache when it is written.
-const LARGES: usize = 8;
+/// Longer frames in a burst. Few, so that what was read is still in the nearest cache when it is written, and the first does not wait for
+/// the others.
+const LARGES: usize = 2;
 
 /// How frames come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +51,8 @@ pub(crate) struct Shared {
     pub way: Way,
     /// Longest frame in bytes that isn't to be segmented. It may be changed while the device is open.
     pub max_frame: AtomicU32,
-    /// Whether the kernel segments UDP.
-    pub uso: bool,
+    /// Whether the kernel segments UDP, as far as is known.
+    pub uso: AtomicBool,
 }
 
 /// A receive queue: what the device's owner sends.
@@ -232,23 +234,67 @@ impl TxQueue {
 
     /// Writes the first of `frames` and those that follow it in one flow, as far as it goes. How many.
     fn write_run(&self, burst: &Burst, frames: &[u16]) -> Result<usize, (usize, Reason)> {
-        let one = |i: u16| self.write(burst, i).map(|()| 1).map_err(|reason| (1, reason));
-        let (Some((first, headers)), true) = (self.segment(burst, frames[0]), frames.len() > 1) else {
-            return one(frames[0]);
+        let written = match frames.len() {
+            1 => None,
+            _ => self.write_segments(burst, frames).or_else(|| self.write_datagrams(burst, frames)),
         };
+        let (n, result) = written.unwrap_or_else(|| (1, self.write(burst, frames[0])));
+        result.map(|()| n).map_err(|reason| (n, reason))
+    }
+
+    /// Writes a run of TCP segments, if `frames` begin with one: how many, and what came of it.
+    fn write_segments(&self, burst: &Burst, frames: &[u16]) -> Option<(usize, Result<(), Reason>)> {
+        let (first, headers) = self.segment(burst, frames[0])?;
         let mut run = Run::new(headers, first);
         let follows = |&&i: &&u16| self.segment(burst, i).is_some_and(|(next, headers)| run.take(&headers, next));
         let n = 1 + frames[1..].iter().take_while(follows).count();
         if n == 1 {
-            return one(frames[0]);
+            return None;
         }
         let (offload, payload) = run.finish();
-        let header = virtio_net::write(offload, &run.headers);
-        let mut parts = Parts::new(&header[..self.shared.way.header()], &run.headers[..payload]);
-        for &i in &frames[..n] {
-            parts.add_from(burst, burst.frame(i), payload);
+        Some((n, self.write_all(burst, &frames[..n], offload, &run.headers[..payload])))
+    }
+
+    /// The same of UDP datagrams, if the kernel takes these.
+    fn write_datagrams(&self, burst: &Burst, frames: &[u16]) -> Option<(usize, Result<(), Reason>)> {
+        let headers = |i: u16| {
+            let frame = burst.frame(i);
+            let fits = frame.len() <= self.shared.max_frame.load(Relaxed) as usize;
+            let plain = fits && frame.offload().is_none() && burst.segments(frame).count() < PIECES;
+            frame
+                .head()
+                .first_chunk()
+                .filter(|_| plain)
+                .map(|headers: &[u8; datagrams::HEADERS]| (headers, frame.len()))
+        };
+        if !self.shared.uso.load(Relaxed) {
+            return None;
         }
-        self.write_parts(&parts).map(|()| n).map_err(|reason| (n, reason))
+        let (first, len) = headers(frames[0])?;
+        let mut run = Datagrams::new(first, len)?;
+        let follows = |&&i: &&u16| headers(i).is_some_and(|(headers, len)| run.take(headers, len));
+        let n = 1 + frames[1..].iter().take_while(follows).count();
+        if n == 1 {
+            return None;
+        }
+        let offload = run.finish();
+        let result = self.write_all(burst, &frames[..n], offload, &run.headers);
+        if result == Err(Reason::TxDevice) {
+            // A kernel that does not know it (before Linux 6.2).
+            self.shared.uso.store(false, Relaxed);
+            return None;
+        }
+        Some((n, result))
+    }
+
+    /// Writes what `frames` carry behind their headers as one packet with `headers`, to which `offload` is left to be done.
+    fn write_all(&self, burst: &Burst, frames: &[u16], offload: Offload, headers: &[u8]) -> Result<(), Reason> {
+        let header = virtio_net::write(offload, headers);
+        let mut parts = Parts::new(&header[..self.shared.way.header()], headers);
+        for &i in frames {
+            parts.add_from(burst, burst.frame(i), headers.len());
+        }
+        self.write_parts(&parts)
     }
 
     /// Frame `i`, if it can be part of a run, and the headers that it begins with. Its checksum is right: nobody looks at it again.
@@ -345,6 +391,7 @@ impl Tx for TxQueue {
     }
 
     fn accepts(&self) -> Accepts {
-        Accepts { csum: true, tso4: true, tso6: true, ecn: true, uso4: self.shared.uso, uso6: self.shared.uso }
+        let uso = self.shared.uso.load(Relaxed);
+        Accepts { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }
     }
 }
