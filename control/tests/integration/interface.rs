@@ -41,6 +41,40 @@ fn hosts_with_default_offloads_talk() {
     drayd.finish();
 }
 
+/// A container and a host with the kernel's own vxlan device: what either leaves to be cut stays whole on the way, in a tunnel.
+#[test]
+fn segments_cross_tunnels_whole() {
+    let Some(test) = Test::begin() else { return };
+    let (switch, a) = (Netns::new("switch"), Netns::new("a"));
+    let k = host("k", &switch, "nic", "10.9.0.2/24");
+    k.run_all(
+        "ip link add vxlan0 type vxlan id 42 local 10.9.0.2 remote 10.9.0.1 dstport 4789 dev eth0
+         ip addr add 10.33.0.2/24 dev vxlan0
+         ip link set vxlan0 up",
+    );
+    let tap =
+        format!("[[port]]\nname = \"a\"\nkind = \"tap\"\nnetns = {:?}\naddresses = [\"10.33.0.1/24\"]\n", a.path());
+    let overlay = "[[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"a\"]\n
+        [vxlan]\nport = \"nic\"\nlocal = \"10.9.0.1/24\"\npeers = [\"10.9.0.2\"]\n";
+    let drayd = Drayd::start_in(&test, &switch, &(tap + &port("nic") + overlay));
+    drayd.wait_link("a", "up");
+    drayd.wait_link("nic", "up");
+    a.ping("10.33.0.2", 20, 1400);
+    let (mut client, mut server) = connect(&a, &k, "10.33.0.2");
+    let received =
+        |what: &str| -> u64 { k.run(&format!("cat /sys/class/net/eth0/statistics/rx_{what}")).trim().parse().unwrap() };
+    let before = [received("packets"), received("bytes")];
+    transfer(&mut client, &mut server, 16 << 20);
+    let [packets, bytes] = [received("packets") - before[0], received("bytes") - before[1]];
+    assert!(bytes / packets > 4 * 1514, "{packets} packets for {bytes} bytes to the kernel");
+    let before = drayd.port("nic");
+    transfer(&mut server, &mut client, 16 << 20);
+    let after = drayd.port("nic");
+    let (packets, bytes) = (after.rx_packets - before.rx_packets, after.rx_bytes - before.rx_bytes);
+    assert!(bytes / packets > 4 * 1514, "{packets} packets for {bytes} bytes from the kernel");
+    drayd.finish();
+}
+
 /// The kernel takes tags out of frames, and says so beside them.
 #[test]
 fn tags_are_what_they_were() {

@@ -4,7 +4,7 @@
 //! whose bodies are slices of the frame's, so that the payload is still copied once. Pieces are made once for all receivers.
 //!
 //! What is asked for must be in the head, the first [`HEAD_MAX`](crate::burst::HEAD_MAX) bytes: a checksum field beyond is refused,
-//! and so is segmentation of a frame with longer headers.
+//! and so is segmentation of a frame with longer headers. What VXLAN carries may be asked for, too: so the kernel leaves it to devices.
 
 use crate::adjacency::OUTER;
 use crate::burst::{Burst, Frame, HEADROOM};
@@ -94,6 +94,24 @@ impl Offload {
     }
 }
 
+impl Offload {
+    /// [`Offload::can_cut`] for what VXLAN carries in `frame`, behind IPv4 without options. Only decapsulation goes on with it: the checksum
+    /// of the outer UDP header, if it has one, is not rewritten in each piece.
+    fn can_cut_inside(self, frame: &mut Frame) -> Option<()> {
+        let outer: &[u8; OUTER] = frame.head().first_chunk()?;
+        let is_plain = (be16(outer, 12), outer[ETH], outer[23]) == (wire::IPV4, 0x45, wire::UDP);
+        if !is_plain || be16(outer, 20) & 0x3fff != 0 || frame.len() - ETH > IP_MAX {
+            return None;
+        }
+        let inside = Offload { csum_start: self.csum_start.checked_sub(OUTER as u16)?, ..self };
+        let (start, len) = (frame.start, frame.len);
+        frame.pull_front(OUTER);
+        let can = matches!(network(frame.head()), Some((_, ETH))).then(|| inside.can_cut(frame, ETH)).flatten();
+        (frame.start, frame.len) = (start, len);
+        can
+    }
+}
+
 /// Length of a TCP header, bytes, by its thirteenth.
 fn tcp_header(data_offset: u8) -> usize {
     (data_offset >> 4) as usize * 4
@@ -116,16 +134,17 @@ impl Pending {
     pub const NONE: Pending = Pending { l3: 0, l4: 0, gso_size: 0, csum_offset: 0, gso: Gso::None, ecn: false };
 
     /// `offload` for `frame` as it was received; `None` if it contradicts the frame.
-    pub fn new(offload: Offload, frame: &Frame) -> Option<Pending> {
+    pub fn new(offload: Offload, frame: &mut Frame) -> Option<Pending> {
         debug_assert!(frame.start as usize == HEADROOM);
         let head = frame.head();
         let Offload { csum_start, csum_offset, gso, gso_size, ecn } = offload;
-        let (_, l3) = network(head)?;
+        let (_, mut l3) = network(head)?;
         if (csum_start as usize) < l3 || csum_start as usize + csum_offset as usize + 2 > head.len() {
             return None;
         }
-        if gso != Gso::None {
-            offload.can_cut(frame, l3)?;
+        if gso != Gso::None && offload.can_cut(frame, l3).is_none() {
+            offload.can_cut_inside(frame)?;
+            l3 = OUTER + ETH;
         }
         Some(Pending {
             l3: (HEADROOM + l3) as u16,
@@ -307,8 +326,8 @@ fn payload_at(frame: &Frame) -> usize {
     l4 + if frame.pending.gso.is_tcp() { tcp_header(frame.bytes[l4 + 12]) } else { wire::UDP_HEADER }
 }
 
-/// Whether VXLAN's headers were put before `frame` after it came with something pending. Tags are much shorter.
-fn is_encapsulated(frame: &Frame) -> bool {
+/// Whether VXLAN's headers are before what `frame` has pending: they were put there here, or it came so. Tags are much shorter.
+pub(crate) fn is_encapsulated(frame: &Frame) -> bool {
     (frame.pending.l3 - frame.start) as usize >= OUTER + ETH
 }
 

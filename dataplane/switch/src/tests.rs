@@ -981,11 +981,43 @@ fn of_an_outer_packet_only_what_is_inside_stays_undone() {
         assert_eq!(s.run_undone(0, vec![(padded.clone(), ask)]), [(1, UDP4.to_vec())]);
         assert_eq!(s.sink.undone, []);
     }
-    // An outer packet that is to be cut.
+    // An outer packet that is itself to be cut.
     let gso = Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size: 20, ecn: false };
     assert_eq!(s.run_undone(0, vec![(outer, Some(gso)), (TSO4.to_vec(), Some(ASK_TSO4))]), []);
     assert_eq!(s.drops, [(Drop::UnderlayGso, 2)]);
     assert_eq!(s.sink.punts, []);
+}
+
+/// What the kernel's own vxlan device hands to a veth device: one large packet, of which what is inside is still to be cut.
+#[test]
+fn what_vxlan_carries_may_be_left_to_be_cut() {
+    let mut s = overlay();
+    s.run(1, vec![frame(ALL, B, 60)]);
+    let mut outer = [from_peer(TSO4.len()), TSO4.to_vec()].concat();
+    // The sum of a pseudo-header: an outer checksum is left undone, too.
+    outer[40..42].copy_from_slice(&[0x2f, 0xc6]);
+    let ask = Offload { csum_start: 84, ..ASK_TSO4 };
+    s.sink.accepts.insert(1, TAKES_TSO);
+    assert_eq!(s.run_undone(0, vec![(outer.clone(), Some(ask))]), [(1, TSO4.to_vec())]);
+    assert_eq!(s.sink.undone, [(1, ASK_TSO4)]);
+    s.sink.accepts.clear();
+    let pieces = [TSO4_0, TSO4_1, TSO4_2].map(|piece| (1, piece.to_vec()));
+    assert_eq!(s.run_undone(0, vec![(outer.clone(), Some(ask))]), pieces);
+    // Bytes behind the outer packet, which would be in the last piece; and a port that is not the underlay's.
+    let padded = [&outer[..], &[0; 6]].concat();
+    for (port, bytes, reason) in [(0, padded, Drop::VxlanBadOuter), (1, outer.clone(), Drop::RxBadOffload)] {
+        assert_eq!(s.run_undone(port, vec![(bytes, Some(ask))]), []);
+        assert_eq!(s.drops, [(reason, 1)]);
+    }
+    // An IP option, another protocol, a fragment, and what is inside another one.
+    for (at, value) in [(14, 0x46), (23, wire::TCP), (20, 0x20), (50 + 13, 6)] {
+        let mut other = outer.clone();
+        other[at] = value;
+        let mut burst = Burst::default();
+        burst.set_head_len(HEAD_MAX);
+        burst.push_owned(other);
+        assert!(!burst.set_offload(ask), "byte {at}");
+    }
 }
 
 #[test]

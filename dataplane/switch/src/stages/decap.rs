@@ -25,7 +25,7 @@ declare! { REASONS of Drop;
         remedy: "If a tunnel does not work: the sender's remote address and port must be `local` and `udp-port` \
             of `[vxlan]`, untagged; its neighbour table must have the `mac` of the underlay's port.",
     };
-    /// An underlay frame that is still to be segmented: an outer packet holds one inner frame and can't be cut.
+    /// An underlay frame that is itself still to be segmented, not what it carries: an outer packet holds one inner frame and can't be cut.
     UnderlayGso = "underlay.gso" {
         cause: "The underlay's port is a virtual machine that leaves segmentation to the device.",
         remedy: "In that guest, for its device: `ethtool -K DEV tso off gso off`.",
@@ -113,9 +113,10 @@ fn run(burst: &mut Burst, live: &mut Selection, cx: &Context, out: &mut impl Out
     };
     let offloads = burst.has_offloads();
     if offloads {
-        live.each(burst, |burst, i| match burst.frames[i].pending.gso {
-            Gso::None => Verdict::GO,
-            _ => Verdict::drop(Drop::UnderlayGso),
+        live.each(burst, |burst, i| {
+            let frame = &burst.frames[i];
+            let is_whole = frame.pending.gso == Gso::None || offload::is_encapsulated(frame);
+            if is_whole { Verdict::GO } else { Verdict::drop(Drop::UnderlayGso) }
         });
     }
     burst.meta.priority.0[..BURST].fill(0);
@@ -175,6 +176,9 @@ fn unusual(
             };
             // What follows the outer packet is padding of a short Ethernet frame.
             if burst.frames[i].len() != at + len {
+                if offload::is_long(&burst.frames[i]) {
+                    return Verdict::drop(Drop::VxlanBadOuter);
+                }
                 burst.truncate(i, at + len);
             }
             let outer = burst.frames[i].head()[ETH + 1];

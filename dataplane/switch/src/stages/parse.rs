@@ -5,6 +5,7 @@ use crate::burst::{BURST, Burst, Meta};
 use crate::drops::Drop;
 use crate::egress::Egress;
 use crate::names::{Named, declare};
+use crate::offload;
 use crate::port::Output;
 use crate::stages::learn::{Marker, Seen};
 use crate::tables::{NO_BRIDGE, Port, PortTable};
@@ -53,6 +54,13 @@ impl Process for Parse {
 
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
         let (burst, live, cx) = (&mut *pass.burst, &mut pass.live, pass.cx);
+        if burst.has_offloads() {
+            // Of tunnels that aren't ours nothing may be left undone: they would be in two then.
+            live.each(burst, |burst, i| {
+                let inside = offload::is_long(&burst.frames[i]) && offload::is_encapsulated(&burst.frames[i]);
+                if inside { Verdict::drop(Drop::RxBadOffload) } else { Verdict::GO }
+            });
+        }
         match &pass.port.bridges {
             &PortTable::Access(bridge) => access(burst, live, cx, bridge),
             PortTable::Trunk(bridges) => run(burst, live, cx, |vlan| bridges[vlan as usize % bridges.len()]),
