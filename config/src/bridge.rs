@@ -31,12 +31,15 @@ keys! {
         mtu: Option<u16> = key("mtu", integer(68, 9198)).unit("bytes").optional("the smallest of its members and tunnels");
         /// Its members. A port is untagged in at most one bridge, and each of its VLANs is in at most one.
         ports: Vec<Member> = key("ports", array("port names (untagged), or `{ port, vlan }`", members, |all| written_members(all)))
+            .by_items()
             .default(vec![]);
         /// Head-end replication list of this bridge: VTEPs that get its broadcasts. Needs `vni`.
         peers: Option<Vec<Ipv4Addr>> = key("peers", array(PEERS, peers, |peers| written_peers(peers)))
+            .by_items()
             .optional("those of `[vxlan]`");
         /// Static FDB entries.
         statics: Statics = key("static", array("tables `{ mac, port, vlan }` or `{ mac, vtep }`", statics, |all| written_statics(all)))
+            .by_items()
             .default(Statics::default());
     }
 }

@@ -488,6 +488,20 @@ pub(crate) mod tests {
         );
     }
 
+    /// A list that is a port's alone is a value as any other.
+    #[test]
+    fn a_device_gets_other_addresses_by_being_opened_anew() {
+        let base = BASE.replace("[vxlan]", "[[port]]\nname = \"c\"\nkind = \"tap\"\nifname = \"c0\"\n[vxlan]");
+        let lines = |keys: &str| {
+            let new = config(&base.replace("ifname = \"c0\"", keys));
+            plan(&config(&base), &new).iter().map(Action::to_string).collect::<Vec<_>>()
+        };
+        let anew = ["- port c", "+ port c: tap c0"];
+        assert_eq!(lines("ifname = \"c0\"\naddresses = [\"10.0.0.1/24\"]"), anew);
+        assert_eq!(lines("ifname = \"c0\"\nroutes = [\"10.1.0.0/24\"]"), anew);
+        assert_eq!(lines("ifname = \"c0\"\naddresses = []"), [""; 0]);
+    }
+
     #[test]
     fn a_vhost_user_port_changes_in_place_only_what_its_peer_does_not_know() {
         let base = BASE.replace("[vxlan]", "[[port]]\nname = \"vm\"\nkind = \"vhost-user\"\nsocket = \"/v\"\n[vxlan]");

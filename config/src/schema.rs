@@ -178,10 +178,10 @@ pub(crate) trait Keys: Sized {
     fn read(&mut self, t: &mut Table<'_>, report: &mut Report);
     /// Appends all required keys, and those with another value than in `default`.
     fn write(&self, default: &Self, to: &mut Written);
-    /// Appends the keys that differ. Lists are left out: [`crate::plan`] looks at their items.
+    /// Appends the keys that differ, but for lists that are compared by their items ([`Declared::by_items`]).
     fn compare(&self, new: &Self, to: &mut Vec<KeyChange>);
 
-    /// The keys that differ in `new`, without lists.
+    /// The keys that differ in `new`, without lists that are compared by their items.
     fn changes(&self, new: &Self) -> Vec<KeyChange> {
         let mut changes = Vec::new();
         self.compare(new, &mut changes);
@@ -264,11 +264,12 @@ pub(crate) struct Declared<T> {
     unit: &'static str,
     takes: Takes,
     is_secret: bool,
+    by_items: bool,
 }
 
 /// A key of this name. A change of it takes nothing, unless more is said.
 pub(crate) fn key<T>(name: &'static str, of: Type<T>) -> Declared<T> {
-    Declared { name, of, unit: "", takes: Takes::Live, is_secret: false }
+    Declared { name, of, unit: "", takes: Takes::Live, is_secret: false, by_items: false }
 }
 
 /// A key that always has a value.
@@ -303,6 +304,11 @@ impl<T> Declared<T> {
     /// No message shows the value.
     pub fn secret(self) -> Self {
         Declared { is_secret: true, ..self }
+    }
+
+    /// A list of which changes are told item by item: [`crate::plan`] looks at these, for they may be many.
+    pub fn by_items(self) -> Self {
+        Declared { by_items: true, ..self }
     }
 
     /// It must be given.
@@ -360,7 +366,7 @@ impl<T> Declared<T> {
     }
 
     fn compare(&self, old: impl FnOnce() -> String, new: impl FnOnce() -> String, to: &mut Vec<KeyChange>) {
-        if !matches!(self.of, Type::List { .. }) {
+        if !self.by_items {
             to.push(KeyChange { key: self.name, takes: self.takes, old: old(), new: new() });
         }
     }

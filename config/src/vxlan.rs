@@ -28,11 +28,13 @@ keys! {
         gateway: Option<Ipv4Addr> = key("gateway", word("an IPv4 address on that network", address, Ipv4Addr::to_string))
             .optional("none");
         /// Head-end replication list of the bridges that have none of their own.
-        peers: Vec<Ipv4Addr> = key("peers", array(PEERS, peers, |peers| written_peers(peers))).default(vec![]);
+        peers: Vec<Ipv4Addr> = key("peers", array(PEERS, peers, |peers| written_peers(peers))).by_items().default(vec![]);
         /// Hosts of the underlay's network whose MAC is given: VTEPs, or the gateway. They are not asked for, and no ARP
         /// packet changes them.
         neighbours: Vec<Neighbour> =
-            key("neighbours", array("tables `{ address, mac }`, at most 4096", neighbours, |all| written_neighbours(all))).default(vec![]);
+            key("neighbours", array("tables `{ address, mac }`, at most 4096", neighbours, |all| written_neighbours(all)))
+                .by_items()
+                .default(vec![]);
         /// UDP destination port.
         udp_port: u16 = key("udp-port", integer(1, 65535)).default(4789);
         /// Whether packets of VTEPs that are not configured are taken, and their addresses learned.
