@@ -64,8 +64,8 @@ pub(crate) fn list(items: &[String]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Access, Account, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route, SocketName,
-        StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
+        Access, Account, Allowed, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route,
+        SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
@@ -168,9 +168,20 @@ pub(crate) mod tests {
         let storm = [0u32.., 0u32.., 0u32..]
             .prop_map(|most| most.map(NonZeroU32::new))
             .prop_map(|[broadcast, multicast, unknown_unicast]| StormLimits { broadcast, multicast, unknown_unicast });
-        let people = (option::of(description()), any::<bool>(), storm);
+        let allowed = prop_oneof![
+            mac().prop_map(Allowed::Mac),
+            any::<u32>().prop_map(|ip| Allowed::Ip(Prefix::host(IpAddr::V4(ip.into())))),
+            Just(Allowed::Ip(Prefix { address: IpAddr::from([0; 16]), length: 0 })),
+        ];
+        // The underlay has none.
+        let allowed = option::of(if i == 0 {
+            Just(vec![Allowed::Any]).boxed()
+        } else {
+            btree_set(allowed, 0..4).prop_map(Vec::from_iter).boxed()
+        });
+        let people = (option::of(description()), any::<bool>(), storm, allowed);
         (prop_oneof![memif, vhost_user, tap, eth], option::of(mac()), option::of(68u16..=9198), max_macs, people)
-            .prop_map(move |(kind, mac, mtu, max_macs, (description, admin_up, storm))| Port {
+            .prop_map(move |(kind, mac, mtu, max_macs, (description, admin_up, storm, allowed_addresses))| Port {
                 name: format!("p{i}"),
                 description,
                 admin_up,
@@ -179,6 +190,7 @@ pub(crate) mod tests {
                 mtu: mtu.unwrap_or(0),
                 mac: mac.unwrap_or_default(),
                 max_macs: max_macs.unwrap_or(0),
+                allowed_addresses,
                 storm,
             })
     }

@@ -3,7 +3,7 @@
 use crate::list::List;
 use crate::mtu::VXLAN_OVERHEAD;
 use crate::schema::Keys;
-use crate::{Balance, Bridge, Control, Fdb, Log, Mac, Port, PortKind, StaticTo, Vxlan, Worker};
+use crate::{Allowed, Balance, Bridge, Control, Fdb, Log, Mac, Port, PortKind, StaticTo, Vxlan, Worker};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -114,6 +114,11 @@ impl ValidConfig {
     /// Whether it is the name of the overlay's underlay port.
     pub fn is_underlay(&self, port: &str) -> bool {
         self.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port)
+    }
+
+    /// What `port` may send with: what [`Port::allowed`] has, and the underlay anything, for its frames are the tunnels'.
+    pub fn allowed(&self, port: &Port) -> Vec<Allowed> {
+        if self.is_underlay(&port.name) { vec![Allowed::Any] } else { port.allowed() }
     }
 
     /// Default of [`Port::mtu`], if the overlay is `vxlan`.

@@ -368,9 +368,10 @@ impl Switch {
             macs: self.dataplane.fdb_learned(&port.name) as u64,
             max_macs: port.max_macs.into(),
             mac: port.mac,
+            allowed_addresses: self.config.allowed(port).iter().map(ToString::to_string).collect(),
             mtu: port.mtu,
             bridges,
-            underlay: self.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.port == port.name),
+            underlay: self.config.is_underlay(&port.name),
             warnings: self.warnings(port, mtus),
             ..PortInfo::default()
         };

@@ -5,7 +5,7 @@ use crate::counters::{Counters, ITSELF, PortCounters, QueueCounters};
 use crate::punts::Punts;
 use crate::rotation::{Poll, Rotation};
 use crate::shares::{FRAME, Pace, Shares};
-use dray_switch::burst::{BURST, HEAD, HEAD_UNDERLAY};
+use dray_switch::burst::{BURST, HEAD};
 use dray_switch::clock::Stage;
 use dray_switch::mem::{prefetch_read, ticks};
 use dray_switch::offload::Accepts;
@@ -266,8 +266,7 @@ impl Worker {
     }
 
     fn head_len(&self, port: u16) -> usize {
-        let is_underlay = self.tables.ports.get(port as usize).is_some_and(Port::is_underlay);
-        if is_underlay { HEAD_UNDERLAY } else { HEAD }
+        self.tables.ports.get(port as usize).map_or(HEAD, Port::head_len)
     }
 }
 

@@ -1,10 +1,12 @@
 //! `[[port]]`: the ports of the switch. The keys of each kind are in a file of their own.
 
+mod allowed;
 mod eth;
 mod memif;
 mod tap;
 mod vhost_user;
 
+pub use allowed::Allowed;
 pub use eth::Eth;
 pub use memif::{HIDDEN_SECRET, Memif};
 use tap::check_tap;
@@ -14,7 +16,9 @@ pub use vhost_user::VhostUser;
 
 use crate::error::{Report, quote, suggest};
 use crate::read::Table;
-use crate::schema::{Field, Group, Key, KeyChange, Keys, Takes, Valued, Written, integer, key, keys, text, word};
+use crate::schema::{
+    Field, Group, Key, KeyChange, Keys, Takes, Valued, Written, array, integer, key, keys, text, word,
+};
 use crate::validate::{Context, Places, Taken, device};
 use crate::value::{DESCRIPTION, NAME, description, name, unicast};
 use crate::{Access, Keyed, Mac, SocketName, access};
@@ -37,8 +41,8 @@ keys! {
         admin_up: bool = key("admin", word("`\"up\"`, `\"down\"`", admin, |up| admin_name(*up).into())).default(true);
         /// What the port is attached to.
         kind: PortKind = Group(None);
-        /// The port's own address. Only the underlay port uses it: it is the VTEP's. For `vhost-user` it is what
-        /// `dray port show NAME --connect` proposes as the VM's, for `tap` the device's.
+        /// The port's own address. The underlay port's is the VTEP's, for `tap` it is the device's, for `vhost-user` what
+        /// `dray port show NAME --connect` proposes as the VM's. A port with `allowed-addresses` sends with it.
         mac: Mac = key("mac", word("a unicast MAC address", unicast, Mac::to_string)).computed("made from the name, and for the underlay and `tap` from the VTEP's address");
         /// Longest Ethernet payload sent and accepted. VLAN tags don't count. What fits all of a bridge is the smallest of
         /// its members, and with a `vni` of the underlay port's less 50, which VXLAN takes: `dray bridge show` has it, and
@@ -53,6 +57,15 @@ keys! {
         /// count. On the underlay port: how many behind all VTEPs together.
         max_macs: u32 = key("max-macs", integer(1, 1 << 26))
             .computed("half of `size` in `[fdb]`; for memif, vhost-user and tap that are not the underlay 4096 at most");
+        /// What it may send with beside its `mac` and, of `tap`, its `addresses` (source guard): IP addresses, prefixes, and
+        /// MAC addresses. IPv6's link-local addresses of these MACs (EUI-64) always are. A frame with another source, ARP and
+        /// neighbour discovery that claim another address, and router advertisements are dropped: `guard.source_mac` and
+        /// others. `["any"]` allows everything, `[]` nothing more.
+        allowed_addresses: Option<Vec<Allowed>> = key(
+            "allowed-addresses",
+            array("at most 64, like `\"10.32.7.9\"`, `\"fd00::/64\"`, `\"02:00:00:00:00:01\"`, or `\"any\"`", allowed::allowed, |all| tap::written(all)),
+        )
+        .optional("`[]` for `tap` with `addresses` and `netns` or `container`, else `[\"any\"]`");
         /// How many frames for all members of a bridge it may send into it in a second.
         storm: StormLimits = Group(None);
     }
@@ -252,6 +265,7 @@ pub(crate) fn check(port: &Port, t: &dyn Places, cx: Context<'_>, report: &mut R
         let message = || format!("port name {:?} is already used: names are unique", port.name);
         report.add_with_note(&name, message, first, "first used here");
     }
+    allowed::check(port, cx.config.is_underlay(&port.name), t, report);
     if let (Some(name), Some(at)) = (port.kind.socket(), t.at("socket")) {
         socket(port, name, &at, cx, report);
     }

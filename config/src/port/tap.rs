@@ -60,7 +60,7 @@ impl Tap {
 }
 
 /// An address and the length of its network's prefix, bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
     /// The address.
     pub address: IpAddr,
@@ -69,6 +69,20 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The address alone.
+    pub(crate) fn host(address: IpAddr) -> Prefix {
+        Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// Itself, if the address has no bits beyond the prefix.
+    pub(super) fn without_host(self) -> Result<Prefix, String> {
+        if self.network() != self.address {
+            let network = Prefix { address: self.network(), ..self };
+            return Err(format!("{self} has bits beyond its prefix: \"{network}\""));
+        }
+        Ok(self)
+    }
+
     /// The address without the bits beyond the prefix.
     fn network(self) -> IpAddr {
         match self.address {
@@ -150,10 +164,7 @@ impl FromStr for Route {
             ("default", None) => return Err("the gateway is missing: \"default via 10.32.0.1\", say".into()),
             (to, _) => to.parse()?,
         };
-        if to.network() != to.address {
-            let network = Prefix { address: to.network(), ..to };
-            return Err(format!("{to} has bits beyond its prefix: \"{network}\""));
-        }
+        let to = to.without_host()?;
         match via {
             Some(via) if via.is_ipv4() != to.address.is_ipv4() => {
                 Err(format!("the gateway {via} is of another family than {to}"))
@@ -274,7 +285,7 @@ fn routes<'a>(
 }
 
 /// A list of what is written as texts.
-fn texts<'a, T: FromStr<Err = String>>(
+pub(super) fn texts<'a, T: FromStr<Err = String>>(
     key: &'static str,
     list: &'a [Spanned<DeValue<'a>>],
     t: &mut Table<'a>,
@@ -295,7 +306,7 @@ fn texts<'a, T: FromStr<Err = String>>(
     })
 }
 
-fn written<T: fmt::Display>(all: &[T]) -> Vec<String> {
+pub(super) fn written<T: fmt::Display>(all: &[T]) -> Vec<String> {
     all.iter().map(render::text).collect()
 }
 

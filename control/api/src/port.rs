@@ -194,6 +194,9 @@ pub struct PortInfo {
     pub max_macs: u64,
     /// The port's own MAC address.
     pub mac: Mac,
+    /// What it may send with: MAC addresses, with the link-local addresses that are made from them, and IP addresses and prefixes; `any`
+    /// if nobody looks.
+    pub allowed_addresses: Vec<String>,
     /// Longest Ethernet payload, bytes.
     pub mtu: u16,
     /// Queue pairs in use, or configured while the link is down.

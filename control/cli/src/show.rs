@@ -125,10 +125,10 @@ fn pairs(lines: &[(&str, String)]) -> String {
 }
 
 /// Names with commas between them, on lines of 80 characters or so.
-fn wrapped(names: &[Value]) -> String {
+fn wrapped(names: &[impl AsRef<str>]) -> String {
     let mut text = String::new();
     let mut column = 0;
-    for (i, name) in names.iter().filter_map(Value::as_str).enumerate() {
+    for (i, name) in names.iter().map(AsRef::as_ref).enumerate() {
         let separator = match column + name.len() {
             _ if i == 0 => "",
             0..80 => ", ",
@@ -206,6 +206,9 @@ fn port(p: &PortInfo) -> String {
         ("not learned", thousands(p.not_learned)),
         ("over max-macs", thousands(p.over_max_macs)),
     ];
+    if !p.allowed_addresses.is_empty() {
+        lines.insert(7, ("allowed addresses", wrapped(&p.allowed_addresses)));
+    }
     if let Some(owner) = &p.owner {
         lines.insert(1, ("owner", owner.clone()));
     }
@@ -224,7 +227,7 @@ fn port(p: &PortInfo) -> String {
             Value::Null => "unknown".into(),
             // They have a table of their own.
             Value::Array(_) if key == "rings" => continue,
-            Value::Array(names) => wrapped(names),
+            Value::Array(names) => wrapped(&names.iter().filter_map(Value::as_str).collect::<Vec<_>>()),
             Value::Object(faults) => {
                 let count = |n: &Value| n.as_u64().map_or_else(|| n.to_string(), thousands);
                 counted.extend(faults.iter().map(|(reason, n)| (format!("reset {reason}"), count(n))));

@@ -12,6 +12,7 @@ mod containers;
 mod cpu;
 mod daemon;
 mod fdb;
+mod guard;
 mod guest;
 mod harness;
 mod interface;

@@ -10,14 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A namespace of a container, with IPv6.
-fn container(label: &str) -> Netns {
+pub fn container(label: &str) -> Netns {
     let ns = Netns::new(label);
     ns.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0");
     ns
 }
 
 /// A port for it, with the last byte of its addresses.
-fn port(name: &str, ns: &Netns, host: u8) -> String {
+pub fn port(name: &str, ns: &Netns, host: u8) -> String {
     format!(
         "[[port]]\nname = {name:?}\nkind = \"tap\"\nnetns = {:?}\naddresses = [\"10.32.0.{host}/24\", \"fd00::{host}/64\"]\n",
         ns.path()

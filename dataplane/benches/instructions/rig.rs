@@ -2,7 +2,7 @@
 
 use dray_config::{Access, Mac, Memif, Role, SocketName, VhostUser};
 use dray_switch::adjacency::{Adjacencies, Encap, OUTER};
-use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
+use dray_switch::burst::{BURST, Burst};
 use dray_switch::clock::Stage;
 use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
@@ -50,6 +50,8 @@ enum What {
     Flood,
     Encap,
     Decap,
+    /// From a port that sends with its own address only.
+    Guarded,
 }
 
 /// `size` bytes a frame.
@@ -62,7 +64,7 @@ const PACKED: Link = Link::VhostUser { packed: true, queues: 1 };
 /// Flows are spread over two rings.
 const SPREAD: Link = Link::VhostUser { packed: false, queues: 2 };
 
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 13] = [
     case("l2-1", Link::Memif, What::Switch, 1, 60),
     case("l2-1000", Link::Memif, What::Switch, 1000, 60),
     Case { burst: 4, ..case("l2-bursts-of-4", Link::Memif, What::Switch, 1000, 60) },
@@ -70,6 +72,7 @@ pub const CASES: [Case; 12] = [
     case("vlan", Link::Memif, What::Vlan, 1000, 60),
     case("encap", Link::Memif, What::Encap, 1000, 60),
     case("decap", Link::Memif, What::Decap, 1000, 60),
+    case("guard", Link::Memif, What::Guarded, 1, 60),
     case("flood", Link::Memif, What::Flood, 1000, 60),
     case("vhost-split", SPLIT, What::Switch, 1000, 60),
     case("vhost-packed", PACKED, What::Switch, 1000, 60),
@@ -267,7 +270,7 @@ fn round<'a>(case: &Case, switch: &mut Switch, peers: &mut [Peer], frames: &mut 
 fn turn(switch: &mut Switch) {
     let Switch { rx, out, burst, pipeline, tables, fdb } = switch;
     burst.clear();
-    burst.set_head_len(if tables.ports[0].is_underlay() { HEAD_UNDERLAY } else { HEAD });
+    burst.set_head_len(tables.ports[0].head_len());
     pipeline.clock.begin();
     rx.receive(burst);
     pipeline.clock.mark(Stage::Receive, burst.len());
@@ -287,7 +290,7 @@ fn tables(what: What) -> Tables {
         PortTable::Trunk(bridges.into())
     };
     let ports = match what {
-        What::Switch => vec![PortTable::Access(BRIDGE), PortTable::Access(BRIDGE)],
+        What::Switch | What::Guarded => vec![PortTable::Access(BRIDGE), PortTable::Access(BRIDGE)],
         What::Vlan => vec![trunk(VLANS[0]), trunk(VLANS[1])],
         What::Flood => (0..4).map(|_| PortTable::Access(BRIDGE)).collect(),
         What::Encap => vec![PortTable::Access(BRIDGE), PortTable::Underlay],
@@ -306,7 +309,15 @@ fn tables(what: What) -> Tables {
         overlay.vteps = IntMap::new([(THEIRS.1.into(), 0)].into_iter());
         overlay
     });
-    let ports = ports.into_iter().map(Port::from).collect();
+    let mut ports: Vec<Port> = ports.into_iter().map(Port::from).collect();
+    if what == What::Guarded {
+        let text = format!(
+            "[[port]]\nname='p'\nkind='memif'\nsocket='@p'\nmac='{}'\nallowed-addresses=['10.0.0.0']",
+            Mac(mac(1, 0))
+        );
+        let config = dray_config::parse_for("rig", &text, &[0]).expect("a port");
+        ports[0] = Port::new(PortTable::Access(BRIDGE), &config.ports[0], None);
+    }
     Tables { ports, groups: vec![Group::default(), Group { members }], adjacencies, overlay }
 }
 
@@ -314,7 +325,7 @@ fn tables(what: What) -> Tables {
 fn fdb(case: &Case) -> Fdb {
     let fdb = Fdb::new(4096, [0x1234_5678_9abc_def0, 0xfedc_ba98_7654_3211]);
     let (from, to) = match case.what {
-        What::Switch | What::Flood => (Egress::port(0, 0), Egress::port(1, 0)),
+        What::Switch | What::Flood | What::Guarded => (Egress::port(0, 0), Egress::port(1, 0)),
         What::Vlan => (Egress::port(0, VLANS[0]), Egress::port(1, VLANS[1])),
         What::Encap => (Egress::port(0, 0), Egress::tunnel(0)),
         What::Decap => (Egress::tunnel(0), Egress::port(1, 0)),

@@ -9,7 +9,7 @@
 
 use dray_switch::PuntReason;
 use dray_switch::adjacency::{Adjacencies, Encap};
-use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
+use dray_switch::burst::{BURST, Burst, HEAD, HEAD_LONG};
 use dray_switch::clock::Stage;
 use dray_switch::egress::Egress;
 use dray_switch::fdb::Fdb;
@@ -102,7 +102,7 @@ fn run(flows: u32, port: u16, encapsulate: bool) -> f64 {
             for _ in 0..bursts.unwrap_or(256) {
                 pipeline.clock.begin();
                 burst.clear();
-                burst.set_head_len(if port == 2 { HEAD_UNDERLAY } else { HEAD });
+                burst.set_head_len(if port == 2 { HEAD_LONG } else { HEAD });
                 for _ in 0..BURST {
                     // SAFETY: `frames` lives longer than the burst is used.
                     unsafe { burst.push(frames[at].as_ptr(), 60, 0) };

@@ -11,7 +11,7 @@
 use dray_config::Mac;
 use dray_switch::PuntReason;
 use dray_switch::adjacency::{Adjacencies, Encap};
-use dray_switch::burst::{BURST, Burst, HEAD, HEAD_UNDERLAY};
+use dray_switch::burst::{BURST, Burst, HEAD, HEAD_LONG};
 use dray_switch::egress::Egress;
 use dray_switch::fdb::{Fdb, key};
 use dray_switch::offload::Accepts;
@@ -182,7 +182,7 @@ impl Subject {
         while start.elapsed() < duration {
             for _ in 0..64 {
                 burst.clear();
-                burst.set_head_len(if self.port == 1 { HEAD_UNDERLAY } else { HEAD });
+                burst.set_head_len(if self.port == 1 { HEAD_LONG } else { HEAD });
                 for _ in 0..BURST {
                     // SAFETY: `frames` is not touched as long as the burst is used, and each has more bytes than this.
                     unsafe { burst.push(self.frames[self.at].as_ptr(), self.len as u32, 0) };

@@ -22,8 +22,10 @@ pub const HEAD_MAX: usize = 192;
 /// Head length of an ordinary port: Ethernet, a tag, IPv6 and ports (62), rounded up to a cache line.
 pub const HEAD: usize = 64;
 
-/// Head length of the underlay port: the outer headers over IPv6 (70), a tag, and the inner Ethernet header with a tag (18).
-pub const HEAD_UNDERLAY: usize = 128;
+/// Head length of the underlay port: the outer headers over IPv6 (70), a tag, and the inner Ethernet header with a tag (18). And of a port
+/// whose addresses are guarded: IPv6 with a tag (58) and a neighbour advertisement with its options (RFC 4861, section 4.4: 32, and what
+/// others add).
+pub const HEAD_LONG: usize = 128;
 
 /// The longest frame in bytes, without FCS, that goes onto a wire.
 pub const FRAME_MAX: usize = 9216;
@@ -273,7 +275,7 @@ impl Burst {
         }
     }
 
-    /// How much of each frame [`crate::Rx::receive`] copies into the head, in bytes: [`HEAD`] or [`HEAD_UNDERLAY`].
+    /// How much of each frame [`crate::Rx::receive`] copies into the head, in bytes: what the port needs ([`crate::tables::Port::head_len`]).
     #[inline(always)]
     pub fn head_len(&self) -> usize {
         self.head_len

@@ -93,7 +93,7 @@ impl Layers {
         let (l4, is_cut) = match transport {
             Transport::At(offset) if offset + 4 <= head.len() => (Some(offset), false),
             Transport::At(_) | Transport::Beyond => (None, goes_on),
-            Transport::Elsewhere => (None, false),
+            Transport::Fragment(_) | Transport::Elsewhere => (None, false),
         };
         let has_ports = matches!(protocol, wire::TCP | wire::UDP | wire::DCCP | wire::SCTP);
         let ports = l4.filter(|l4| has_ports && l4 - l3 <= 40).map_or(0, |l4| be32(head, l4));
@@ -144,11 +144,13 @@ struct Ip {
 }
 
 /// Where a packet's transport header is.
-enum Transport {
+pub(crate) enum Transport {
     /// It begins at this offset.
     At(usize),
     /// Behind extension headers that are not all in the head.
     Beyond,
+    /// Behind IPv6's fragment header, which begins at this offset: of the first fragment it may be in this packet.
+    Fragment(usize),
     /// Not in this packet, a fragment; or what is there is for another host than the packet's destination, behind a routing header with
     /// segments left.
     Elsewhere,
@@ -180,14 +182,14 @@ fn ip(head: &[u8], ether_type: u16, l3: usize) -> Option<Ip> {
 
 /// Where the transport header is of an IPv6 packet whose first header behind the IP header is `next`, at the offset `at` (RFC 8200,
 /// section 4).
-fn behind_extensions(head: &[u8], mut next: u8, mut at: usize) -> (u8, Transport) {
+pub(crate) fn behind_extensions(head: &[u8], mut next: u8, mut at: usize) -> (u8, Transport) {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
     loop {
         match next {
-            FRAGMENT => return (next, Transport::Elsewhere),
+            FRAGMENT => return (next, Transport::Fragment(at)),
             HOP_BY_HOP | ROUTING | DESTINATION => {}
             _ => return (next, Transport::At(at)),
         }

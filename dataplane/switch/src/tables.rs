@@ -2,8 +2,9 @@
 //! immutable whole, never changed afterwards.
 
 use crate::adjacency::Adjacencies;
+use crate::burst::{HEAD, HEAD_LONG};
 use crate::egress::Egress;
-use crate::stages::{StageTables, Stages};
+use crate::stages::{Stage, StageTables, Stages};
 use dray_config::Mac;
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
@@ -52,6 +53,11 @@ impl Port {
     fn with(bridges: PortTable, stages: StageTables) -> Port {
         let port = Port { bridges, stages, wanted: 0 };
         Port { wanted: Stages::wanted(&port), ..port }
+    }
+
+    /// How much of each of its frames is looked at, and so copied before, bytes.
+    pub fn head_len(&self) -> usize {
+        if self.is_underlay() || self.wanted & 1 << Stage::Guard as u32 != 0 { HEAD_LONG } else { HEAD }
     }
 
     /// Whether it is the overlay's underlay port.

@@ -2,7 +2,7 @@
 //! frames accounted for.
 
 use crate::adjacency::{Adjacencies, Encap, Tunnel};
-use crate::burst::{BURST, Burst, FRAME_MAX, HEAD, HEAD_MAX, HEAD_UNDERLAY};
+use crate::burst::{BURST, Burst, FRAME_MAX, HEAD_MAX};
 use crate::egress::Egress;
 use crate::fdb::Fdb;
 use crate::offload::tests::*;
@@ -92,7 +92,7 @@ impl Switch {
     /// The same, of frames to which something is left to be done.
     fn run_undone(&mut self, port: u16, frames: Vec<(Vec<u8>, Option<Offload>)>) -> Vec<(u16, Vec<u8>)> {
         let mut burst = Burst::default();
-        burst.set_head_len(if self.tables.ports[port as usize].is_underlay() { HEAD_UNDERLAY } else { HEAD });
+        burst.set_head_len(self.tables.ports[port as usize].head_len());
         let received = frames.len() as u32;
         let head_len = burst.head_len();
         for (frame, undone) in frames {

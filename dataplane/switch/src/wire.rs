@@ -32,6 +32,8 @@ pub const UDP: u8 = 17;
 pub const DCCP: u8 = 33;
 /// IP protocol SCTP.
 pub const SCTP: u8 = 132;
+/// IP protocol ICMPv6.
+pub const ICMPV6: u8 = 58;
 /// UDP header, bytes.
 pub const UDP_HEADER: usize = 8;
 

@@ -6,6 +6,7 @@ mod list;
 pub(crate) mod decap;
 pub(crate) mod flood;
 pub(crate) mod forward;
+pub(crate) mod guard;
 pub(crate) mod learn;
 pub(crate) mod leaving;
 pub(crate) mod moves;
@@ -37,6 +38,8 @@ stages:
     /// all other ports: finds the bridge by port and VLAN, takes the tag out, makes the FDB keys of both addresses and asks the cache for
     /// their buckets
     Parse in parse;
+    /// drops what a port sends with an address that is not its own: MAC, IPv4 or IPv6, also in ARP and neighbour discovery
+    Guard in guard by guard::Addresses;
     /// notes where the source address is
     Learn in learn;
     /// counts the addresses that came from another port
