@@ -154,7 +154,7 @@ impl Worker {
             if idle > IDLE {
                 match self.idle_sleep {
                     Duration::ZERO => std::thread::yield_now(),
-                    time => std::thread::sleep(time),
+                    time => dray_tap::sleep(time),
                 }
             }
             start = ticks();

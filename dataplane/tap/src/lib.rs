@@ -19,3 +19,4 @@ mod rtnetlink;
 pub use device::{Failure, Losses, Made, Tap, TapOptions, interface_names, remove_left};
 pub use interface::{Interface, State};
 pub use namespace::Namespace;
+pub use readiness::sleep;

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Events taken up in one call; those that there are more wait for the next.
 const EVENTS: usize = 64;
@@ -36,11 +37,12 @@ impl Waiting {
         Ok(Waiting { epoll, flags: HashMap::new(), asked: 0 })
     }
 
-    fn ask(&mut self) {
+    /// Asks the kernel, and waits for it to say something at most so long.
+    fn ask(&mut self, most: Duration) {
         self.asked = 0;
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let Ok((events, _)) = epoll::wait(&*self.epoll, &mut events, Some(&now)) else { return };
+        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
+        let Ok((events, _)) = epoll::wait(&*self.epoll, &mut events, Some(&most)) else { return };
         for event in events {
             if let Some(flag) = self.flags.get(&event.data.u64()) {
                 flag.ready.store(true, Relaxed);
@@ -96,13 +98,22 @@ pub(crate) fn is_ready(place: &mut Option<Readiness>, fd: &OwnedFd) -> bool {
             }
             waiting.asked += 1;
             if waiting.asked >= waiting.flags.len() {
-                waiting.ask();
+                waiting.ask(Duration::ZERO);
             }
             return place.flag.ready.load(Relaxed);
         }
         arrive(waiting, place, fd);
         true
     })
+}
+
+/// Sleeps for `time`, or until a queue of this thread has something to read. Other threads' commands, and queues that aren't the kernel's,
+/// don't end it.
+pub fn sleep(time: Duration) {
+    WAITING.with_borrow_mut(|waiting| match waiting {
+        Some(waiting) if !waiting.flags.is_empty() => waiting.ask(time),
+        _ => std::thread::sleep(time),
+    });
 }
 
 /// The queue is new to this thread.
@@ -121,6 +132,23 @@ fn arrive(waiting: &mut Option<Waiting>, place: &mut Option<Readiness>, fd: &Own
 mod tests {
     use super::*;
     use rustix::pipe::pipe;
+
+    /// One that sleeps is woken by what comes, not when its time is over.
+    #[test]
+    fn what_comes_ends_the_sleep() {
+        let (read, write) = pipe().unwrap();
+        let mut place = None;
+        assert!(is_ready(&mut place, &read));
+        place.as_ref().unwrap().exhausted();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                rustix::io::write(&write, b"x").unwrap();
+            });
+            sleep(Duration::from_secs(3600));
+        });
+        assert!(place.as_ref().unwrap().flag.ready.load(Relaxed));
+    }
 
     /// One thread's queues are told apart, and one that another thread has taken is no longer this one's.
     #[test]
