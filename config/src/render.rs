@@ -64,7 +64,7 @@ pub(crate) fn list(items: &[String]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Access, Account, Allowed, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route,
+        Access, Account, Allowed, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route, Rps,
         SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
@@ -161,6 +161,8 @@ pub(crate) mod tests {
                     addresses: addresses.iter().map(prefix).collect(),
                     routes: if route { vec![Route { to, via: Some(to.address) }] } else { vec![] },
                     queues,
+                    rps: [Rps::Auto, Rps::On, Rps::Off][usize::from(queues % 3)],
+                    gro: queues % 2 == 0,
                 })
             },
         );

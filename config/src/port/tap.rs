@@ -4,7 +4,7 @@ use crate::Port;
 use crate::error::{Report, quote};
 use crate::read::{Item, Table, items, show};
 use crate::render;
-use crate::schema::{Takes, array, integer, key, keys, word};
+use crate::schema::{Takes, array, boolean, integer, key, keys, word};
 use crate::validate::{Places, Span, Taken};
 use std::fmt;
 use std::net::IpAddr;
@@ -49,7 +49,40 @@ keys! {
                 .default(vec![]);
         /// Pairs of queues. One serves all workers.
         queues: u16 = key("queues", integer(1, 16)).takes(Takes::Reopen).default(1);
+        /// Who handles what the device receives (receive packet steering): `on`: CPUs that are no workers', `off`: the worker that
+        /// sends it, `auto`: `on` where the workers leave two CPUs or more.
+        rps: Rps = key("rps", word("`\"auto\"`, `\"on\"`, `\"off\"`", rps, |rps| rps.name().into()))
+            .takes(Takes::Reopen)
+            .default(Rps::Auto);
+        /// Whether segments of one TCP flow that come together are given to the device as one (generic receive offload).
+        gro: bool = key("gro", boolean()).takes(Takes::Reopen).default(true);
     }
+}
+
+/// Who handles what a device receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rps {
+    /// [`Rps::On`] where the workers leave two CPUs or more: one alone would have the receiver's programs to run, too.
+    Auto,
+    /// CPUs that are no workers', if there are any.
+    On,
+    /// The worker that sends it.
+    Off,
+}
+
+impl Rps {
+    fn name(self) -> &'static str {
+        match self {
+            Rps::Auto => "auto",
+            Rps::On => "on",
+            Rps::Off => "off",
+        }
+    }
+}
+
+fn rps(s: &str) -> Result<Rps, String> {
+    let all = [Rps::Auto, Rps::On, Rps::Off];
+    all.into_iter().find(|rps| rps.name() == s).ok_or_else(|| "\"auto\", \"on\" or \"off\"".into())
 }
 
 impl Tap {

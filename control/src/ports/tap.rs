@@ -106,6 +106,8 @@ impl Kind for Keys {
             routes: self.routes.clone(),
             queues: self.queues,
             workers: host.cpus.clone(),
+            rps: self.rps,
+            gro: self.gro,
         };
         let container = self.container.as_deref().filter(|_| self.netns.is_none()).and_then(Container::read);
         let reason = if container.is_some() { ASKED } else { "being made" };

@@ -4,7 +4,7 @@
 use crate::namespace::{Namespace, id_here, id_of, text};
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
-use dray_config::{Prefix, Route};
+use dray_config::{Prefix, Route, Rps};
 use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
 use rustix::fs::{Mode, OFlags, open};
@@ -54,8 +54,12 @@ pub struct TapOptions {
     pub routes: Vec<Route>,
     /// Pairs of queues, at least one.
     pub queues: u16,
-    /// CPUs that are the workers': the receiver's stack is to run on others, if there are any.
+    /// CPUs that are the workers'.
     pub workers: Vec<usize>,
+    /// Whether the receiver's stack is to run on others.
+    pub rps: Rps,
+    /// Whether segments that follow each other are written as one.
+    pub gro: bool,
 }
 
 /// What the kernel has lost at a device.
@@ -136,7 +140,7 @@ impl Tap {
 
     /// In the network namespace of this thread: a device belongs to that in which `/dev/net/tun` was opened.
     fn open_here(options: TapOptions, namespace: Option<(u64, u64)>, netns_id: String) -> Result<Tap, String> {
-        let mask = free_cpus(&options.workers);
+        let mask = free_cpus(&options.workers, options.rps);
         if let (Some(mask), Some(_)) = (&mask, namespace) {
             // Before there is a device: those that are made later inherit it. It is in Linux 6.3 and later; what can't be had is left.
             let _ = fs::write("/proc/sys/net/core/rps_default_mask", mask);
@@ -170,6 +174,7 @@ impl Tap {
             way: Way::Tap,
             max_frame: AtomicU32::new(u32::from(options.mtu) + OVERHEAD),
             uso: AtomicBool::new(offloads & libc::TUN_F_USO4 != 0),
+            gro: options.gro,
         });
         let first = rtnetlink.losses(index).map_err(|error| failed("its counters", error))?;
         // Not before it is whole: one that is given up half-way goes with its queues.
@@ -380,10 +385,10 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
 }
 
 /// The mask of CPUs other than `workers`, by which what is received is to be handled: the thread that writes a frame to a device would do it
-/// else (receive packet steering). None if there are no others.
-fn free_cpus(workers: &[usize]) -> Option<String> {
+/// else (receive packet steering). None if it is not to be.
+fn free_cpus(workers: &[usize], rps: Rps) -> Option<String> {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
-    mask(&cpus(online.trim()), workers)
+    mask(&cpus(online.trim()), workers, rps)
 }
 
 /// The numbers in a list such as `0-3,8`.
@@ -395,14 +400,21 @@ fn cpus(list: &str) -> Vec<usize> {
     list.split(',').filter_map(range).flatten().collect()
 }
 
-/// The mask of those of `online` that are not `workers`', as the kernel reads it: words of 32 bits, the highest first. None if there are no such.
-fn mask(online: &[usize], workers: &[usize]) -> Option<String> {
+/// The mask of those of `online` that are not `workers`', as the kernel reads it: words of 32 bits, the highest first. None if there are fewer
+/// of them than `rps` wants.
+fn mask(online: &[usize], workers: &[usize], rps: Rps) -> Option<String> {
     let mut words = vec![0u32; online.iter().max()? / 32 + 1];
     for cpu in online.iter().filter(|cpu| !workers.contains(cpu)) {
         words[cpu / 32] |= 1 << (cpu % 32);
     }
+    let free: u32 = words.iter().map(|word| word.count_ones()).sum();
     let text: Vec<String> = words.iter().rev().map(|word| format!("{word:08x}")).collect();
-    words.iter().any(|&word| word != 0).then(|| text.join(","))
+    let wanted = match rps {
+        Rps::Auto => free >= 2,
+        Rps::On => free >= 1,
+        Rps::Off => false,
+    };
+    wanted.then(|| text.join(","))
 }
 
 #[cfg(test)]
@@ -412,8 +424,13 @@ mod tests {
     #[test]
     fn cpus_that_are_nobodys() {
         assert_eq!(cpus("0-2,8"), [0, 1, 2, 8]);
-        assert_eq!(mask(&cpus("0-3"), &[1]).unwrap(), "0000000d");
-        assert_eq!(mask(&cpus("0-39"), &[0, 32]).unwrap(), "000000fe,fffffffe");
-        assert_eq!(mask(&cpus("0-1"), &[0, 1]), None);
+        for rps in [Rps::Auto, Rps::On] {
+            assert_eq!(mask(&cpus("0-3"), &[1], rps).unwrap(), "0000000d");
+            assert_eq!(mask(&cpus("0-39"), &[0, 32], rps).unwrap(), "000000fe,fffffffe");
+            assert_eq!(mask(&cpus("0-1"), &[0, 1], rps), None);
+        }
+        assert_eq!(mask(&cpus("0-1"), &[1], Rps::On).unwrap(), "00000001");
+        assert_eq!(mask(&cpus("0-1"), &[1], Rps::Auto), None);
+        assert_eq!(mask(&cpus("0-3"), &[1], Rps::Off), None);
     }
 }

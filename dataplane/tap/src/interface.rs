@@ -48,7 +48,8 @@ impl Interface {
         let index = crate::device::interface_index(name).ok_or_else(|| format!("there is no interface \"{name}\""))?;
         let rtnetlink = Rtnetlink::new().map_err(|error| failed("rtnetlink", error))?;
         let socket = open_socket(index).map_err(|error| failed("a packet socket", error))?;
-        let shared = Arc::new(Shared { way: Way::Packet, max_frame: AtomicU32::new(0), uso: AtomicBool::new(true) });
+        let shared =
+            Arc::new(Shared { way: Way::Packet, max_frame: AtomicU32::new(0), uso: AtomicBool::new(true), gro: true });
         let socket = Arc::new(socket);
         let interface = Interface { socket, shared, name: name.into(), index, rtnetlink, overflows: AtomicU64::new(0) };
         let state = interface.look()?;

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub max_frame: AtomicU32,
     /// Whether the kernel segments UDP, as far as is known.
     pub uso: AtomicBool,
+    /// Whether TCP segments that follow each other are written as one.
+    pub gro: bool,
 }
 
 /// A receive queue: what the device's owner sends.
@@ -300,7 +302,7 @@ impl TxQueue {
     /// Frame `i`, if it can be part of a run, and the headers that it begins with. Its checksum is right: nobody looks at it again.
     fn segment(&self, burst: &Burst, i: u16) -> Option<(Segment, [u8; HEADERS])> {
         let frame = burst.frame(i);
-        if frame.offload().is_some() || frame.len() > self.shared.max_frame.load(Relaxed) as usize {
+        if !self.shared.gro || frame.offload().is_some() || frame.len() > self.shared.max_frame.load(Relaxed) as usize {
             return None;
         }
         let mut headers = [0; HEADERS];
