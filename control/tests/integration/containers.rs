@@ -3,7 +3,8 @@
 use crate::harness::*;
 use dray_api::{Attach, Attached, Detach, PortInfo};
 use dray_client::Client;
-use std::path::PathBuf;
+use dray_tap::Namespace;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -288,4 +289,118 @@ fn wait_calm(drayd: &Drayd, test: &Test) -> Has {
         std::thread::sleep(Duration::from_millis(100));
         (has == Has::of(drayd, test)).then_some(has)
     })
+}
+
+/// Podman, as a user has it, with a place of its own for images and containers.
+struct Podman {
+    conf: [(&'static str, PathBuf); 2],
+}
+
+impl Podman {
+    /// With an image `box` of busybox.
+    fn new(test: &Test) -> Podman {
+        let dir = test.path("").display().to_string();
+        let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{dir}/images\"\nrunroot = \"{dir}/run\"\n");
+        // Limits and control groups are those of the machine that the tests run on: it may be a container itself.
+        let engine = format!(
+            "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\ntmp_dir = \"{dir}/tmp\"\n\
+             [containers]\nlog_driver = \"k8s-file\"\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n"
+        );
+        let storage = test.file("storage.conf", &storage);
+        let podman = Podman {
+            conf: [("CONTAINERS_STORAGE_CONF", storage), ("CONTAINERS_CONF", test.file("containers.conf", &engine))],
+        };
+        let bin = test.path("box/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+        run(&format!("tar -C {} -cf {dir}/box.tar .", test.path("box").display()));
+        podman.run(&format!("import {dir}/box.tar box"));
+        podman
+    }
+
+    /// Has a command use this one.
+    fn with<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs(self.conf.iter().map(|(name, path)| (name, path)))
+    }
+
+    fn run(&self, words: &str) -> String {
+        let mut command = Command::new("podman");
+        let output = self.with(command.args(words.split(' '))).output().unwrap();
+        let (out, err) = texts(&output);
+        assert!(output.status.success(), "podman {words}: {out}{err}");
+        out
+    }
+
+    /// The namespace of a container that runs.
+    fn netns(&self, name: &str) -> Namespace {
+        let pid = self.run(&format!("container inspect --format {{{{.State.Pid}}}} {name}"));
+        Namespace::open(Path::new(&format!("/proc/{}/ns/net", pid.trim()))).unwrap()
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.with(Command::new("podman").args(["rm", "-f", "-a", "-t", "0"])).output();
+    }
+}
+
+/// What `ip -br addr` says in a namespace.
+fn addresses_in(namespace: &Namespace) -> String {
+    namespace.inside(|| Ok(run("ip -br addr"))).unwrap()
+}
+
+#[test]
+fn containers_of_podman_are_attached_and_kept() {
+    let Some(test) = Test::begin() else { return };
+    let podman = Podman::new(&test);
+    let other = Netns::new("other");
+    let other_name = other.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let mut drayd = Command::new(env!("CARGO_BIN_EXE_drayd"));
+    podman.with(&mut drayd);
+    let drayd = Drayd::start_by(&test, BLUE, drayd);
+    let dray = |words: &str| {
+        let mut command = drayd.command(&words.split(' ').collect::<Vec<_>>());
+        let (out, err) = texts(&podman.with(&mut command).output().unwrap());
+        assert_eq!(err, "", "dray {words}");
+        out
+    };
+    dray(&format!("attach {other_name} --bridge blue --ip 10.32.0.9/24"));
+    for name in ["web", "db"] {
+        podman.run(&format!("run -d --name {name} --network none box /bin/busybox sleep 1000"));
+    }
+    let id = podman.run("container inspect --format {{.Id}} db");
+    // One by its name, for as long as it runs; one by its id, for good.
+    assert_eq!(dray("attach web --bridge blue --ip 10.32.0.1/24"), "eth0 in podman:web: port web.eth0\n");
+    dray(&format!("attach {} --bridge blue --ip 10.32.0.2/24 --keep", &id[..12]));
+    ["10.32.0.1", "10.32.0.2"].iter().for_each(|ip| other.ping(ip, 3, 56));
+    assert!(dray("port show").contains("podman:web"));
+    assert!(addresses_in(&podman.netns("db")).contains("10.32.0.2/24"));
+
+    podman.run("kill web db");
+    wait_gone(&drayd, "web.eth0");
+    drayd.wait_link("db.eth0", "down");
+    podman.run("start web db");
+    let begin = Instant::now();
+    drayd.wait_link("db.eth0", "up");
+    println!("the container that is kept had its device {:?} after it was started", begin.elapsed());
+    other.ping("10.32.0.2", 3, 56);
+    assert!(!addresses_in(&podman.netns("web")).contains("eth0"));
+    // It is made anew in the place of one that was deleted: the name is what counts.
+    podman.run("rm -f -t 0 db");
+    drayd.wait_link("db.eth0", "down");
+    wait_for("why", || drayd.port("db.eth0").reason.filter(|why| why.contains("Podman has no container \"db\"")));
+    podman.run("run -d --name db --network none box /bin/busybox sleep 1000");
+    drayd.wait_link("db.eth0", "up");
+    dray("detach db");
+    assert!(!addresses_in(&podman.netns("db")).contains("eth0"));
+    // One that does not run is attached when it does.
+    podman.run("create --name late --network none box /bin/busybox sleep 1000");
+    let why = drayd.refused_by(podman.with(&mut drayd.command(&["attach", "late", "--bridge", "blue"])));
+    assert!(why.contains("podman:late does not run"), "{why}");
+    assert!(dray("attach late --bridge blue --name net0 --ip 10.32.0.3/24 --keep").contains("attached when it starts"));
+    podman.run("start late");
+    drayd.wait_link("late.net0", "up");
+    other.ping("10.32.0.3", 3, 56);
+    drop(podman);
+    drayd.finish();
 }

@@ -30,10 +30,23 @@ impl Dray {
     /// # Errors
     /// If it does not listen.
     pub fn start_with(&self, cpu: usize, configuration: impl FnOnce(&Path) -> String) -> Result<Switch, String> {
+        let mut switch = self.start_on(On::Cpu(cpu), configuration)?;
+        switch.wait_for_sockets()?;
+        Ok(switch)
+    }
+
+    /// As [`Dray::start_with`], but only the workers are kept where the configuration says, as a user has it, and nothing is waited for.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_anywhere_with(&self, configuration: impl FnOnce(&Path) -> String) -> Result<Switch, String> {
+        self.start_on(On::Any, configuration)
+    }
+
+    fn start_on(&self, on: On, configuration: impl FnOnce(&Path) -> String) -> Result<Switch, String> {
         let mut switch = Switch::new("drayd", Kind::Memif, TempDir::new()?);
         let file = switch.dir.write(FILE, &configuration(switch.dir.path()))?;
-        switch.spawn(On::Cpu(cpu), &self.drayd.display().to_string(), &["--config", &file])?;
-        switch.wait_for_sockets()?;
+        switch.spawn(on, &self.drayd.display().to_string(), &["--config", &file])?;
         Ok(switch)
     }
 }

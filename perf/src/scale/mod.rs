@@ -5,11 +5,13 @@
 //! second in turn, a few times a round, so that the figures of a round are from the same second or two. What counts is the median of
 //! the rounds' ratios to the first size, of those rounds that were of the latency regime in which most were.
 
+mod attach;
 mod case;
 mod changes;
 mod memory;
 mod wire;
 
+pub use attach::Attached;
 pub use case::Axis;
 pub use changes::{Changes, Cost};
 pub use memory::{Batch, Memory, Start};
@@ -64,6 +66,9 @@ pub struct ScaleArgs {
     /// Measure what changes cost at the control socket, and else only what is named
     #[arg(long)]
     changes: bool,
+    /// Measure how containers come and go, which takes root and makes network namespaces, and else only what is named
+    #[arg(long)]
+    attach: bool,
     /// Small sizes, two short rounds: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
@@ -126,6 +131,9 @@ pub struct Results {
     /// Changes at the control socket.
     #[serde(default)]
     pub changes: Vec<Changes>,
+    /// Containers that come and go.
+    #[serde(default)]
+    pub attached: Vec<Attached>,
 }
 
 /// A switch of one size, stopped but when it is measured.
@@ -335,6 +343,7 @@ impl Results {
         }
         memory::sections(self, &mut document);
         changes::sections(self, &mut document);
+        attach::sections(self, &mut document);
         document
     }
 
@@ -416,7 +425,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
     if args.quick {
         (args.rounds, args.duration) = (2, 0.05);
     }
-    if args.axes.is_empty() && !args.memory && !args.changes {
+    if args.axes.is_empty() && !args.memory && !args.changes && !args.attach {
         (args.axes, args.memory, args.changes) = (Axis::value_variants().to_vec(), true, true);
     }
     // Hundreds of links have some descriptors each.
@@ -441,6 +450,10 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
         }
         Ok(())
     })?;
+    if args.attach {
+        say("containers that come and go");
+        attach::measure(&dray, &args, &mut results, &stop)?;
+    }
     let document = results.document();
     if args.json {
         #[derive(Serialize)]

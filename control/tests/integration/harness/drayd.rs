@@ -45,6 +45,11 @@ impl Drayd {
         Self::spawn_by(test, config, command).wait_answer()
     }
 
+    /// As [`Drayd::start`], by this command, which has an environment of its own.
+    pub fn start_by(test: &Test, config: &str, command: Command) -> Drayd {
+        Self::spawn_by(test, config, command).wait_answer()
+    }
+
     fn wait_answer(self) -> Drayd {
         let mut drayd = self;
         wait_for("drayd to answer", || {
@@ -114,6 +119,14 @@ impl Drayd {
         let (out, err) = texts(&output);
         assert_eq!(output.status.code(), Some(status), "dray {args}:\n{out}{err}");
         assert_eq!(out, "", "dray {args}");
+        err
+    }
+
+    /// As [`Drayd::refused`] with status 1, by this command.
+    pub fn refused_by(&self, command: &mut Command) -> String {
+        let output = command.output().unwrap();
+        let (out, err) = texts(&output);
+        assert_eq!((output.status.code(), out.as_str()), (Some(1), ""), "{err}");
         err
     }
 
