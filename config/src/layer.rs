@@ -79,6 +79,13 @@ impl Item {
     }
 }
 
+/// A port as text, which [`read_layer`] reads among others. What is not said is as the defaults of `config` are.
+pub fn write_layer_port(port: &Port, config: &Running) -> String {
+    let mut text = String::from("\n");
+    table(&mut text, "[[port]]", port, &config.default_port(port));
+    text
+}
+
 /// Items as text, which [`read_layer`] reads. What is not said is as the defaults of `config` are.
 pub fn write_layer(items: &[Item], config: &Running) -> String {
     let mut text = String::new();

@@ -34,7 +34,7 @@ pub use bridge::{Bridge, StaticMac, StaticTo};
 pub use control::{CONTROL_SOCKET, Control};
 pub use error::{Error, Errors, Place, suggest};
 pub use fdb::Fdb;
-pub use layer::{Item, read_layer, write_layer};
+pub use layer::{Item, read_layer, write_layer, write_layer_port};
 pub use list::{Keyed, List};
 pub use locate::error_at_port;
 pub use log::Log;

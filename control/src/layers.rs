@@ -4,7 +4,7 @@
 use dray_api::{AnyRequest, BridgeRequest, ErrorCode, FdbRequest, PortRequest, RpcError};
 use dray_config::{
     Action, Bridge, BridgeChange, Item, Mac, Member, Port, PortKind, Running, StaticTo, ValidConfig, read_layer,
-    replace, write_layer,
+    replace, write_layer, write_layer_port,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -75,17 +75,20 @@ pub struct Layers {
     /// Where their files are.
     dir: PathBuf,
     owners: HashMap<Thing, String>,
+    /// What each has.
+    things: BTreeMap<String, BTreeSet<Thing>>,
+    /// Ports as they were last written, and how: most of a layer stays as it is.
+    written: HashMap<String, (Port, String)>,
     /// Owners in whose files is what outlives the host's next start.
     lasting: BTreeSet<String>,
 }
 
-/// Whether the item means nothing after the host's next start: a port of a namespace that is then gone, or what it is a member of.
-fn is_brief(item: &Item, config: &Running) -> bool {
+/// Whether it means nothing after the host's next start: a port of a namespace that is then gone, or what it is a member of.
+fn is_brief(thing: &Thing, config: &Running) -> bool {
     let is_tied = |port: &Port| matches!(&port.kind, PortKind::Tap(tap) if tap.netns_id.is_some());
-    match item {
-        Item::Port(port) => is_tied(port),
-        Item::Member(_, member) => config.port(&member.port).is_some_and(is_tied),
-        _ => false,
+    match thing {
+        Thing::Port(name) | Thing::Member(_, (name, _)) => config.port(name).is_some_and(is_tied),
+        Thing::Bridge(_) | Thing::Static(..) | Thing::Peer(..) => false,
     }
 }
 
@@ -173,10 +176,33 @@ impl Layers {
 
     /// What is an owner's.
     fn items(&self, owner: &str, config: &Running) -> Vec<Item> {
-        let mut things: Vec<&Thing> =
-            self.owners.iter().filter(|(_, of)| *of == owner).map(|(thing, _)| thing).collect();
-        things.sort();
-        things.into_iter().filter_map(|thing| self.item(thing, owner, config)).collect()
+        self.things(owner).filter_map(|thing| self.item(thing, owner, config)).collect()
+    }
+
+    /// What is an owner's, in the order in which its file has it.
+    fn things(&self, owner: &str) -> impl Iterator<Item = &Thing> {
+        self.things.get(owner).into_iter().flatten()
+    }
+
+    /// An owner's layer as text.
+    fn text(&mut self, owner: &str, config: &Running) -> String {
+        let others = self.things(owner).filter(|thing| !matches!(thing, Thing::Port(_)));
+        let others: Vec<Item> = others.filter_map(|thing| self.item(thing, owner, config)).collect();
+        let mut text = write_layer(&others, config);
+        let Layers { things, written, .. } = self;
+        for thing in things.get(owner).into_iter().flatten() {
+            let Thing::Port(name) = thing else { continue };
+            let Some(port) = config.port(name) else { continue };
+            match written.get(name).filter(|(before, _)| before == port) {
+                Some((_, written)) => text += written,
+                None => {
+                    let new = write_layer_port(port, config);
+                    text += &new;
+                    written.insert(name.clone(), (port.clone(), new));
+                }
+            }
+        }
+        text
     }
 
     fn item(&self, thing: &Thing, owner: &str, config: &Running) -> Option<Item> {
@@ -280,11 +306,22 @@ impl Layers {
         let mut owners = BTreeSet::new();
         for (thing, owner) in changes {
             owners.extend(owner.clone());
-            let old = match owner {
-                Some(owner) => self.owners.insert(thing, owner),
+            let old = match &owner {
+                Some(owner) => self.owners.insert(thing.clone(), owner.clone()),
                 None => self.owners.remove(&thing),
             };
-            owners.extend(old);
+            if let Some(old) = old {
+                if let Some(things) = self.things.get_mut(&old) {
+                    things.remove(&thing);
+                }
+                if let (Thing::Port(name), None) = (&thing, &owner) {
+                    self.written.remove(name);
+                }
+                owners.insert(old);
+            }
+            if let Some(owner) = owner {
+                self.things.entry(owner).or_default().insert(thing);
+            }
         }
         owners
     }
@@ -335,17 +372,17 @@ impl Layers {
     /// The system's reason.
     pub fn write(&mut self, owner: &str, config: &Running) -> Result<(), RpcError> {
         let file = self.dir.join(format!("{owner}.toml"));
-        let items = self.items(owner, config);
-        let lasts = !items.iter().all(|item| is_brief(item, config));
+        let lasts = !self.things(owner).all(|thing| is_brief(thing, config));
         let did_last = if lasts { !self.lasting.insert(owner.into()) } else { self.lasting.remove(owner) };
         let durable = lasts || did_last;
-        let written = if items.is_empty() {
+        let written = if self.things(owner).next().is_none() {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             }
         } else {
-            fs::create_dir_all(&self.dir).and_then(|()| replace(&file, &write_layer(&items, config), durable))
+            let text = self.text(owner, config);
+            fs::create_dir_all(&self.dir).and_then(|()| replace(&file, &text, durable))
         };
         written.map_err(|error| {
             let why = format!("{}: {error}: done, but it will not outlive drayd", file.display());

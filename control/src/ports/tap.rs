@@ -205,7 +205,6 @@ impl Opens for Device {
                 tap.remove();
                 return Err("the container has ended".into());
             }
-            journal.note(&port, Some(tap.made()));
             Ok(tap)
         })
     }
@@ -214,6 +213,9 @@ impl Opens for Device {
         let (rx, tx) = (tap.rx_queues(), tap.tx_queues(self.workers));
         // One queue is written to by all workers, and the kernel keeps what they write in order.
         let in_order = self.options.queues == 1;
+        // Who waits for the device does not wait for that.
+        let (port, journal, made) = (self.port.clone(), self.journal.clone(), tap.made());
+        self.hands.later(move || journal.note(&port, Some(made)));
         self.noticed = tap.netns().map(|path: &PathBuf| self.notices.of(path, &self.port));
         (Attached { rx, tx, in_order, peer: Box::new(|_| {}) }, Link::Up(None))
     }

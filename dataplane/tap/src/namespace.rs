@@ -6,7 +6,6 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 /// A network namespace that is held: it exists as long as this does.
 #[derive(Debug)]
@@ -45,26 +44,40 @@ impl Namespace {
         })
     }
 
-    /// Does `what` on a thread that is inside.
+    /// Does `what` inside; this thread is where it was then.
     ///
     /// # Errors
-    /// If the file names no network namespace, or the kernel gives no thread; what `what` returns.
-    pub fn inside<R: Send>(&self, what: impl FnOnce() -> Result<R, String> + Send) -> Result<R, String> {
-        let enter = || {
-            move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|error| match error {
-                Errno::PERM => format!(
-                    "{} can't be entered: drayd needs CAP_SYS_ADMIN for that, and under systemd RestrictNamespaces=net",
-                    self.path.display()
-                ),
-                _ => format!("{} is no network namespace: {}", self.path.display(), text(error)),
-            })?;
-            what()
-        };
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, enter);
-            let thread = thread.map_err(|error| format!("a thread inside {}: {error}", self.path.display()))?;
-            thread.join().unwrap_or_else(|_| Err(format!("a thread inside {} has ended", self.path.display())))
-        })
+    /// If the file names no network namespace, or it can't be entered; what `what` returns.
+    ///
+    /// # Panics
+    /// If the kernel does not let the thread return.
+    pub fn inside<R>(&self, what: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+        let own = Path::new("/proc/thread-self/ns/net");
+        let home = open(own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| format!("{}: {}", own.display(), text(error)))?;
+        enter(&self.fd).map_err(|error| match error {
+            Errno::PERM => format!(
+                "{} can't be entered: drayd needs CAP_SYS_ADMIN for that, and under systemd RestrictNamespaces=net",
+                self.path.display()
+            ),
+            _ => format!("{} is no network namespace: {}", self.path.display(), text(error)),
+        })?;
+        let _visit = Visit(home);
+        what()
+    }
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), Errno> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+}
+
+/// That this thread is in another namespace than it was, until this is dropped.
+struct Visit(OwnedFd);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // Whatever the thread did next would be done to a container.
+        enter(&self.0).expect("a thread may return to where it came from");
     }
 }
 
