@@ -42,8 +42,8 @@ pub use merge::merge;
 pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
 pub use port::{
-    Allowed, ENGINES, Eth, HIDDEN_SECRET, Memif, Port, PortKind, Prefix, Route, Rps, StormLimits, Tap, VhostUser,
-    engine,
+    Allowed, ENGINES, Eth, HIDDEN_SECRET, LinkFollows, Memif, Port, PortKind, Prefix, Route, Rps, StormLimits, Tap,
+    VhostUser, engine,
 };
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};

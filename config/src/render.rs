@@ -64,8 +64,8 @@ pub(crate) fn list(items: &[String]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Access, Account, Allowed, Eth, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role, Route, Rps,
-        SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
+        Access, Account, Allowed, Eth, LinkFollows, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role,
+        Route, Rps, SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
@@ -163,6 +163,7 @@ pub(crate) mod tests {
                     queues,
                     rps: [Rps::Auto, Rps::On, Rps::Off][usize::from(queues % 3)],
                     gro: queues % 2 == 0,
+                    link_follows: if route { LinkFollows::Underlay } else { LinkFollows::Port },
                 })
             },
         );

@@ -223,11 +223,11 @@ impl Switch {
             return Err(restarts.join("\n").into());
         }
         self.dataplane.has_room(actions)?;
-        let removed: Vec<Port> = actions
+        let removed: Vec<(Port, bool)> = actions
             .iter()
             .filter_map(|action| match action {
-                Action::RemovePort { name } => self.config.port(name).cloned(),
-                Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some(old.clone()),
+                Action::RemovePort { name } => Some((self.config.port(name)?.clone(), false)),
+                Action::UpdatePort { old, new } if old.admin_up != new.admin_up => Some((old.clone(), true)),
                 _ => None,
             })
             .collect();
@@ -237,7 +237,7 @@ impl Switch {
             _ => None,
         });
         // What needs something that a port to be removed holds has to wait until that is closed.
-        let removed: Vec<Wanted<'_>> = removed.iter().map(Wanted::by).collect();
+        let removed: Vec<Wanted<'_>> = removed.iter().map(|(port, stays)| Wanted::by(port).staying(*stays)).collect();
         let (waits, free): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) =
             added.map(Wanted::by).partition(|new| removed.iter().any(|old| new.excludes(old)));
         let (first, last): (Vec<&Wanted<'_>>, Vec<&Wanted<'_>>) =
@@ -256,7 +256,7 @@ impl Switch {
             return Err(why);
         }
         for old in last {
-            self.ports.close(&old.port.name, &mut self.dataplane);
+            self.ports.close(&old.port.name, old.stays, &mut self.dataplane);
         }
         Ok(())
     }
@@ -304,8 +304,8 @@ impl Switch {
             self.open(underlay, port)?;
             opened.push(port);
         }
-        for port in first.iter().map(|wanted| wanted.port) {
-            self.ports.close(&port.name, &mut self.dataplane);
+        for Wanted { port, stays, .. } in first {
+            self.ports.close(&port.name, *stays, &mut self.dataplane);
             closed.push(port);
         }
         for port in waits.iter().map(|wanted| wanted.port) {
@@ -318,7 +318,7 @@ impl Switch {
     /// Back to what the running configuration says.
     fn roll_back(&mut self, opened: &[&Port], closed: &[&Port]) {
         for port in opened {
-            self.ports.close(&port.name, &mut self.dataplane);
+            self.ports.close(&port.name, false, &mut self.dataplane);
         }
         let underlay = Seat::of(self.config.vxlan.as_ref());
         for port in closed {
@@ -474,6 +474,9 @@ impl Switch {
         self.dataplane.tick();
         self.watch_workers(now);
         let is_due = now.duration_since(self.polled) >= POLL;
+        let is_up = |port: &str| self.ports.link(port).is_some_and(Link::is_up);
+        let underlay = self.config.vxlan.as_ref().is_none_or(|vxlan| is_up(&vxlan.port));
+        self.ports.follow(underlay);
         for port in self.ports.poll(is_due, &mut self.dataplane) {
             self.came_up(&port);
         }

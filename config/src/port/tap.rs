@@ -56,6 +56,42 @@ keys! {
             .default(Rps::Auto);
         /// Whether segments of one TCP flow that come together are given to the device as one (generic receive offload).
         gro: bool = key("gro", boolean()).takes(Takes::Reopen).default(true);
+        /// Without what the device has no carrier, so that its owner sees at once that the network is gone, and may take
+        /// another way: `port` alone, that is, while it is administratively down or drayd does not run; or the `underlay`'s
+        /// link, too.
+        link_follows: LinkFollows = key("link-follows", word("`\"port\"`, `\"underlay\"`", str::parse, LinkFollows::to_string))
+            .default(LinkFollows::Port);
+    }
+}
+
+/// Whose state a device's carrier is, beside that of its port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkFollows {
+    /// Nobody's.
+    #[default]
+    Port,
+    /// That of the link of the overlay's underlay; if there is no overlay, nobody's.
+    Underlay,
+}
+
+impl fmt::Display for LinkFollows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LinkFollows::Port => "port",
+            LinkFollows::Underlay => "underlay",
+        })
+    }
+}
+
+impl FromStr for LinkFollows {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "port" => Ok(LinkFollows::Port),
+            "underlay" => Ok(LinkFollows::Underlay),
+            _ => Err("what a link follows: \"port\" or \"underlay\"".into()),
+        }
     }
 }
 

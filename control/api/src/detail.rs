@@ -183,6 +183,9 @@ pub struct TapDetail {
     pub addresses: Vec<String>,
     /// The routes through it that were added.
     pub routes: Vec<String>,
+    /// Without what the device has no carrier: `port` or `underlay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_follows: Option<String>,
     /// Whether UDP datagrams cross unsegmented, too, in both directions; left out while there is no device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uso: Option<bool>,

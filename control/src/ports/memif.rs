@@ -76,7 +76,7 @@ impl Driver for Kept {
         host.memif.set_max_frame(&self.name, max_frame(port));
     }
 
-    fn close(&mut self, host: &Host) {
+    fn close(&mut self, host: &Host, _stays: bool) {
         host.memif.remove(&self.name);
     }
 }

@@ -58,6 +58,8 @@ struct Host {
     maker: Maker,
     /// What all TAP ports have in common.
     tap: tap::Common,
+    /// Whether the link of the overlay's underlay is up, or there is no overlay.
+    underlay: bool,
 }
 
 impl Host {
@@ -67,7 +69,7 @@ impl Host {
         let memif = memif::start(&mailbox, workers)?;
         let (eth, maker) = (Opener::start(&mailbox)?, Maker::start(&mailbox)?);
         let tap = tap::Common::start(&mailbox, journal)?;
-        Ok(Host { memif, eth, maker, tap, workers, cpus, mailbox })
+        Ok(Host { memif, eth, maker, tap, workers, cpus, mailbox, underlay: true })
     }
 
     /// When all ports are closed.
@@ -141,8 +143,12 @@ trait Driver {
         Vec::new()
     }
 
-    /// Tells the peer, releases socket or device, as far as dropping the driver does not do that.
-    fn close(&mut self, _host: &Host) {}
+    /// Whether the link of the overlay's underlay is up, or there is no overlay.
+    fn follow(&mut self, _underlay: bool) {}
+
+    /// Tells the peer, releases socket or device, as far as dropping the driver does not do that. `stays`: the port is administratively
+    /// down only, and a device that it has made stays, without a carrier.
+    fn close(&mut self, _host: &Host, _stays: bool) {}
 }
 
 /// What happened to a port's link.
@@ -228,13 +234,20 @@ impl Claim {
 pub struct Wanted<'a> {
     /// The port.
     pub port: &'a Port,
+    /// Whether it goes administratively down or up only.
+    pub stays: bool,
     claim: Claim,
 }
 
 impl<'a> Wanted<'a> {
     /// With what `port` has for itself.
     pub fn by(port: &'a Port) -> Wanted<'a> {
-        Wanted { port, claim: kind(port).claim() }
+        Wanted { port, stays: false, claim: kind(port).claim() }
+    }
+
+    /// Which goes administratively down or up only, if `stays`.
+    pub fn staying(self, stays: bool) -> Self {
+        Wanted { stays, ..self }
     }
 
     /// Whether only one of both can be open.
@@ -472,16 +485,26 @@ impl Ports {
         Ok(())
     }
 
-    /// Closes a port: its peer is told, its socket or device released. The workers lose its queues.
-    pub fn close(&mut self, name: &str, dataplane: &mut Dataplane) {
+    /// Has the ports that follow the underlay know whether its link is up; so it is if there is none.
+    pub fn follow(&mut self, underlay: bool) {
+        if std::mem::replace(&mut self.host.underlay, underlay) != underlay {
+            self.open.values_mut().filter_map(|open| open.driver.as_mut()).for_each(|driver| driver.follow(underlay));
+        }
+    }
+
+    /// Closes a port: its peer is told, its socket or device released. The workers lose its queues. `stays`: it goes administratively down
+    /// or up, and what it has made stays.
+    pub fn close(&mut self, name: &str, stays: bool, dataplane: &mut Dataplane) {
         let Some(mut open) = self.open.remove(name) else { return };
         open.count_losses(name, dataplane);
         dataplane.link_down(name);
         if open.link.is_up() {
             tell(link_event(name, false, "down: it is closed"));
         }
-        if let Some(mut driver) = open.driver {
-            driver.close(&self.host);
+        match open.driver {
+            Some(mut driver) => driver.close(&self.host, stays),
+            None if stays => {}
+            None => self.host.tap.remove(name, &self.host.maker),
         }
         // What was said about it before must not be taken for news of a port of the same name.
         self.host.mailbox.forget(name);

@@ -11,7 +11,7 @@ use super::tried::{Opens, State, Tried};
 use super::{Attached, Claim, Driver, Guest, Host, Kind, Link, Mailbox};
 use crossbeam_channel::Receiver;
 use dray_api::{ConnectInfo, PortDetail, PortInfo, TapDetail};
-use dray_config::{Port, Tap as Keys, ValidConfig};
+use dray_config::{LinkFollows, Port, PortKind, Tap as Keys, ValidConfig};
 use dray_containers::{Container, Process};
 use dray_dataplane::DeviceLosses;
 use dray_tap::{Failure, Losses, Tap, TapOptions};
@@ -56,6 +56,18 @@ impl Common {
         }
     }
 
+    /// Has the device removed that a port has left, if it has.
+    pub fn remove(&self, port: &str, maker: &Maker) {
+        let Some(made) = self.journal.of(port) else { return };
+        let (journal, port) = (self.journal.clone(), port.to_owned());
+        maker.hands().later(move || {
+            if let Err(why) = dray_tap::remove_left(&made) {
+                warn!(target: "port", port = %port, "interface \"{}\" is left: {why}", made.ifname);
+            }
+            journal.note(&port, None);
+        });
+    }
+
     /// When all ports are closed.
     pub fn shutdown(self) {
         self.watch.shutdown();
@@ -90,6 +102,7 @@ impl Kind for Keys {
             container: self.container.clone(),
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
             routes: self.routes.iter().map(ToString::to_string).collect(),
+            link_follows: Some(self.link_follows.to_string()),
             uso: None,
         });
     }
@@ -125,6 +138,9 @@ impl Kind for Keys {
             notices: host.tap.watch.notices(),
             noticed: None,
             is_over: Arc::default(),
+            link_follows: self.link_follows,
+            underlay: host.underlay,
+            has_carrier: true,
         };
         // It is tried as soon as the workers know the port.
         host.mailbox.post(Event::Wake { port: port.name.clone() });
@@ -149,6 +165,11 @@ struct Device {
     noticed: Option<Noticed>,
     /// The namespace that it was to be in, and in no other, is gone.
     is_over: Arc<AtomicBool>,
+    link_follows: LinkFollows,
+    /// Whether the underlay's link is up, or there is none.
+    underlay: bool,
+    /// Whether the open device has a carrier.
+    has_carrier: bool,
 }
 
 impl Device {
@@ -158,6 +179,23 @@ impl Device {
             Seen::Runs(process) => Some(process),
             Seen::Asked | Seen::Waits(_) => None,
         }
+    }
+
+    /// Gives the device a carrier, or takes it, if that is to change. The link then.
+    fn carry(&mut self, tap: &Tap) -> Option<Link> {
+        let carrier = self.underlay || self.link_follows == LinkFollows::Port;
+        if carrier == self.has_carrier {
+            return None;
+        }
+        if let Err(why) = tap.set_carrier(carrier) {
+            warn!(target: "port", port = %self.port, "its carrier: {why}");
+        }
+        self.has_carrier = carrier;
+        Some(if carrier {
+            Link::Up(None)
+        } else {
+            Link::Down("the underlay is down, which it follows (link-follows)".into())
+        })
     }
 
     /// The namespace is gone. Why, with that.
@@ -217,7 +255,10 @@ impl Opens for Device {
         let (port, journal, made) = (self.port.clone(), self.journal.clone(), tap.made());
         self.hands.later(move || journal.note(&port, Some(made)));
         self.noticed = tap.netns().map(|path: &PathBuf| self.notices.of(path, &self.port));
-        (Attached { rx, tx, in_order, peer: Box::new(|_| {}) }, Link::Up(None))
+        // The kernel gives one to a device with queues.
+        self.has_carrier = true;
+        let link = self.carry(tap).unwrap_or(Link::Up(None));
+        (Attached { rx, tx, in_order, peer: Box::new(|_| {}) }, link)
     }
 
     fn watch(&mut self, tap: &mut Tap, all: bool, _log: &mut Vec<String>) -> Result<Option<Link>, String> {
@@ -232,7 +273,7 @@ impl Opens for Device {
                 self.noticed = None;
                 Err(why)
             }
-            None => Ok(None),
+            None => Ok(self.carry(tap)),
         }
     }
 
@@ -270,26 +311,36 @@ impl Opens for Device {
 
     fn update(&mut self, tap: Option<&mut Tap>, port: &Port) {
         (self.options.mac, self.options.mtu) = (port.mac.0, port.mtu);
+        if let PortKind::Tap(keys) = &port.kind {
+            self.link_follows = keys.link_follows;
+        }
         if let Some(Err(why)) = tap.map(|tap| tap.set(port.mac.0, port.mtu)) {
             warn!(target: "port", port = %self.port, "address and MTU: {why}");
         }
     }
 
-    fn close(&mut self, state: State<Tap>) {
+    fn follow(&mut self, underlay: bool) {
+        self.underlay = underlay;
+    }
+
+    fn close(&mut self, state: State<Tap>, stays: bool) {
         if let Some(followed) = &self.follows {
             followed.forget(&self.port);
         }
         let (port, journal) = (self.port.clone(), self.journal.clone());
-        let remove = move |tap: Tap| {
+        let close = move |tap: Tap| {
+            if stays {
+                return tap.leave();
+            }
             tap.remove();
             journal.note(&port, None);
         };
         match state {
-            State::Open(tap) => self.hands.later(move || remove(tap)),
+            State::Open(tap) => self.hands.later(move || close(tap)),
             // By then it is answered.
             State::Opening(opened) => self.hands.later(move || {
                 if let Ok(Ok(tap)) = opened.try_recv() {
-                    remove(tap);
+                    close(tap);
                 }
             }),
             State::Waits(_) => {}

@@ -52,8 +52,11 @@ pub trait Opens {
     /// The port's MTU or address has changed.
     fn update(&mut self, _open: Option<&mut Self::Open>, _port: &Port) {}
 
-    /// The port is closed. Dropping the device closes it.
-    fn close(&mut self, _state: State<Self::Open>) {}
+    /// Whether the underlay's link is up, or there is none.
+    fn follow(&mut self, _underlay: bool) {}
+
+    /// The port is closed. Dropping the device closes it. `stays`: as in [`Driver::close`].
+    fn close(&mut self, _state: State<Self::Open>, _stays: bool) {}
 }
 
 /// How far a device is.
@@ -170,7 +173,11 @@ impl<T: Opens> Driver for Tried<T> {
         }
     }
 
-    fn close(&mut self, _host: &Host) {
-        self.what.close(std::mem::replace(&mut self.state, State::Waits(Instant::now())));
+    fn follow(&mut self, underlay: bool) {
+        self.what.follow(underlay);
+    }
+
+    fn close(&mut self, _host: &Host, stays: bool) {
+        self.what.close(std::mem::replace(&mut self.state, State::Waits(Instant::now())), stays);
     }
 }

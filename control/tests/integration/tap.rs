@@ -252,3 +252,69 @@ fn what_a_namespace_or_a_device_is_not_is_said() {
     println!("the device was made {:?} after what was in its way had gone", begin.elapsed());
     drayd.finish();
 }
+
+/// What a device's owner sees of its carrier.
+fn has_carrier(ns: &Netns) -> bool {
+    let link = ns.run("ip -o link show dev eth0");
+    assert!(link.contains("UP"), "it is administratively up: {link}");
+    !link.contains("NO-CARRIER")
+}
+
+/// How long that takes to be so.
+fn sees_carrier(ns: &Netns, carrier: bool) -> Duration {
+    let begin = Instant::now();
+    wait_for("the carrier", || (has_carrier(ns) == carrier).then_some(()));
+    begin.elapsed()
+}
+
+#[test]
+fn the_carrier_follows_the_port_and_the_underlay_if_that_is_wanted() {
+    let Some(test) = Test::begin() else { return };
+    let (a, b, switch, far) = (container("a"), container("b"), Netns::new("switch"), Netns::new("far"));
+    far.veth("far0", &switch, "under");
+    let config = port("a", &a, 1)
+        + "link-follows = \"underlay\"\n"
+        + &port("b", &b, 2)
+        + "[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"under\"\n\
+           [[bridge]]\nname = \"blue\"\nvni = 42\nports = [\"a\", \"b\"]\n\
+           [vxlan]\nport = \"uplink\"\nlocal = \"10.9.0.1/24\"\npeers = [\"10.9.0.2\"]\n";
+    let drayd = Drayd::start_in(&test, &switch, &config);
+    ["uplink", "a", "b"].iter().for_each(|name| drayd.wait_link(name, "up"));
+    sees_carrier(&a, true);
+    a.ping("10.32.0.2", 5, 56);
+
+    far.run("ip link set far0 down");
+    let took = sees_carrier(&a, false);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let shown = drayd.port("a");
+    assert_eq!((shown.link.as_str(), has_carrier(&b)), ("down", true));
+    assert!(shown.reason.is_some_and(|why| why.contains("underlay")));
+    // Whoever wants it otherwise has it at once.
+    drayd.dray("port set a link-follows port");
+    sees_carrier(&a, true);
+    a.ping("10.32.0.2", 5, 56);
+    drayd.dray("port set a link-follows underlay");
+    sees_carrier(&a, false);
+    far.run("ip link set far0 up");
+    let took = sees_carrier(&a, true);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    a.ping("10.32.0.2", 5, 56);
+
+    // A port that is down keeps its device, with what root in the container has given it, and its connections.
+    let (mut client, mut server) = connect(&a, &b, "10.32.0.2");
+    a.run("ip addr add 10.40.0.1/24 dev eth0");
+    drayd.dray("port down a");
+    let took = sees_carrier(&a, false);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    drayd.dray("port up a");
+    drayd.wait_link("a", "up");
+    sees_carrier(&a, true);
+    assert!(a.run("ip -o addr show dev eth0").contains("10.40.0.1/24"));
+    transfer(&mut client, &mut server, 1 << 20);
+    // Also one that is down goes with its port.
+    drayd.dray("port down a");
+    sees_carrier(&a, false);
+    drayd.dray("port del a");
+    wait_for("the device to go", || (!a.run("ip -br link").contains("eth0")).then_some(()));
+    drayd.finish();
+}

@@ -27,6 +27,9 @@ const OFFLOADS: [libc::c_uint; 3] = [
     libc::TUN_F_CSUM,
 ];
 
+/// `_IOW('T', 226, int)` of linux/if_tun.h, which the libc crate does not have.
+const TUNSETCARRIER: libc::Ioctl = 0x4004_54e2;
+
 /// Bytes of the header before each frame.
 pub(crate) const HEADER: usize = dray_switch::virtio_net::LONG;
 
@@ -257,10 +260,34 @@ impl Tap {
         fds.map(|fd| Box::new(TxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Tx>).collect()
     }
 
+    /// Gives the device a carrier, or takes it, as if a cable were pulled.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_carrier(&self, on: bool) -> Result<(), String> {
+        let on = libc::c_int::from(on);
+        // SAFETY: TUNSETCARRIER reads a number.
+        match unsafe { libc::ioctl(self.queues[0].as_raw_fd(), TUNSETCARRIER, &on) } {
+            0 => Ok(()),
+            _ => Err(text(io::Error::last_os_error())),
+        }
+    }
+
+    /// Leaves the device in its namespace, without a carrier. Blocks, as [`Tap::remove`] does.
+    pub fn leave(self) {
+        // It goes with the last queue at the latest.
+        let _ = self.set_carrier(false);
+        self.wait_for_queues();
+    }
+
     /// Removes the device, when the queues that were handed out are given back. Blocks: the kernel takes some ten milliseconds for it.
     pub fn remove(self) {
         persist(&self.queues[0], false);
-        // Whoever closes the last one waits for the kernel; that must not be a worker.
+        self.wait_for_queues();
+    }
+
+    /// Whoever closes the last queue waits for the kernel: that must not be a worker.
+    fn wait_for_queues(&self) {
         let end = Instant::now() + GIVEN_BACK;
         while self.queues.iter().any(|queue| Arc::strong_count(queue) > 1) && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
