@@ -172,8 +172,9 @@ pub fn attach(request: Attach, terms: &Terms, asks: &Asks<'_>) -> Result<Attache
             None => "eth1".into(),
         },
     };
+    // Without its engine, and containerd's namespace or the directory.
     let base = Container::read(&place.name).map_or_else(|| place.name.clone(), |container| container.name);
-    let base = base.trim_matches('/').to_owned();
+    let base = base.rsplit('/').find(|part| !part.is_empty()).unwrap_or("container").to_owned();
     let mut new = New { base, ifname, bridge, vlan, keys: vec![("container", place.name.as_str().into())] };
     new.keys(ips, mac, mtu);
     let routes = gateways.iter().map(|gateway| format!("default via {gateway}"));
@@ -338,7 +339,7 @@ mod tests {
             New { base: base.into(), ifname: "eth1".into(), bridge: "b".into(), vlan: None, keys: vec![] }.name(n)
         };
         assert_eq!([name("web", 1), name("web", 2)], ["web.eth1", "web.eth1-2"]);
-        assert_eq!(name("default/web", 1), "default-web.eth1");
+        assert_eq!(name("a b", 1), "a-b.eth1");
         assert_eq!(name("a-container-with-quite-a-long-name", 1), "a-container-with-quite-a-lo.eth1");
     }
 

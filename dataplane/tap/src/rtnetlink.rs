@@ -10,6 +10,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::stats::{StatsAttribute, StatsFilterMask, StatsMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
@@ -72,11 +73,18 @@ impl Rtnetlink {
 
     /// What the kernel has lost at interface `index` since it was made.
     pub(crate) fn losses(&self, index: u32) -> io::Result<Losses> {
-        let stats = self.link(index)?.attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some(Losses { sent: stats.tx_dropped, received: stats.rx_dropped }),
+        // Its counters alone: it is asked of each device whenever somebody looks at the switch.
+        let mut message = StatsMessage::default();
+        message.header.ifindex = index;
+        message.header.filter_mask = StatsFilterMask::Link64;
+        let Some(RouteNetlinkMessage::NewStats(stats)) = self.ask(RouteNetlinkMessage::GetStats(message), 0)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let counted = stats.attributes.into_iter().find_map(|attribute| match attribute {
+            StatsAttribute::Link64(stats) => Some(Losses { sent: stats.tx_dropped, received: stats.rx_dropped }),
             _ => None,
         });
-        Ok(stats.unwrap_or_default())
+        Ok(counted.unwrap_or_default())
     }
 
     /// Gives interface `index` address and MTU, and sets it up.
