@@ -1,13 +1,16 @@
 //! Virtual machines: QEMU with the kernel and initramfs that `.ci/guest` makes, and a shell in each.
 
 use crate::harness::*;
+use dray_api::PortInfo;
 use dray_config::Role;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Instant;
 
 /// How a guest's network device is made.
 #[derive(Clone, Copy)]
@@ -289,6 +292,98 @@ impl Drop for Guest {
             let console = std::fs::read(&self.console).unwrap_or_default();
             eprintln!("--- {}: QEMU ---\n{}", self.name, self.process.printed());
             eprintln!("--- {}: console ---\n{}\n----------", self.name, String::from_utf8_lossy(&console));
+        }
+    }
+}
+
+/// A guest with this machine's files, in which drayd runs.
+pub struct Inside<'a> {
+    test: &'a Test,
+    pub guest: Guest,
+    /// Times that drayd was started in it.
+    starts: u32,
+}
+
+impl<'a> Inside<'a> {
+    /// Boots one; `command` is a QEMU with devices of its own, and these are parameters of its kernel.
+    pub fn boot(test: &'a Test, mut command: Command, parameters: &str) -> Inside<'a> {
+        // Dray wants AVX2.
+        command.args(["-machine", "q35", "-smp", "2", "-cpu", "max", "-m", "1024"]);
+        // The programs that the test runs in it, and their libraries, are this machine's.
+        command.args(["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]);
+        command.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]);
+        let mut guest = Guest::boot(test, "machine", command, "nic", parameters);
+        guest.wait_ready();
+        Inside { test, guest, starts: 0 }
+    }
+
+    /// Starts drayd with these ports and bridges and waits until it is ready.
+    pub fn start(&mut self, config: &str) {
+        self.start_another("drayd", config);
+        wait_for("drayd to be ready", || {
+            assert!(self.runs(), "drayd ended:\n{}", self.log());
+            self.log().contains("ready: control socket").then_some(())
+        });
+    }
+
+    /// Starts a drayd of this name and does not wait: /host/run has its log, its number and its socket.
+    pub fn start_another(&mut self, name: &str, config: &str) {
+        self.starts += 1;
+        let worker = "[[worker]]\ncpu = 1\nidle-sleep = 100\n";
+        let control = format!("[control]\nsocket = \"/run/{name}.sock\"\n");
+        // A new name each time: the guest may believe that it knows what is in a file.
+        let file = self.test.file(&format!("{}.toml", self.starts), &format!("{worker}{config}{control}"));
+        let drayd = env!("CARGO_BIN_EXE_drayd");
+        let run = format!("chroot /host {drayd} --config {} >/host/run/{name}.log 2>&1", file.display());
+        self.guest.run(&format!("{run} & echo $! >/host/run/{name}.pid"));
+    }
+
+    /// Every packet is accounted for, and SIGTERM ends it cleanly.
+    pub fn stop(&mut self) {
+        let (status, ports) = (self.json("status"), self.json::<Vec<PortInfo>>("port show"));
+        assert!(is_conserved(&status, &ports), "{status:#?}\n{ports:#?}");
+        self.guest.run("kill $(cat /host/run/drayd.pid)");
+        wait_for("drayd to end", || (!self.runs()).then_some(()));
+        let log = self.log();
+        assert!(log.contains("ended after") && !log.contains("panicked at"), "{log}");
+    }
+
+    /// Whether drayd has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.guest.attempt("test -e /proc/$(cat /host/run/drayd.pid)/exe").0 == 0
+    }
+
+    pub fn log(&mut self) -> String {
+        self.guest.attempt("cat /host/run/drayd.log").1
+    }
+
+    /// What `dray --json ARGS` answers in the guest.
+    pub fn json<T: DeserializeOwned>(&mut self, args: &str) -> T {
+        let dray = dray().display().to_string();
+        let (status, out) = self.guest.attempt(&format!("chroot /host {dray} --socket /run/drayd.sock --json {args}"));
+        assert_eq!(status, 0, "dray {args}: {out}\n{}", self.log());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("dray {args}: {error}\n{out}"))
+    }
+
+    pub fn port(&mut self, name: &str) -> PortInfo {
+        self.json::<Vec<PortInfo>>(&format!("port show {name}")).remove(0)
+    }
+
+    /// Waits until the port is up. Longer than for other things: e1000e's driver takes 100,000 pauses to close a device that
+    /// is gone, which are long in a guest.
+    pub fn wait_up(&mut self, name: &str) {
+        let begin = Instant::now();
+        while self.port(name).link != "up" {
+            assert!(begin.elapsed() < 3 * PATIENCE, "{name} is not up");
+            sleep_ms(200);
+        }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- drayd's log ---\n{}\n-------------------", self.log());
         }
     }
 }

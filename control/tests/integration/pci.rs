@@ -2,9 +2,9 @@
 
 use crate::guest::*;
 use crate::harness::*;
-use dray_api::{PortInfo, WorkerInfo};
-use serde::de::DeserializeOwned;
+use dray_api::WorkerInfo;
 use serde_json::json;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,22 +52,28 @@ impl Wire {
 
 /// A guest with NICs, and their wires.
 struct Machine<'a> {
-    test: &'a Test,
-    guest: Guest,
+    inside: Inside<'a>,
     wires: Vec<Wire>,
-    /// Times that drayd was started in it.
-    starts: u32,
+}
+
+impl<'a> Deref for Machine<'a> {
+    type Target = Inside<'a>;
+
+    fn deref(&self) -> &Inside<'a> {
+        &self.inside
+    }
+}
+
+impl DerefMut for Machine<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inside
+    }
 }
 
 impl<'a> Machine<'a> {
     /// With an IOMMU or without, and some hugepages of 2 MiB. `more` are QEMU's arguments for other devices.
     fn boot(test: &'a Test, ns: &Netns, iommu: bool, hugepages: u32, more: &[&str]) -> Machine<'a> {
         let mut command = ns.command("qemu-system-x86_64");
-        // Dray wants AVX2.
-        command.args(["-machine", "q35", "-smp", "2", "-cpu", "max", "-m", "1024"]);
-        // The programs that the test runs in it, and their libraries, are this machine's.
-        command.args(["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]);
-        command.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]);
         if iommu {
             // Interrupts have to be remapped, or VFIO refuses.
             command.args(["-device", "intel-iommu,intremap=on"]);
@@ -84,10 +90,8 @@ impl<'a> Machine<'a> {
             wires.push(wire);
         }
         command.args(more);
-        let parameters = format!("intel_iommu=on hugepages={hugepages}");
-        let mut guest = Guest::boot(test, "machine", command, "nic", &parameters);
-        guest.wait_ready();
-        Machine { test, guest, wires, starts: 0 }
+        let inside = Inside::boot(test, command, &format!("intel_iommu=on hugepages={hugepages}"));
+        Machine { inside, wires }
     }
 
     /// Gives a NIC, once it is there, to this driver of the kernel.
@@ -99,68 +103,6 @@ impl<'a> Machine<'a> {
         self.guest.run(&format!("echo {address} >/sys/bus/pci/drivers_probe"));
         let bound = self.guest.run(&format!("readlink {device}/driver"));
         assert!(bound.trim().ends_with(&format!("/{driver}")), "{bound}");
-    }
-
-    /// Starts drayd with these ports and bridges and waits until it is ready.
-    fn start(&mut self, config: &str) {
-        self.start_another("drayd", config);
-        wait_for("drayd to be ready", || {
-            assert!(self.runs(), "drayd ended:\n{}", self.log());
-            self.log().contains("ready: control socket").then_some(())
-        });
-    }
-
-    /// Starts a drayd of this name and does not wait: /host/run has its log, its number and its socket.
-    fn start_another(&mut self, name: &str, config: &str) {
-        self.starts += 1;
-        let worker = "[[worker]]\ncpu = 1\nidle-sleep = 100\n";
-        let control = format!("[control]\nsocket = \"/run/{name}.sock\"\n");
-        // A new name each time: the guest may believe that it knows what is in a file.
-        let file = self.test.file(&format!("{}.toml", self.starts), &format!("{worker}{config}{control}"));
-        let drayd = env!("CARGO_BIN_EXE_drayd");
-        let run = format!("chroot /host {drayd} --config {} >/host/run/{name}.log 2>&1", file.display());
-        self.guest.run(&format!("{run} & echo $! >/host/run/{name}.pid"));
-    }
-
-    /// Every packet is accounted for, and SIGTERM ends it cleanly.
-    fn stop(&mut self) {
-        let (status, ports) = (self.json("status"), self.json::<Vec<PortInfo>>("port show"));
-        assert!(is_conserved(&status, &ports), "{status:#?}\n{ports:#?}");
-        self.guest.run("kill $(cat /host/run/drayd.pid)");
-        wait_for("drayd to end", || (!self.runs()).then_some(()));
-        let log = self.log();
-        assert!(log.contains("ended after") && !log.contains("panicked at"), "{log}");
-    }
-
-    /// Whether drayd has not ended.
-    fn runs(&mut self) -> bool {
-        self.guest.attempt("test -e /proc/$(cat /host/run/drayd.pid)/exe").0 == 0
-    }
-
-    fn log(&mut self) -> String {
-        self.guest.attempt("cat /host/run/drayd.log").1
-    }
-
-    /// What `dray --json ARGS` answers in the guest.
-    fn json<T: DeserializeOwned>(&mut self, args: &str) -> T {
-        let dray = dray().display().to_string();
-        let (status, out) = self.guest.attempt(&format!("chroot /host {dray} --socket /run/drayd.sock --json {args}"));
-        assert_eq!(status, 0, "dray {args}: {out}\n{}", self.log());
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("dray {args}: {error}\n{out}"))
-    }
-
-    fn port(&mut self, name: &str) -> PortInfo {
-        self.json::<Vec<PortInfo>>(&format!("port show {name}")).remove(0)
-    }
-
-    /// Waits until the port is up. Longer than for other things: e1000e's driver takes 100,000 pauses to close a device that
-    /// is gone, which are long in a guest.
-    fn wait_up(&mut self, name: &str) {
-        let begin = Instant::now();
-        while self.port(name).link != "up" {
-            assert!(begin.elapsed() < 3 * PATIENCE, "{name} is not up");
-            sleep_ms(200);
-        }
     }
 
     /// Waits until the port is down for a reason that says all of this.
@@ -179,7 +121,7 @@ impl<'a> Machine<'a> {
         let (name, _, address) = NICS[at];
         let others: Vec<usize> = (0..NICS.len()).filter(|&other| other != at).collect();
         let stop = AtomicBool::new(false);
-        let (wires, guest) = (&self.wires, &mut self.guest);
+        let (wires, guest) = (&self.wires, &mut self.inside.guest);
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut frame = numbered(mac(99), [0xff; 6], 0);
@@ -256,14 +198,6 @@ fn device(slot: usize) -> serde_json::Value {
         device["disable-legacy"] = "on".into();
     }
     device
-}
-
-impl Drop for Machine<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("--- drayd's log ---\n{}\n-------------------", self.log());
-        }
-    }
 }
 
 /// Ports on NICs, and a bridge of them.
