@@ -57,6 +57,197 @@ pub(crate) struct Shared {
     pub gro: bool,
 }
 
+impl Shared {
+    /// Appends a frame of `len` bytes to the burst, with what its header asks for; or drops it, if it can't be taken.
+    ///
+    /// # Safety
+    /// As [`Burst::push`], for each of its pieces, of which there are at most [`CHAIN_MAX`] and one.
+    #[inline]
+    pub(crate) unsafe fn take(
+        &self,
+        burst: &mut Burst,
+        header: &[u8; HEADER],
+        len: usize,
+        mut pieces: impl Iterator<Item = (*const u8, u32)>,
+    ) -> bool {
+        let Some((first, size)) = pieces.next().filter(|_| len != 0) else {
+            burst.drop(Dropped::Count(1), Reason::RxBadDescriptor);
+            return false;
+        };
+        let asks = virtio_net::asks(u64::from_le_bytes(*header.first_chunk().expect("longer than 8")));
+        let offload = if asks { virtio_net::read(header) } else { None };
+        if asks && offload.is_none() {
+            burst.drop(Dropped::Count(1), Reason::RxBadOffload);
+            return false;
+        }
+        let max = self.max_frame.load(Relaxed) as usize;
+        let whole = offload.is_some_and(|offload| offload.gso != Gso::None);
+        if len > if whole { GSO_MAX } else { max.min(FRAME_MAX) } {
+            burst.drop(Dropped::Count(1), Reason::RxTooBig);
+            return false;
+        }
+        let head_len = burst.head_len();
+        if offload.is_some() {
+            burst.set_head_len(HEAD_MAX);
+        }
+        // SAFETY: the caller vouches for the pieces.
+        unsafe {
+            burst.push(first, size, 0);
+            pieces.for_each(|(piece, size)| burst.chain(piece, size));
+        }
+        burst.set_head_len(head_len);
+        if let Some(offload) = offload {
+            let head = burst.frame(burst.len() as u16 - 1).head();
+            if !burst.set_offload(virtio_net::of_frame(offload, head)) {
+                burst.drop(Dropped::Count(1), Reason::RxBadOffload);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has frames of a burst written, each or several of one flow at once.
+    pub(crate) fn send(&self, burst: &mut Burst, frames: &[u16], write: &mut impl Write) -> Sent {
+        let mut sent = Sent::default();
+        let mut rest = frames;
+        while !rest.is_empty() {
+            match self.write_run(burst, rest, write) {
+                Ok(n) => {
+                    sent.packets += n as u32;
+                    sent.bytes += rest[..n].iter().map(|&i| burst.frame(i).len() as u64).sum::<u64>();
+                    rest = &rest[n..];
+                }
+                Err((n, reason)) => {
+                    burst.drop(&rest[..n], reason);
+                    rest = &rest[n..];
+                }
+            }
+        }
+        sent
+    }
+
+    /// What the kernel takes undone.
+    pub(crate) fn accepts(&self) -> Accepts {
+        let uso = self.uso.load(Relaxed);
+        Accepts { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }
+    }
+
+    /// Writes frame `i`.
+    fn write(&self, burst: &Burst, i: u16, write: &mut impl Write) -> Result<(), Reason> {
+        let frame = burst.frame(i);
+        let offload = frame.offload();
+        let whole = offload.is_some_and(|offload| offload.gso != Gso::None);
+        if !whole && frame.len() > self.max_frame.load(Relaxed) as usize {
+            return Err(Reason::TxTooBig);
+        }
+        let header = offload.map_or(virtio_net::PLAIN, |offload| virtio_net::write(offload, frame.head()));
+        let mut parts = Parts::new(&header[..self.way.header()], frame.head());
+        burst.segments(frame).for_each(|segment| parts.add(segment.as_ptr(), segment.len() as usize));
+        write(&parts)
+    }
+
+    /// Writes the first of `frames` and those that follow it in one flow, as far as it goes. How many.
+    fn write_run(&self, burst: &Burst, frames: &[u16], write: &mut impl Write) -> Result<usize, (usize, Reason)> {
+        let written = match frames.len() {
+            1 => None,
+            _ => self.write_segments(burst, frames, write).or_else(|| self.write_datagrams(burst, frames, write)),
+        };
+        let (n, result) = written.unwrap_or_else(|| (1, self.write(burst, frames[0], write)));
+        result.map(|()| n).map_err(|reason| (n, reason))
+    }
+
+    /// Writes a run of TCP segments, if `frames` begin with one: how many, and what came of it.
+    fn write_segments(
+        &self,
+        burst: &Burst,
+        frames: &[u16],
+        write: &mut impl Write,
+    ) -> Option<(usize, Result<(), Reason>)> {
+        let (first, headers) = self.segment(burst, frames[0])?;
+        let mut run = Run::new(headers, first);
+        let follows = |&&i: &&u16| self.segment(burst, i).is_some_and(|(next, headers)| run.take(&headers, next));
+        let n = 1 + frames[1..].iter().take_while(follows).count();
+        if n == 1 {
+            return None;
+        }
+        let (offload, payload) = run.finish();
+        Some((n, self.write_all(burst, &frames[..n], offload, &run.headers[..payload], write)))
+    }
+
+    /// The same of UDP datagrams, if the kernel takes these.
+    fn write_datagrams(
+        &self,
+        burst: &Burst,
+        frames: &[u16],
+        write: &mut impl Write,
+    ) -> Option<(usize, Result<(), Reason>)> {
+        let headers = |i: u16| {
+            let frame = burst.frame(i);
+            let fits = frame.len() <= self.max_frame.load(Relaxed) as usize;
+            let plain = fits && frame.offload().is_none() && burst.segments(frame).count() < PIECES;
+            frame
+                .head()
+                .first_chunk()
+                .filter(|_| plain)
+                .map(|headers: &[u8; datagrams::HEADERS]| (headers, frame.len()))
+        };
+        if !self.uso.load(Relaxed) {
+            return None;
+        }
+        let (first, len) = headers(frames[0])?;
+        let mut run = Datagrams::new(first, len)?;
+        let follows = |&&i: &&u16| headers(i).is_some_and(|(headers, len)| run.take(headers, len));
+        let n = 1 + frames[1..].iter().take_while(follows).count();
+        if n == 1 {
+            return None;
+        }
+        let offload = run.finish();
+        let result = self.write_all(burst, &frames[..n], offload, &run.headers, write);
+        if result == Err(Reason::TxDevice) {
+            // A kernel that does not know it (before Linux 6.2).
+            self.uso.store(false, Relaxed);
+            return None;
+        }
+        Some((n, result))
+    }
+
+    /// Writes what `frames` carry behind their headers as one packet with `headers`, to which `offload` is left to be done.
+    fn write_all(
+        &self,
+        burst: &Burst,
+        frames: &[u16],
+        offload: Offload,
+        headers: &[u8],
+        write: &mut impl Write,
+    ) -> Result<(), Reason> {
+        let header = virtio_net::write(offload, headers);
+        let mut parts = Parts::new(&header[..self.way.header()], headers);
+        for &i in frames {
+            parts.add_from(burst, burst.frame(i), headers.len());
+        }
+        write(&parts)
+    }
+
+    /// Frame `i`, if it can be part of a run, and the headers that it begins with. Its checksum is right: nobody looks at it again.
+    fn segment(&self, burst: &Burst, i: u16) -> Option<(Segment, [u8; HEADERS])> {
+        let frame = burst.frame(i);
+        if !self.gro || frame.offload().is_some() || frame.len() > self.max_frame.load(Relaxed) as usize {
+            return None;
+        }
+        let mut headers = [0; HEADERS];
+        beginning(burst, frame, &mut headers);
+        let segment = Segment::read(&headers, frame.len())?;
+        let l4 = segment.l4;
+        let sum = u32::from(sum_frame(burst, frame, l4)) + segment.pseudo(&headers, frame.len() - l4);
+        (fold(sum) == 0xffff && burst.segments(frame).count() < PIECES).then_some((segment, headers))
+    }
+}
+
+/// Writes a frame, of which these are the parts.
+pub(crate) trait Write: FnMut(&Parts<'_>) -> Result<(), Reason> {}
+
+impl<F: FnMut(&Parts<'_>) -> Result<(), Reason>> Write for F {}
+
 /// A receive queue: what the device's owner sends.
 pub(crate) struct RxQueue {
     fd: Arc<OwnedFd>,
@@ -146,8 +337,6 @@ impl Rx for RxQueue {
         if !is_ready(&mut self.place, &self.fd) {
             return;
         }
-        let max = self.shared.max_frame.load(Relaxed) as usize;
-        let head_len = burst.head_len();
         let mut larges = self.large.iter_mut();
         let mut large = larges.next().expect("there are some");
         for small in self.small.iter_mut().take(burst.room()) {
@@ -157,39 +346,13 @@ impl Rx for RxQueue {
                 }
                 return;
             };
-            let asks = virtio_net::asks(u64::from_le_bytes(*header.first_chunk().expect("longer than 8")));
-            let offload = if asks { virtio_net::read(&header) } else { None };
-            if len == 0 || asks && offload.is_none() {
-                let reason = if len == 0 { Reason::RxBadDescriptor } else { Reason::RxBadOffload };
-                burst.drop(Dropped::Count(1), reason);
-                continue;
-            }
-            let whole = offload.is_some_and(|offload| offload.gso != Gso::None);
-            if len > if whole { GSO_MAX } else { max.min(FRAME_MAX) } {
-                burst.drop(Dropped::Count(1), Reason::RxTooBig);
-                continue;
-            }
             let rest = (at + len).saturating_sub(AT + SMALL);
-            if offload.is_some() {
-                burst.set_head_len(HEAD_MAX);
-            }
+            let pieces = [(small[at..].as_ptr(), (len - rest) as u32), (large.as_ptr(), rest as u32)];
+            let pieces = pieces.into_iter().take(1 + usize::from(rest != 0));
             // SAFETY: the queue's memory, written to only by the next `receive`; of another frame each. There is room, as no more frames were
             // read than that.
-            unsafe {
-                burst.push(small[at..].as_ptr(), (len - rest) as u32, 0);
-                if rest != 0 {
-                    burst.chain(large.as_ptr(), rest as u32);
-                }
-            }
-            burst.set_head_len(head_len);
-            if let Some(offload) = offload {
-                let head = burst.frame(burst.len() as u16 - 1).head();
-                if !burst.set_offload(virtio_net::of_frame(offload, head)) {
-                    burst.drop(Dropped::Count(1), Reason::RxBadOffload);
-                    continue;
-                }
-            }
-            if rest != 0 {
+            let taken = unsafe { self.shared.take(burst, &header, len, pieces) };
+            if taken && rest != 0 {
                 match larges.next() {
                     Some(next) => large = next,
                     None => return,
@@ -219,122 +382,30 @@ impl TxQueue {
     pub(crate) fn new(fd: Arc<OwnedFd>, shared: Arc<Shared>) -> TxQueue {
         TxQueue { fd, shared }
     }
+}
 
-    /// Writes frame `i`.
-    fn write(&self, burst: &Burst, i: u16) -> Result<(), Reason> {
-        let frame = burst.frame(i);
-        let offload = frame.offload();
-        let whole = offload.is_some_and(|offload| offload.gso != Gso::None);
-        if !whole && frame.len() > self.shared.max_frame.load(Relaxed) as usize {
-            return Err(Reason::TxTooBig);
-        }
-        let header = offload.map_or(virtio_net::PLAIN, |offload| virtio_net::write(offload, frame.head()));
-        let mut parts = Parts::new(&header[..self.shared.way.header()], frame.head());
-        burst.segments(frame).for_each(|segment| parts.add(segment.as_ptr(), segment.len() as usize));
-        self.write_parts(&parts)
+/// Writes a frame to the kernel.
+fn write(fd: &OwnedFd, parts: &Parts<'_>) -> Result<(), Reason> {
+    // SAFETY: `n` parts, each readable for as long as it says until the burst is released. What a peer writes there meanwhile is its own
+    // frame's: the kernel reads each byte once.
+    let written = unsafe { libc::writev(fd.as_raw_fd(), parts.all.as_ptr().cast(), parts.n as libc::c_int) };
+    if written >= 0 {
+        return Ok(());
     }
-
-    /// Writes the first of `frames` and those that follow it in one flow, as far as it goes. How many.
-    fn write_run(&self, burst: &Burst, frames: &[u16]) -> Result<usize, (usize, Reason)> {
-        let written = match frames.len() {
-            1 => None,
-            _ => self.write_segments(burst, frames).or_else(|| self.write_datagrams(burst, frames)),
-        };
-        let (n, result) = written.unwrap_or_else(|| (1, self.write(burst, frames[0])));
-        result.map(|()| n).map_err(|reason| (n, reason))
-    }
-
-    /// Writes a run of TCP segments, if `frames` begin with one: how many, and what came of it.
-    fn write_segments(&self, burst: &Burst, frames: &[u16]) -> Option<(usize, Result<(), Reason>)> {
-        let (first, headers) = self.segment(burst, frames[0])?;
-        let mut run = Run::new(headers, first);
-        let follows = |&&i: &&u16| self.segment(burst, i).is_some_and(|(next, headers)| run.take(&headers, next));
-        let n = 1 + frames[1..].iter().take_while(follows).count();
-        if n == 1 {
-            return None;
-        }
-        let (offload, payload) = run.finish();
-        Some((n, self.write_all(burst, &frames[..n], offload, &run.headers[..payload])))
-    }
-
-    /// The same of UDP datagrams, if the kernel takes these.
-    fn write_datagrams(&self, burst: &Burst, frames: &[u16]) -> Option<(usize, Result<(), Reason>)> {
-        let headers = |i: u16| {
-            let frame = burst.frame(i);
-            let fits = frame.len() <= self.shared.max_frame.load(Relaxed) as usize;
-            let plain = fits && frame.offload().is_none() && burst.segments(frame).count() < PIECES;
-            frame
-                .head()
-                .first_chunk()
-                .filter(|_| plain)
-                .map(|headers: &[u8; datagrams::HEADERS]| (headers, frame.len()))
-        };
-        if !self.shared.uso.load(Relaxed) {
-            return None;
-        }
-        let (first, len) = headers(frames[0])?;
-        let mut run = Datagrams::new(first, len)?;
-        let follows = |&&i: &&u16| headers(i).is_some_and(|(headers, len)| run.take(headers, len));
-        let n = 1 + frames[1..].iter().take_while(follows).count();
-        if n == 1 {
-            return None;
-        }
-        let offload = run.finish();
-        let result = self.write_all(burst, &frames[..n], offload, &run.headers);
-        if result == Err(Reason::TxDevice) {
-            // A kernel that does not know it (before Linux 6.2).
-            self.shared.uso.store(false, Relaxed);
-            return None;
-        }
-        Some((n, result))
-    }
-
-    /// Writes what `frames` carry behind their headers as one packet with `headers`, to which `offload` is left to be done.
-    fn write_all(&self, burst: &Burst, frames: &[u16], offload: Offload, headers: &[u8]) -> Result<(), Reason> {
-        let header = virtio_net::write(offload, headers);
-        let mut parts = Parts::new(&header[..self.shared.way.header()], headers);
-        for &i in frames {
-            parts.add_from(burst, burst.frame(i), headers.len());
-        }
-        self.write_parts(&parts)
-    }
-
-    /// Frame `i`, if it can be part of a run, and the headers that it begins with. Its checksum is right: nobody looks at it again.
-    fn segment(&self, burst: &Burst, i: u16) -> Option<(Segment, [u8; HEADERS])> {
-        let frame = burst.frame(i);
-        if !self.shared.gro || frame.offload().is_some() || frame.len() > self.shared.max_frame.load(Relaxed) as usize {
-            return None;
-        }
-        let mut headers = [0; HEADERS];
-        beginning(burst, frame, &mut headers);
-        let segment = Segment::read(&headers, frame.len())?;
-        let l4 = segment.l4;
-        let sum = u32::from(sum_frame(burst, frame, l4)) + segment.pseudo(&headers, frame.len() - l4);
-        (fold(sum) == 0xffff && burst.segments(frame).count() < PIECES).then_some((segment, headers))
-    }
-
-    fn write_parts(&self, parts: &Parts<'_>) -> Result<(), Reason> {
-        // SAFETY: `n` parts, each readable for as long as it says until the burst is released. What a peer writes there meanwhile is its own
-        // frame's: the kernel reads each byte once.
-        let written = unsafe { libc::writev(self.fd.as_raw_fd(), parts.all.as_ptr().cast(), parts.n as libc::c_int) };
-        if written >= 0 {
-            return Ok(());
-        }
-        Err(match io::Error::last_os_error().raw_os_error() {
-            // It is down, or gone.
-            Some(libc::EIO | libc::EBADFD | libc::ENODEV | libc::ENETDOWN | libc::ENXIO) => Reason::TxLinkDown,
-            Some(libc::EMSGSIZE) => Reason::TxTooBig,
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Reason::TxRingFull,
-            _ => Reason::TxDevice,
-        })
-    }
+    Err(match io::Error::last_os_error().raw_os_error() {
+        // It is down, or gone.
+        Some(libc::EIO | libc::EBADFD | libc::ENODEV | libc::ENETDOWN | libc::ENXIO) => Reason::TxLinkDown,
+        Some(libc::EMSGSIZE) => Reason::TxTooBig,
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Reason::TxRingFull,
+        _ => Reason::TxDevice,
+    })
 }
 
 /// Pieces of the body of a frame in a run, at most: less than this.
 const PIECES: usize = 4;
 
 /// What is written at once: a header, and frames' bytes where they are.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     all: [MaybeUninit<libc::iovec>; 2 + FRAMES * PIECES],
     n: usize,
     of: PhantomData<&'a [u8]>,
@@ -346,6 +417,17 @@ impl<'a> Parts<'a> {
         parts.add(header.as_ptr(), header.len());
         parts.add(head.as_ptr(), head.len());
         parts
+    }
+
+    /// Bytes of all.
+    pub(crate) fn len(&self) -> usize {
+        self.iter().map(|part| part.iov_len).sum()
+    }
+
+    /// The parts, which are readable for as long as they say until the burst is released.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = libc::iovec> {
+        // SAFETY: the first `n` were written.
+        self.all[..self.n].iter().map(|part| unsafe { part.assume_init() })
     }
 
     fn add(&mut self, at: *const u8, len: usize) {
@@ -374,26 +456,10 @@ const _: () = assert!(2 + FRAMES * PIECES >= 3 + CHAIN_MAX);
 
 impl Tx for TxQueue {
     fn send(&mut self, burst: &mut Burst, frames: &[u16]) -> Sent {
-        let mut sent = Sent::default();
-        let mut rest = frames;
-        while !rest.is_empty() {
-            match self.write_run(burst, rest) {
-                Ok(n) => {
-                    sent.packets += n as u32;
-                    sent.bytes += rest[..n].iter().map(|&i| burst.frame(i).len() as u64).sum::<u64>();
-                    rest = &rest[n..];
-                }
-                Err((n, reason)) => {
-                    burst.drop(&rest[..n], reason);
-                    rest = &rest[n..];
-                }
-            }
-        }
-        sent
+        self.shared.send(burst, frames, &mut |parts| write(&self.fd, parts))
     }
 
     fn accepts(&self) -> Accepts {
-        let uso = self.shared.uso.load(Relaxed);
-        Accepts { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }
+        self.shared.accepts()
     }
 }
