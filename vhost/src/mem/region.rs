@@ -3,17 +3,18 @@
 use super::{Budget, Lost, ORDINARY_MAX, REGION_MAX, guard};
 use crate::quarantine::NOT_MEMORY;
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-/// A file of a peer (or our own memfd), mapped shared and writable.
+/// A file of a peer (or our own memfd), mapped shared and writable; or memory that no other process has.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
     len: usize,
-    slot: usize,
+    /// Its place in the handler's table; none if nobody can take it away.
+    slot: Option<usize>,
     sealed: bool,
     huge: bool,
     /// What the handler of its faults takes from; none if it is our own.
@@ -48,6 +49,23 @@ impl Region {
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(|e| format!("seal a memfd: {e}"))?;
         let populate = if size <= 1 << 28 { MapFlags::POPULATE } else { MapFlags::empty() };
         Ok((Self::map_with(&fd, size, populate, None)?, fd))
+    }
+
+    /// Memory of `size` bytes for the kernel and us alone, of which pages are made when they are touched.
+    ///
+    /// # Errors
+    /// What the kernel refused, for people.
+    pub fn private(size: u64) -> Result<Region, String> {
+        let len = usize::try_from(size).map_err(|_| "the region is too large")?;
+        let failed = |e: rustix::io::Errno| format!("{size} bytes of memory: {e}");
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { mmap_anonymous(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }
+            .map_err(failed)?;
+        // A process that is forked would make the next write of each page a copy.
+        // SAFETY: the advice changes what a forked process has, which does not look there.
+        let _ = unsafe { madvise(base, len, Advice::LinuxDontFork) };
+        let base = NonNull::new(base.cast()).expect("mmap without a hint never maps address 0");
+        Ok(Region { base, len, slot: None, sealed: true, huge: false, _budget: None })
     }
 
     fn map_with(fd: &OwnedFd, size: u64, flags: MapFlags, budget: Option<&Arc<Budget>>) -> Result<Region, String> {
@@ -109,7 +127,7 @@ impl Region {
             let _ = unsafe { munmap(base, len) };
         })?;
         let base = NonNull::new(base.cast()).expect("mmap without a hint never maps address 0");
-        Ok(Region { base, len, slot, sealed: file.sealed, huge: file.huge, _budget: budget.cloned() })
+        Ok(Region { base, len, slot: Some(slot), sealed: file.sealed, huge: file.huge, _budget: budget.cloned() })
     }
 
     /// Its first byte. What is behind it is valid as long as the region, and is the peer's to change at any time.
@@ -150,7 +168,7 @@ impl Region {
 
     /// Why it can't be used any more, if so. Pages of it then hold what a peer never wrote, though nothing of another port.
     pub fn lost(&self) -> Option<Lost> {
-        guard::lost(self.slot)
+        self.slot.and_then(guard::lost)
     }
 }
 
@@ -182,8 +200,10 @@ impl File {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        guard::unregister(self.slot);
-        // SAFETY: the mapping made in `map_with`; whoever uses its addresses holds this region (in an `Arc`).
+        if let Some(slot) = self.slot {
+            guard::unregister(slot);
+        }
+        // SAFETY: the mapping made in `mapping` or `private`; whoever uses its addresses holds this region (in an `Arc`).
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -1,12 +1,14 @@
-//! The front end's side, as a virtual machine has it, for tools and tests: it brings the memory and is the driver of the rings.
+//! The front end's side, as a virtual machine has it: it brings the memory and is the driver of the rings. [`Frontend`] is for tools and
+//! tests; with the kernel's vhost-net as back end ([`kernel`]) it is how a TAP device is driven.
 //!
 //! It trusts its back end no further than its own safety: see [`RawTx`] and [`RawRx`].
 
+pub mod kernel;
 pub mod message;
 mod ring;
 
 pub use message::{Connection, Meeting};
-pub use ring::{NullSwitch, Peek, Queue, RawRx, RawTx};
+pub use ring::{CopyTx, NullSwitch, Peek, Queue, RawRx, RawTx};
 
 use crate::mem::{Region, Regions};
 use dray_config::{Role, SocketName};
@@ -127,27 +129,24 @@ impl Options {
     }
 }
 
-/// A region, as it is told.
-#[derive(Debug)]
-struct Told {
-    message: RegionMessage,
-    fd: Arc<OwnedFd>,
-}
-
 /// All memory of a front end.
 #[derive(Debug)]
 struct Memory {
     /// All but that of the frames, which nobody here reads.
     mapped: Regions,
-    table: Vec<Told>,
+    /// The regions, as a back end is told.
+    table: Vec<RegionMessage>,
+    /// Their files. The kernel needs none.
+    files: Vec<Arc<OwnedFd>>,
 }
 
 impl Memory {
     /// One region for each of `sizes` in bytes, then `frames`.
     fn new(sizes: &[u64], frames: Option<&Arc<OwnedFd>>) -> Result<Memory, String> {
-        let (mut mapped, mut table, mut gpa) = (Vec::new(), Vec::new(), GPA);
+        let (mut mapped, mut table, mut files, mut gpa) = (Vec::new(), Vec::new(), Vec::new(), GPA);
         let mut add = |size: u64, fd: Arc<OwnedFd>| {
-            table.push(Told { message: RegionMessage { gpa, size, uva: UVA + gpa, offset: 0 }, fd });
+            table.push(RegionMessage { gpa, size, uva: UVA + gpa, offset: 0 });
+            files.push(fd);
             gpa += size.next_multiple_of(GPA) + GPA;
         };
         for &size in sizes {
@@ -159,7 +158,7 @@ impl Memory {
             let size = fstat(frames).map_err(|e| format!("fstat of the frames: {e}"))?.st_size as u64;
             add(size, frames.clone());
         }
-        Ok(Memory { mapped: Regions::new(mapped), table })
+        Ok(Memory { mapped: Regions::new(mapped), table, files })
     }
 }
 
@@ -236,6 +235,7 @@ impl Frontend {
             in_order: options.in_order,
             event_idx: options.event_idx,
             interrupts: options.interrupts,
+            sleeps: false,
         };
         // Ring i is in region i modulo their number, behind those that are there before it.
         let (rings, regions) = (2 * u64::from(options.queues), u64::from(options.regions.max(1)));
@@ -284,7 +284,8 @@ impl Frontend {
 
     /// Describes memory and rings, and starts these.
     fn start(&self, connection: &Connection) -> Result<(), String> {
-        let table: Vec<_> = self.memory.table.iter().map(|r| (r.message, r.fd.as_fd())).collect();
+        let Memory { table, files, .. } = &*self.memory;
+        let table: Vec<_> = table.iter().copied().zip(files.iter().map(AsFd::as_fd)).collect();
         if self.protocol_features & protocol::CONFIGURE_MEM_SLOTS != 0 {
             for (region, fd) in &table {
                 connection.add_mem_reg(region, *fd)?;
@@ -296,7 +297,7 @@ impl Frontend {
         for (index, ring) in (0..).zip(&rings) {
             connection.set_vring_num(index, self.options.ring_size.into())?;
             connection.set_vring_base(index, ring.base())?;
-            connection.set_vring_addr(index, &self.addresses(ring, false))?;
+            connection.set_vring_addr(index, &ring.addresses(false))?;
             connection.set_vring_kick(index, Some(ring.kick.as_fd()))?;
             connection.set_vring_call(index, Some(ring.call.as_fd()))?;
         }
@@ -321,20 +322,9 @@ impl Frontend {
         self.rx.iter().zip(&self.tx).flat_map(|(rx, tx)| [&rx.0, &tx.0]).collect()
     }
 
-    fn addresses(&self, ring: &Queue, log: bool) -> RingAddresses {
-        let (region, at) = (&self.memory.table[ring.region].message, ring.places());
-        RingAddresses {
-            flags: log.into(),
-            desc: region.uva + at.desc,
-            avail: region.uva + at.driver,
-            used: region.uva + at.device,
-            log: if log { region.gpa + at.device } else { 0 },
-        }
-    }
-
     /// The regions, as they were told.
     pub fn regions(&self) -> impl Iterator<Item = &RegionMessage> {
-        self.memory.table.iter().map(|r| &r.message)
+        self.memory.table.iter()
     }
 
     /// Where ring `index` is, as it was told.
@@ -342,7 +332,7 @@ impl Frontend {
     /// # Panics
     /// If there is no such ring.
     pub fn ring_addresses(&self, index: usize) -> RingAddresses {
-        self.addresses(self.rings()[index], false)
+        self.rings()[index].addresses(false)
     }
 
     /// Stops all rings; where each would go on.
@@ -369,7 +359,7 @@ impl Frontend {
         connection.set_log_base(size, 0, fd.as_fd())?;
         connection.set_features(self.features | feature::LOG_ALL)?;
         for (index, ring) in (0..).zip(self.rings()) {
-            connection.set_vring_addr(index, &self.addresses(ring, true))?;
+            connection.set_vring_addr(index, &ring.addresses(true))?;
         }
         Ok(DirtyLog { fd })
     }

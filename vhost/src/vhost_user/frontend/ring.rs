@@ -6,11 +6,14 @@
 //! back end writes is ever used as an index: one that is not the expected one is a fault, after which nothing moves.
 #![allow(unsafe_code)]
 
+mod copy;
+pub(super) mod fake;
 mod layout;
 mod null;
 mod rx;
 mod tx;
 
+pub use copy::CopyTx;
 pub use null::NullSwitch;
 pub use rx::{Peek, RawRx};
 pub use tx::RawTx;
@@ -18,9 +21,10 @@ pub use tx::RawTx;
 pub(super) use layout::Shape;
 
 use super::Memory;
+use super::message::RingAddresses;
 use crate::descriptor::event;
 use crate::mem::Regions;
-use layout::{INDENT, Places, Ring, SUPPRESS};
+use layout::{INDENT, Ring, SUPPRESS};
 use rustix::event::PollFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -87,9 +91,17 @@ impl Queue {
         Ok(queue)
     }
 
-    pub(super) fn places(&self) -> Places {
-        let at = |offset: usize| u64::from(self.offset) + offset as u64;
-        Places { desc: at(0), driver: at(self.ring.driver), device: at(self.ring.device) }
+    /// Where its parts are, as a back end is told; `log`: it is to log what it writes to the used ring.
+    pub(super) fn addresses(&self, log: bool) -> RingAddresses {
+        let region = &self.memory.table[self.region];
+        let at = |part: usize| u64::from(self.offset) + part as u64;
+        RingAddresses {
+            flags: log.into(),
+            desc: region.uva + at(0),
+            avail: region.uva + at(self.ring.driver),
+            used: region.uva + at(self.ring.device),
+            log: if log { region.gpa + at(self.ring.device) } else { 0 },
+        }
     }
 
     /// What the back end did wrong on this ring, if it did.
@@ -101,7 +113,7 @@ impl Queue {
     #[doc(hidden)]
     pub fn address(&self, slot: u16) -> u64 {
         let at = self.ring.buffers + (slot & self.ring.mask) as usize * self.ring.stride + INDENT;
-        self.memory.table[self.region].message.gpa + u64::from(self.offset) + at as u64
+        self.memory.table[self.region].gpa + u64::from(self.offset) + at as u64
     }
 
     #[cold]
@@ -111,6 +123,10 @@ impl Queue {
 
     #[inline(always)]
     fn notify(&self, old: u16) {
+        if self.ring.shape.sleeps {
+            // What was made available is seen by a back end that asks for a notification after this looks whether it does.
+            fence(Ordering::SeqCst);
+        }
         if self.ring.wanted(old, self.next) {
             let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
         }

@@ -32,6 +32,8 @@ pub(in crate::vhost_user::frontend) struct Shape {
     pub in_order: bool,
     pub event_idx: bool,
     pub interrupts: bool,
+    /// The back end sleeps when it has nothing to do: no notification that it wants may be missed.
+    pub sleeps: bool,
 }
 
 impl Shape {
@@ -56,14 +58,6 @@ impl Shape {
     pub fn bytes(&self) -> u64 {
         (self.buffers_offset() as u64 + self.stride() as u64 * u64::from(self.size)).next_multiple_of(4096)
     }
-}
-
-/// Offsets of a ring's three parts in its region.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::vhost_user::frontend) struct Places {
-    pub desc: u64,
-    pub driver: u64,
-    pub device: u64,
 }
 
 /// Where a ring is. Small and copied, because the compiler can't know that what is read from memory that is shared does not change it.

@@ -41,7 +41,7 @@ impl NullSwitch {
 
 impl Queue {
     /// The same ring, from the device's side, before it was used.
-    fn device(&self) -> Result<Queue, String> {
+    pub(super) fn device(&self) -> Result<Queue, String> {
         let device = Queue {
             memory: Arc::clone(&self.memory),
             counts: Box::default(),

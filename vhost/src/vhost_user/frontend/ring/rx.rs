@@ -28,6 +28,12 @@ impl Peek<'_> {
         self.len == 0
     }
 
+    /// Where the bytes are. They stay as they are until the buffer is given back, if the back end keeps to its contract.
+    #[inline]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.ptr.as_ptr()
+    }
+
     /// Copies the bytes from `at` on to `to`; how many there were.
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
@@ -112,6 +118,23 @@ impl RawRx {
     pub fn available(&mut self) -> u16 {
         self.look(u16::MAX);
         self.0.seen
+    }
+
+    /// As [`RawRx::available`], and 0 also if they did not come in the order in which they were offered, which breaks the ring.
+    #[inline]
+    pub fn arrived(&mut self) -> u16 {
+        let n = self.available();
+        let (ring, done) = (self.0.ring, self.0.done);
+        if (0..n).any(|i| ring.length(done.wrapping_add(i)).is_none()) {
+            self.0.broken("buffers are not completed in order");
+            return 0;
+        }
+        n
+    }
+
+    /// What a look for buffers that have come reads first, for a cache to be asked for it.
+    pub fn watched(&self) -> *const u8 {
+        self.0.ring.used_index().as_ptr().cast_const().cast()
     }
 
     /// The `i`th buffer that was not given back.

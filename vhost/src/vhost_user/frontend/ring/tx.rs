@@ -45,12 +45,12 @@ impl RawTx {
     /// bytes, one a frame, and hands them to the back end. At most [`RawTx::free`] are to be given; no more than the ring's
     /// size are used.
     ///
-    /// Unlike [`Queue::wake`] it may miss that the back end has just asked for notifications: this saves the full memory
-    /// fence of every batch.
+    /// Unlike [`Queue::wake`] it may miss that a back end that polls has just asked for notifications: this saves the full memory fence of
+    /// every batch.
     #[inline(always)]
     pub fn fill(&mut self, region: u16, frames: impl Iterator<Item = (u32, u32)>) {
         let q = &mut self.0;
-        let Some(gpa) = q.memory.table.get(region as usize).map(|r| r.message.gpa) else { return };
+        let Some(gpa) = q.memory.table.get(region as usize).map(|r| r.gpa) else { return };
         let frames = frames.take(q.ring.shape.size as usize).map(|(offset, len)| (gpa + u64::from(offset), len));
         if q.ring.shape.packed { q.fill_packed(frames) } else { q.fill_split(frames) }
     }
