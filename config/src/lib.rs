@@ -43,7 +43,7 @@ pub use mtu::{Mtus, VXLAN_OVERHEAD};
 pub use plan::{Action, BridgeChange, plan};
 pub use port::{
     Allowed, ENGINES, Eth, HIDDEN_SECRET, LinkFollows, Memif, Port, PortKind, Prefix, Route, Rps, StormLimits, Tap,
-    VhostUser, engine,
+    Transport, VhostUser, engine,
 };
 pub use read::{parse, parse_for};
 pub use reference::{EXAMPLE, reference};

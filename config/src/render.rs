@@ -65,7 +65,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         Access, Account, Allowed, Eth, LinkFollows, Local, Mac, Member, Memif, Neighbour, Port, PortKind, Prefix, Role,
-        Route, Rps, SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, VhostUser, parse_for,
+        Route, Rps, SocketName, StaticMac, StaticTo, Statics, StormLimits, Tap, Transport, VhostUser, parse_for,
     };
     use proptest::collection::{btree_set, vec};
     use proptest::option;
@@ -164,6 +164,7 @@ pub(crate) mod tests {
                     rps: [Rps::Auto, Rps::On, Rps::Off][usize::from(queues % 3)],
                     gro: queues % 2 == 0,
                     link_follows: if route { LinkFollows::Underlay } else { LinkFollows::Port },
+                    transport: [Transport::Auto, Transport::VhostNet, Transport::Syscall][usize::from(queues % 3)],
                 })
             },
         );

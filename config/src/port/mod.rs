@@ -10,7 +10,7 @@ pub use allowed::Allowed;
 pub use eth::Eth;
 pub use memif::{HIDDEN_SECRET, Memif};
 use tap::check_tap;
-pub use tap::{ENGINES, LinkFollows, Prefix, Route, Rps, Tap, engine};
+pub use tap::{ENGINES, LinkFollows, Prefix, Route, Rps, Tap, Transport, engine};
 pub(crate) use tap::{tap_is_right, tap_place};
 pub use vhost_user::VhostUser;
 

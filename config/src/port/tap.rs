@@ -49,6 +49,12 @@ keys! {
                 .default(vec![]);
         /// Pairs of queues. One serves all workers.
         queues: u16 = key("queues", integer(1, 16)).takes(Takes::Reopen).default(1);
+        /// Who copies frames between the switch and the kernel: a worker, by a system call for each (`"syscall"`); or
+        /// for each queue a thread of the kernel's (`"vhost-net"`), which takes a CPU's time that is not the worker's.
+        /// `"auto"`: vhost-net where there is `/dev/vhost-net`.
+        transport: Transport = key("transport", word("`\"auto\"`, `\"vhost-net\"`, `\"syscall\"`", transport, Transport::to_string))
+            .takes(Takes::Reopen)
+            .default(Transport::Auto);
         /// Who handles what the device receives (receive packet steering): `on`: CPUs that are no workers', `off`: the worker that
         /// sends it, `auto`: `on` where the workers leave two CPUs or more.
         rps: Rps = key("rps", word("`\"auto\"`, `\"on\"`, `\"off\"`", rps, |rps| rps.name().into()))
@@ -119,6 +125,33 @@ impl Rps {
 fn rps(s: &str) -> Result<Rps, String> {
     let all = [Rps::Auto, Rps::On, Rps::Off];
     all.into_iter().find(|rps| rps.name() == s).ok_or_else(|| "\"auto\", \"on\" or \"off\"".into())
+}
+
+/// Who copies frames between the switch and the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// vhost-net, where the kernel has it.
+    Auto,
+    /// A thread of the kernel's for each queue.
+    VhostNet,
+    /// The worker, by a system call for each.
+    Syscall,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Auto => "auto",
+            Transport::VhostNet => "vhost-net",
+            Transport::Syscall => "syscall",
+        })
+    }
+}
+
+fn transport(s: &str) -> Result<Transport, String> {
+    let all = [Transport::Auto, Transport::VhostNet, Transport::Syscall];
+    let wrong = || "\"auto\", \"vhost-net\" or \"syscall\"".into();
+    all.into_iter().find(|transport| transport.to_string() == s).ok_or_else(wrong)
 }
 
 impl Tap {

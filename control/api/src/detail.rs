@@ -189,6 +189,9 @@ pub struct TapDetail {
     /// Whether UDP datagrams cross unsegmented, too, in both directions; left out while there is no device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uso: Option<bool>,
+    /// Who copies frames between the switch and the kernel: `vhost-net` or `syscall`; `auto` while there is no device and it is not known.
+    #[serde(default)]
+    pub transport: String,
 }
 
 /// What only an `eth` port has. What the device says is left out while it is not open; its counts begin when it is opened.

@@ -11,14 +11,15 @@ use super::tried::{Opens, State, Tried};
 use super::{Attached, Claim, Driver, Guest, Host, Kind, Link, Mailbox};
 use crossbeam_channel::Receiver;
 use dray_api::{ConnectInfo, PortDetail, PortInfo, TapDetail};
-use dray_config::{LinkFollows, Port, PortKind, Tap as Keys, ValidConfig};
+use dray_config::{LinkFollows, Port, PortKind, Tap as Keys, Transport, ValidConfig};
 use dray_containers::{Container, Process};
 use dray_dataplane::DeviceLosses;
 use dray_tap::{Failure, Losses, Tap, TapOptions};
+use dray_vhost::vhost_user::frontend::kernel;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -82,7 +83,8 @@ impl Kind for Keys {
 
     fn descriptors(&self, _common: &mut BTreeMap<String, u64>) -> u64 {
         // Its queues, rtnetlink, the process that it is watched by and, for a moment, the namespace.
-        3 + u64::from(self.queues)
+        let served = if self.transport == Transport::Syscall { 0 } else { kernel::DESCRIPTORS };
+        3 + u64::from(self.queues) * (1 + served)
     }
 
     fn connect(&self, _guest: &Guest<'_>) -> Vec<ConnectInfo> {
@@ -104,6 +106,7 @@ impl Kind for Keys {
             routes: self.routes.iter().map(ToString::to_string).collect(),
             link_follows: Some(self.link_follows.to_string()),
             uso: None,
+            transport: self.transport.to_string(),
         });
     }
 
@@ -118,6 +121,7 @@ impl Kind for Keys {
             addresses: self.addresses.clone(),
             routes: self.routes.clone(),
             queues: self.queues,
+            transport: self.transport,
             workers: host.cpus.clone(),
             rps: self.rps,
             gro: self.gro,
@@ -248,6 +252,12 @@ impl Opens for Device {
     }
 
     fn attach(&mut self, tap: &mut Tap, _log: &mut Vec<String>) -> (Attached, Link) {
+        if let Some(why) = tap.unserved() {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(
+                || warn!(target: "port", "TAP devices without vhost-net, by a system call for each frame: {why}"),
+            );
+        }
         let (rx, tx) = (tap.rx_queues(), tap.tx_queues(self.workers));
         // One queue is written to by all workers, and the kernel keeps what they write in order.
         let in_order = self.options.queues == 1;
@@ -280,15 +290,16 @@ impl Opens for Device {
     fn lost(&mut self, tap: Tap) {
         let (port, journal) = (self.port.clone(), self.journal.clone());
         // Nobody finds a device any more whose namespace is not where it was. Other devices don't wait for that.
-        if tap.is_gone().is_some() {
-            self.hands.aside(move || {
+        let is_gone = tap.is_gone().is_some();
+        self.hands.aside(move || {
+            if is_gone {
                 let made = tap.made();
                 tap.remove();
                 if journal.of(&port).is_some_and(|other| other == made) {
                     journal.note(&port, None);
                 }
-            });
-        }
+            }
+        });
     }
 
     fn is_over(&self) -> bool {
@@ -303,6 +314,7 @@ impl Opens for Device {
     fn describe(&self, tap: &Tap, info: &mut PortInfo) {
         let PortDetail::Tap(detail) = &mut info.detail else { return };
         detail.uso = Some(tap.has_uso());
+        detail.transport = tap.transport().to_string();
         if let Some(name) = tap.name() {
             detail.ifname = name;
         }

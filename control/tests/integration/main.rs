@@ -24,6 +24,7 @@ mod refuse;
 mod service;
 mod survive;
 mod tap;
+mod vhost_net;
 mod vhost_user;
 mod vlan;
 mod vm;

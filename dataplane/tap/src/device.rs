@@ -4,18 +4,21 @@
 use crate::namespace::{Namespace, id_here, id_of, text};
 use crate::queue::{RxQueue, Shared, TxQueue, Way};
 use crate::rtnetlink::Rtnetlink;
-use dray_config::{Prefix, Route, Rps};
+use crate::vhost_net::{self, Fault};
+use dray_config::{Prefix, Route, Rps, Transport};
 use dray_switch::wire::OVERHEAD;
 use dray_switch::{Rx, Tx};
+use dray_vhost::vhost_user::frontend::kernel::{Kernel, PATH, Pair};
+use dray_vhost::vhost_user::frontend::{CopyTx, RawRx};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{AddressFamily, SocketType};
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +60,9 @@ pub struct TapOptions {
     pub routes: Vec<Route>,
     /// Pairs of queues, at least one.
     pub queues: u16,
-    /// CPUs that are the workers'.
+    /// Who copies frames between us and the kernel.
+    pub transport: Transport,
+    /// CPUs that are the workers'. vhost-net's threads are to run on others, if there are any.
     pub workers: Vec<usize>,
     /// Whether the receiver's stack is to run on others.
     pub rps: Rps,
@@ -103,8 +108,13 @@ impl From<String> for Failure {
 }
 
 /// A device that is open. Dropping it leaves it in its namespace with its addresses and routes, without a carrier, and it can be opened again
-/// under the same name; [`Tap::remove`] does not.
+/// under the same name; [`Tap::remove`] does not. With vhost-net that blocks, too, for some ten milliseconds.
 pub struct Tap {
+    /// vhost-net's side of each queue, if it serves the device.
+    served: Vec<Served>,
+    /// Why it does not, if it is there and was to be used then.
+    unserved: Option<String>,
+    fault: Fault,
     queues: Vec<Arc<OwnedFd>>,
     shared: Arc<Shared>,
     options: TapOptions,
@@ -119,6 +129,14 @@ pub struct Tap {
     first: Losses,
 }
 
+/// A queue that vhost-net serves.
+struct Served {
+    /// Until it is handed out.
+    rx: Option<RawRx>,
+    tx: Arc<Mutex<CopyTx>>,
+    _kernel: Kernel,
+}
+
 impl Tap {
     /// Makes the device, or takes it up if it is there and nobody has it, and gives it all that `options` say. Blocks for some hundred
     /// microseconds.
@@ -126,6 +144,39 @@ impl Tap {
     /// # Errors
     /// Why there is none; nothing is left of it then.
     pub fn open(options: TapOptions) -> Result<Tap, Failure> {
+        let auto = options.transport == Transport::Auto;
+        let refused = |why: String| Failure::Refused(format!("transport \"vhost-net\": {why}"));
+        // Before there is a device, which is not made for nothing.
+        let (pairs, unserved) = match vhost_net_for(&options) {
+            Ok(pairs) => (pairs, None),
+            Err(why) if auto => (Vec::new(), Some(why)),
+            Err(why) => return Err(refused(why)),
+        };
+        let mut tap = Tap::open_there(options)?;
+        tap.unserved = unserved;
+        match tap.serve(pairs) {
+            Err(why) if auto => tap.unserved = Some(why),
+            Err(why) => {
+                tap.remove();
+                return Err(refused(why));
+            }
+            Ok(()) => {}
+        }
+        Ok(tap)
+    }
+
+    /// Has vhost-net serve its queues, all or none.
+    fn serve(&mut self, pairs: Vec<Pair>) -> Result<(), String> {
+        let served = pairs.into_iter().zip(&self.queues).map(|(Pair { rx, tx, kernel }, queue)| {
+            kernel.attach(queue.as_fd()).map_err(|error| format!("{PATH}: {}", text(error)))?;
+            Ok(Served { rx: Some(rx), tx: Arc::new(Mutex::new(tx)), _kernel: kernel })
+        });
+        self.served = served.collect::<Result<_, String>>()?;
+        Ok(())
+    }
+
+    /// In the network namespace that it is to be in.
+    fn open_there(options: TapOptions) -> Result<Tap, Failure> {
         let Some(path) = &options.netns else { return Ok(Tap::open_here(options, None, id_here()?)?) };
         let namespace = Namespace::open(path)?;
         let id = namespace.id();
@@ -184,7 +235,8 @@ impl Tap {
         if !persist(&queues[0], true) {
             return Err(failed("it can't outlive the process", io::Error::last_os_error()));
         }
-        Ok(Tap { queues, shared, options, index, namespace, netns_id, rtnetlink, first })
+        let (served, unserved, fault) = (Vec::new(), None, Fault::default());
+        Ok(Tap { served, unserved, fault, queues, shared, options, index, namespace, netns_id, rtnetlink, first })
     }
 
     /// What is to be known of it by whoever removes it when this process does not.
@@ -208,6 +260,9 @@ impl Tap {
     pub fn lost(&self) -> Option<String> {
         if let Some(gone) = self.is_gone() {
             return Some(gone);
+        }
+        if let Some(fault) = self.fault.get() {
+            return Some(format!("{PATH} broke a ring: {fault}"));
         }
         // An open queue of a device that was deleted is no device any more.
         match self.name() {
@@ -248,14 +303,38 @@ impl Tap {
         self.shared.uso.load(Relaxed)
     }
 
-    /// The receive queues.
-    pub fn rx_queues(&self) -> Vec<Box<dyn Rx>> {
+    /// Who copies frames between us and the kernel: what was asked for, or found out.
+    pub fn transport(&self) -> Transport {
+        if self.served.is_empty() { Transport::Syscall } else { Transport::VhostNet }
+    }
+
+    /// Why vhost-net does not serve it, if it was to be used where it is there, and is there.
+    pub fn unserved(&self) -> Option<&str> {
+        self.unserved.as_deref()
+    }
+
+    /// The receive queues, the first time.
+    pub fn rx_queues(&mut self) -> Vec<Box<dyn Rx>> {
+        if !self.served.is_empty() {
+            let (shared, fault) = (&self.shared, &self.fault);
+            let rings = self.served.iter_mut().filter_map(|served| served.rx.take());
+            return rings
+                .map(|ring| Box::new(vhost_net::RxQueue::new(ring, shared.clone(), fault.clone())) as _)
+                .collect();
+        }
         let rx = |fd: &Arc<OwnedFd>| Box::new(RxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Rx>;
         self.queues.iter().map(rx).collect()
     }
 
     /// `n` transmit queues, one for each worker.
     pub fn tx_queues(&self, n: usize) -> Vec<Box<dyn Tx>> {
+        if !self.served.is_empty() {
+            let (shared, fault) = (&self.shared, &self.fault);
+            let rings = self.served.iter().cycle().take(n).map(|served| served.tx.clone());
+            return rings
+                .map(|ring| Box::new(vhost_net::TxQueue::new(ring, shared.clone(), fault.clone())) as _)
+                .collect();
+        }
         let fds = self.queues.iter().cycle().take(n);
         fds.map(|fd| Box::new(TxQueue::new(fd.clone(), self.shared.clone())) as Box<dyn Tx>).collect()
     }
@@ -321,6 +400,18 @@ pub fn remove_left(made: &Made) -> Result<(), String> {
         Some(path) if !path.exists() => Ok(()),
         Some(path) => Namespace::open(path)?.inside(remove),
         None => remove(),
+    }
+}
+
+/// vhost-net's side of each queue; none if it is not to be used, or is not there and need not be.
+fn vhost_net_for(options: &TapOptions) -> Result<Vec<Pair>, String> {
+    if options.transport == Transport::Syscall {
+        return Ok(Vec::new());
+    }
+    match vhost_net::open(options.queues.max(1), &options.workers)? {
+        Some(pairs) => Ok(pairs),
+        None if options.transport == Transport::Auto => Ok(Vec::new()),
+        None => Err(format!("there is no {PATH}: it is the kernel's module vhost_net that makes it")),
     }
 }
 

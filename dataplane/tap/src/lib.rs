@@ -4,7 +4,8 @@
 //! A TAP device is made where it belongs, inside the container's network namespace, and outlives the process that made it. What the
 //! kernel leaves to a device (checksums, segmentation) crosses the switch undone and goes to whoever takes it so.
 //!
-//! `unsafe` lives in `device.rs` and `interface.rs` (ioctls, socket options) and `queue.rs` (reading and writing frames).
+//! `unsafe` lives in `device.rs` and `interface.rs` (ioctls, socket options), `queue.rs` (reading and writing frames) and `vhost_net.rs`
+//! (frames in rings).
 #![deny(unsafe_code)]
 
 mod coalesce;
@@ -15,6 +16,7 @@ mod namespace;
 mod queue;
 mod readiness;
 mod rtnetlink;
+mod vhost_net;
 
 pub use device::{Failure, Losses, Made, Tap, TapOptions, interface_names, remove_left};
 pub use interface::{Interface, State};
