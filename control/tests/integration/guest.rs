@@ -340,8 +340,15 @@ impl<'a> Inside<'a> {
 
     /// Every packet is accounted for, and SIGTERM ends it cleanly.
     pub fn stop(&mut self) {
-        let (status, ports) = (self.json("status"), self.json::<Vec<PortInfo>>("port show"));
-        assert!(is_conserved(&status, &ports), "{status:#?}\n{ports:#?}");
+        // A frame that moves between the two answers is in one of them only.
+        for attempt in 0.. {
+            let (status, ports) = (self.json("status"), self.json::<Vec<PortInfo>>("port show"));
+            if is_conserved(&status, &ports) {
+                break;
+            }
+            assert!(attempt < 20, "{status:#?}\n{ports:#?}");
+            sleep_ms(100);
+        }
         self.guest.run("kill $(cat /host/run/drayd.pid)");
         wait_for("drayd to end", || (!self.runs()).then_some(()));
         let log = self.log();
