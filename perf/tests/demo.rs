@@ -85,7 +85,7 @@ fn run() -> (u32, Output) {
 fn it_shows_what_it_promises_even_after_one_that_was_killed() {
     let Some(_turn) = turn() else { return };
     let mut killed = start();
-    read_until(&mut killed, "[6/9]");
+    read_until(&mut killed, "[ 7/11]");
     assert!(!processes(&format!("dray-demo-{}", killed.id())).is_empty());
     killed.kill().unwrap();
     killed.wait().unwrap();
@@ -96,25 +96,34 @@ fn it_shows_what_it_promises_even_after_one_that_was_killed() {
     assert!(output.status.success(), "{:?}\n{text}{complaints}", output.status);
     assert_eq!(complaints, "");
 
-    for step in 1..=9 {
-        let line = text.lines().find(|l| l.starts_with(&format!("[{step}/9] "))).unwrap();
+    for step in 1..=11 {
+        let line = text.lines().find(|l| l.starts_with(&format!("[{step:>2}/11] "))).unwrap();
         assert!(line.contains(" ok "), "{line}");
     }
-    assert!(text.contains("12 pairs, 60 of 60 answered"), "{text}");
+    assert!(text.contains("42 pairs, 210 of 210 answered"), "{text}");
     let rows: Vec<&str> = text.lines().filter(|l| l.starts_with("  from ")).collect();
-    assert_eq!(rows.len(), 4, "{text}");
+    assert_eq!(rows.len(), 7, "{text}");
     for (i, row) in rows.iter().enumerate() {
-        let cells: Vec<&str> = row.split_whitespace().skip(3).collect();
-        assert_eq!(cells.len(), 4, "{row}");
+        let cells: Vec<&str> = row.split_whitespace().skip(4).collect();
+        assert_eq!(cells.len(), 7, "{row}");
         for (j, cell) in cells.iter().enumerate() {
             assert!(if i == j { *cell == "·" } else { cell.parse::<f64>().is_ok_and(|ms| ms > 0.0) }, "{row}");
         }
     }
     assert!(text.contains("16 MiB each, equal sha256 "), "{text}");
+    assert!(text.contains("bit/s from a3 to a4, "), "{text}");
+    assert!(text.contains("bit/s in VXLAN from a3 to b2, "), "{text}");
     assert!(text.contains(" Mpps, memif to memif"), "{text}");
     assert!(text.contains("sent, dropped or consumed, none is missing"), "{text}");
-    for port in ["a    a1      memif  up", "a    uplink  eth    up", "b    b1      memif  up", "b    uplink  eth    up"]
-    {
+    for port in [
+        "a    a1      memif  up",
+        "a    a3.eth0 tap    up",
+        "a    a4.eth0 tap    up",
+        "a    uplink  eth    up",
+        "b    b1      memif  up",
+        "b    b2.eth0 tap    up",
+        "b    uplink  eth    up",
+    ] {
         assert!(text.contains(port), "{port}\n{text}");
     }
     // Not a terminal: no colours, and no line that is drawn twice.
@@ -127,7 +136,9 @@ fn it_shows_what_it_promises_even_after_one_that_was_killed() {
 #[test]
 fn a_signal_leaves_nothing_behind() {
     let Some(_turn) = turn() else { return };
-    for (step, signal) in [("[3/9]", Signal::TERM), ("[7/9]", Signal::INT), ("[8/9]", Signal::INT)] {
+    for (step, signal) in
+        [("[ 3/11]", Signal::TERM), ("[ 8/11]", Signal::INT), ("[ 9/11]", Signal::INT), ("[10/11]", Signal::INT)]
+    {
         let mut demo = start();
         read_until(&mut demo, step);
         std::thread::sleep(Duration::from_millis(300));

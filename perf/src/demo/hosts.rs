@@ -1,8 +1,9 @@
 //! The demo's hosts: network namespaces, switches and containers, and how all of it goes away again.
 //!
 //! Host a and host b are namespaces with a `drayd` each, whose NIC is one end of a veth pair. Host k is the kernel: a bridge that
-//! joins the other ends is the underlay, and its own vxlan device is the third VTEP. Containers have a namespace without
-//! any interface: what they exchange can only go through memif.
+//! joins the other ends is the underlay, and its own vxlan device is the third VTEP. Containers on memif have a namespace without
+//! any interface: what they exchange can only go through memif. Those with sockets have one with the device that `dray attach` gives
+//! them.
 
 use super::container::{Command as Say, Reply};
 use super::progress::{Interrupt, Stop};
@@ -11,6 +12,7 @@ use dray_api::{PortInfo, Status};
 use dray_config::{SocketName, allowed_cpus};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
@@ -45,28 +47,77 @@ pub const HOSTS: [Host; 2] = [
 /// The kernel's VTEP.
 pub const KERNEL_VTEP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
 
+/// How a station takes part in the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A container with a TCP/IP stack of its own, on a memif port.
+    Memif,
+    /// A container with the kernel's sockets, on a TAP port.
+    Tap,
+    /// Host k itself, with its vxlan device.
+    Vxlan,
+}
+
+impl Kind {
+    /// As it is shown: a port's kind, or the kernel's device.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Memif => "memif",
+            Kind::Tap => "tap",
+            Kind::Vxlan => "vxlan",
+        }
+    }
+}
+
 /// Who is in the overlay.
 #[derive(Debug)]
 pub struct Station {
-    /// What it is called; for a container also its port's name.
+    /// What it is called; for a container on memif also its port's name.
     pub name: &'static str,
     /// The host it is on.
     pub host: &'static str,
+    /// What it is.
+    pub kind: Kind,
     /// Its address in the overlay.
     pub ip: Ipv4Addr,
 }
 
+impl Station {
+    const fn new(name: &'static str, host: &'static str, kind: Kind, last: u8) -> Station {
+        Station { name, host, kind, ip: Ipv4Addr::new(10, 1, 0, last) }
+    }
+
+    /// The switch's port that leads to it, or the kernel's.
+    pub fn port(&self) -> String {
+        match self.kind {
+            Kind::Memif => self.name.into(),
+            // As attach makes it of container and device.
+            Kind::Tap => format!("{}.{IFNAME}", self.name),
+            Kind::Vxlan => "vx".into(),
+        }
+    }
+}
+
+/// The device of a container with sockets.
+const IFNAME: &str = "eth0";
+
 /// The containers, and the kernel as the last.
-pub const STATIONS: [Station; 4] = [
-    Station { name: "a1", host: "a", ip: Ipv4Addr::new(10, 1, 0, 11) },
-    Station { name: "a2", host: "a", ip: Ipv4Addr::new(10, 1, 0, 12) },
-    Station { name: "b1", host: "b", ip: Ipv4Addr::new(10, 1, 0, 21) },
-    Station { name: "k", host: "k", ip: Ipv4Addr::new(10, 1, 0, 31) },
+pub const STATIONS: [Station; 7] = [
+    Station::new("a1", "a", Kind::Memif, 11),
+    Station::new("a2", "a", Kind::Memif, 12),
+    Station::new("a3", "a", Kind::Tap, 13),
+    Station::new("a4", "a", Kind::Tap, 14),
+    Station::new("b1", "b", Kind::Memif, 21),
+    Station::new("b2", "b", Kind::Tap, 22),
+    KERNEL,
 ];
 
-/// The stations that are containers.
-pub fn containers() -> impl Iterator<Item = &'static Station> {
-    STATIONS.iter().filter(|s| s.host != "k")
+/// The kernel's station.
+pub const KERNEL: Station = Station::new("k", "k", Kind::Vxlan, 31);
+
+/// The stations of a kind.
+pub fn stations(kind: Kind) -> impl Iterator<Item = &'static Station> {
+    STATIONS.iter().filter(move |s| s.kind == kind)
 }
 
 /// The CPU of the worker of the `i`th host: the last ones, each its own as far as there are any.
@@ -83,11 +134,11 @@ fn config(host: &Host, dir: &Path, cpu: usize) -> String {
     let mut file = format!(
         "[control]\nsocket = \"{dir}/dray.sock\"\n\n[[worker]]\ncpu = {cpu}\nidle-sleep = 50\n\n[fdb]\nsize = 65536\n"
     );
-    let members: Vec<&str> = containers().filter(|s| s.host == host.name).map(|s| s.name).collect();
+    let members: Vec<&str> = stations(Kind::Memif).filter(|s| s.host == host.name).map(|s| s.name).collect();
     for (id, name) in members.iter().chain(host.bench).enumerate() {
         file += &format!("\n[[port]]\nname = \"{name}\"\nkind = \"memif\"\nsocket = \"{dir}/memif.sock\"\nid = {id}\n");
     }
-    file += "\n[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"net_af_packet0,iface=eth1\"\n";
+    file += "\n[[port]]\nname = \"uplink\"\nkind = \"eth\"\ndevice = \"eth1\"\n";
     file += &format!("\n[[bridge]]\nname = \"blue\"\nvni = {VNI}\nports = {members:?}\n");
     if !host.bench.is_empty() {
         file += &format!("\n[[bridge]]\nname = \"bench\"\nports = {:?}\n", host.bench);
@@ -138,6 +189,8 @@ pub struct Lab {
     prefix: String,
     switches: Vec<(&'static str, Child)>,
     containers: Vec<Container>,
+    /// What runs in the containers with sockets.
+    programs: Vec<Child>,
 }
 
 /// Beginning of the names of all demos' namespaces and directories; the process id follows.
@@ -158,7 +211,8 @@ impl Lab {
         sweep();
         let prefix = format!("{PREFIX}{}", std::process::id());
         let dir = base().join(&prefix);
-        let lab = Lab { interrupt, dir, bin, prefix, switches: Vec::new(), containers: Vec::new() };
+        let (switches, containers, programs) = (Vec::new(), Vec::new(), Vec::new());
+        let lab = Lab { interrupt, dir, bin, prefix, switches, containers, programs };
         for host in &HOSTS {
             let dir = lab.dir.join(host.name);
             fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -166,9 +220,23 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The network namespace of a host.
-    pub fn namespace(&self, host: &str) -> String {
-        format!("{}-{host}", self.prefix)
+    /// The network namespace of a host, or of a container with sockets.
+    pub fn namespace(&self, of: &str) -> String {
+        format!("{}-{of}", self.prefix)
+    }
+
+    fn make_namespace(&self, of: &str) -> Result<(), Stop> {
+        let namespace = self.namespace(of);
+        words(&format!("ip netns add {namespace}"))?;
+        words(&format!("ip -n {namespace} link set lo up")).map(drop)
+    }
+
+    /// `program`, to be started in a namespace; should the demo be killed outright, it ends as well.
+    fn command(&self, namespace_of: &str, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(namespace_of), "setpriv", "--pdeathsig", "KILL", "--"]);
+        command.arg(program).stdin(Stdio::null()).process_group(0);
+        command
     }
 
     fn socket(&self, host: &str) -> PathBuf {
@@ -182,8 +250,7 @@ impl Lab {
     pub fn make_network(&self) -> Result<(), Stop> {
         let k = self.namespace("k");
         for host in ["a", "b", "k"] {
-            words(&format!("ip netns add {}", self.namespace(host)))?;
-            words(&format!("ip -n {} link set lo up", self.namespace(host)))?;
+            self.make_namespace(host)?;
         }
         words(&format!("ip -n {k} link add underlay type bridge mcast_snooping 0"))?;
         words(&format!("ip -n {k} addr add {KERNEL_VTEP}/24 dev underlay"))?;
@@ -194,14 +261,13 @@ impl Lab {
             words(&format!("ip -n {k} link add to-{name} type veth peer name eth1 netns {h}"))?;
             words(&format!("ip -n {k} link set to-{name} master underlay addrgenmode none up"))?;
             words(&format!("ip -n {h} link set eth1 addrgenmode none up"))?;
-            offloads_off(&k, &format!("to-{name}"))?;
-            offloads_off(&h, "eth1")?;
+            // A veth pair would hand many VXLAN packets that the switch writes at once to the other switch as one, which takes none that
+            // is still to be cut. A real NIC cuts it.
+            words(&format!("ip netns exec {h} ethtool -K eth1 tx-udp-segmentation off"))?;
         }
-        let ip = STATIONS[3].ip;
         words(&format!("ip -n {k} link add vx{VNI} type vxlan id {VNI} local {KERNEL_VTEP} dstport 4789"))?;
-        words(&format!("ip -n {k} addr add {ip}/24 dev vx{VNI}"))?;
+        words(&format!("ip -n {k} addr add {}/24 dev vx{VNI}", KERNEL.ip))?;
         words(&format!("ip -n {k} link set vx{VNI} mtu {OVERLAY_MTU} addrgenmode none up"))?;
-        offloads_off(&k, &format!("vx{VNI}"))?;
         for host in &HOSTS {
             words(&format!("bridge -n {k} fdb append 00:00:00:00:00:00 dev vx{VNI} dst {}", host.vtep))?;
         }
@@ -220,17 +286,8 @@ impl Lab {
             let log = dir.join("log");
             let log = fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
             let also = log.try_clone().map_err(|e| format!("a log: {e}"))?;
-            // Should the demo be killed outright, the switches end as well.
-            let child = Command::new("ip")
-                .args(["netns", "exec", &self.namespace(host.name), "setpriv", "--pdeathsig", "KILL", "--"])
-                .arg(self.bin.join("drayd"))
-                .arg("--config")
-                .arg(&file)
-                .stdin(Stdio::null())
-                .stdout(log)
-                .stderr(also)
-                .process_group(0)
-                .spawn();
+            let mut drayd = self.command(host.name, self.bin.join("drayd"));
+            let child = drayd.arg("--config").arg(&file).stdout(log).stderr(also).spawn();
             self.switches.push((host.name, child.map_err(|e| format!("drayd: {e}"))?));
         }
         for host in &HOSTS {
@@ -334,19 +391,19 @@ impl Lab {
     pub fn bench_options(&self) -> Options {
         let socket = SocketName::Path(self.memif("a"));
         // The containers' ports come first.
-        let first = containers().filter(|s| s.host == "a").count() as u32;
+        let first = stations(Kind::Memif).filter(|s| s.host == "a").count() as u32;
         let options = Options::new(End::new(socket.clone(), first), End::new(socket, first + 1));
         Options { flows: 1000, ..options }
     }
 
-    /// Starts the containers.
+    /// Starts the containers on memif.
     ///
     /// # Errors
     /// Why one does not start or get its link; a signal.
     pub fn start_containers(&mut self) -> Result<(), Stop> {
         let me = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
         for host in &HOSTS {
-            for (id, station) in containers().filter(|s| s.host == host.name).enumerate() {
+            for (id, station) in stations(Kind::Memif).filter(|s| s.host == host.name).enumerate() {
                 let ip = station.ip.octets();
                 let mut child = Command::new("unshare")
                     .args(["--net", "--"])
@@ -373,13 +430,78 @@ impl Lab {
                 self.containers.push(Container { name: station.name, child, replies });
             }
         }
-        for station in containers() {
+        for station in stations(Kind::Memif) {
             match self.answer(station.name, Duration::from_secs(10))? {
                 Reply::Up { .. } => {}
                 other => return Err(Stop::Failed(format!("container {}: {other:?}", station.name))),
             }
         }
         Ok(())
+    }
+
+    /// Makes the containers with sockets, attaches each to its host's switch, and starts an iperf3 server in it. How long the slowest
+    /// `dray attach` took.
+    ///
+    /// # Errors
+    /// What `ip`, `dray` or iperf3 complained about; a signal.
+    pub fn attach_containers(&mut self) -> Result<Duration, Stop> {
+        let mut slowest = Duration::ZERO;
+        for station in stations(Kind::Tap) {
+            self.interrupt.check()?;
+            self.make_namespace(station.name)?;
+            let netns = format!("/run/netns/{}", self.namespace(station.name));
+            let ip = format!("{}/24", station.ip);
+            let start = Instant::now();
+            let attach = ["attach", station.name, "--netns", &netns, "--bridge", "blue", "--name", IFNAME, "--ip", &ip];
+            self.dray(station.host, &attach)?;
+            slowest = slowest.max(start.elapsed());
+
+            let log = self.dir.join(station.name);
+            let mut server = self.command(station.name, "iperf3");
+            server
+                .args(["--server", "--forceflush", "--logfile"])
+                .arg(&log)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            self.programs.push(server.spawn().map_err(|e| format!("iperf3: {e}"))?);
+            let what = format!("container {}: iperf3 listens", station.name);
+            self.interrupt.wait(&what, Duration::from_secs(5), || {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                Ok(said.contains("listening").then_some(()))
+            })?;
+        }
+        Ok(slowest)
+    }
+
+    /// One TCP stream by iperf3 between two containers with sockets, for so many seconds; bits a second that arrived.
+    ///
+    /// # Errors
+    /// What iperf3 complained about; a signal.
+    pub fn iperf3(&mut self, from: &Station, to: &Station, seconds: u64) -> Result<f64, Stop> {
+        let what = format!("iperf3 from {} to {}", from.name, to.name);
+        let report = self.dir.join(format!("{}-{}.json", from.name, to.name));
+        let (to, time) = (to.ip.to_string(), seconds.to_string());
+        let mut client = self.command(from.name, "iperf3");
+        client
+            .args(["--client", &to, "--time", &time, "--connect-timeout", "3000", "--json", "--logfile"])
+            .arg(&report);
+        let child = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.programs.push(child.map_err(|e| format!("{what}: {e}"))?);
+        let interrupt = self.interrupt.clone();
+        let timeout = Duration::from_secs(seconds + 10);
+        interrupt.wait(&what, timeout, || {
+            // The last one is the client.
+            let status = self.programs.last_mut().map(Child::try_wait);
+            Ok(matches!(status, Some(Ok(Some(_)) | Err(_)) | None).then_some(()))
+        })?;
+        self.programs.pop();
+        let text = fs::read_to_string(&report).unwrap_or_default();
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| format!("{what}: its report: {e}: {text}"))?;
+        match (value["end"]["sum_received"]["bits_per_second"].as_f64(), value["error"].as_str()) {
+            (Some(rate), None) => Ok(rate),
+            (_, error) => Err(Stop::Failed(format!("{what}: {}", error.unwrap_or("its report has no rate")))),
+        }
     }
 
     fn container(&mut self, name: &str) -> Result<&mut Container, Stop> {
@@ -439,12 +561,12 @@ impl Lab {
         Ok(up)
     }
 
-    /// Does `work` in a thread that is in the network of `host`.
+    /// Does `work` in a thread that is in the network of a host, or of a container with sockets.
     ///
     /// # Errors
     /// That there is no such network; those of `work`.
-    pub fn inside<T: Send>(&self, host: &str, work: impl FnOnce() -> Result<T, Stop> + Send) -> Result<T, Stop> {
-        let path = Path::new("/run/netns").join(self.namespace(host));
+    pub fn inside<T: Send>(&self, of: &str, work: impl FnOnce() -> Result<T, Stop> + Send) -> Result<T, Stop> {
+        let path = Path::new("/run/netns").join(self.namespace(of));
         let namespace = fs::File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -464,11 +586,11 @@ impl Lab {
             // The end of its standard input is its end.
             drop(container.child.stdin.take());
         }
-        for container in &mut self.containers {
-            end(&mut container.child, Duration::from_secs(1));
-        }
-        for (_, child) in &self.switches {
+        for child in self.programs.iter().chain(self.switches.iter().map(|(_, child)| child)) {
             let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
+        for child in self.containers.iter_mut().map(|container| &mut container.child).chain(&mut self.programs) {
+            end(child, Duration::from_secs(1));
         }
         for (name, child) in &mut self.switches {
             if !end(child, Duration::from_secs(3)) {
@@ -476,14 +598,10 @@ impl Lab {
             }
         }
         self.containers.clear();
+        self.programs.clear();
         self.switches.clear();
         remove(&self.prefix);
-        for host in ["a", "b", "k"] {
-            let path = Path::new("/run/netns").join(self.namespace(host));
-            if path.exists() {
-                left.push(path.display().to_string());
-            }
-        }
+        left.extend(namespaces().filter(|name| is_of(name, &self.prefix)).map(|name| format!("/run/netns/{name}")));
         if self.dir.exists() {
             left.push(self.dir.display().to_string());
         }
@@ -511,38 +629,34 @@ fn end(child: &mut Child, timeout: Duration) -> bool {
     false
 }
 
+/// The names of all network namespaces that have one.
+fn namespaces() -> impl Iterator<Item = String> {
+    fs::read_dir("/run/netns").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// Whether a namespace is one of the demo `prefix`.
+fn is_of(namespace: &str, prefix: &str) -> bool {
+    namespace.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))
+}
+
 /// Removes the namespaces and the directory of the demo `prefix`.
 fn remove(prefix: &str) {
-    for host in ["a", "b", "k"] {
-        let namespace = format!("{prefix}-{host}");
-        if Path::new("/run/netns").join(&namespace).exists() {
-            let _ = run("ip", &["netns", "del", &namespace]);
-        }
+    for namespace in namespaces().filter(|name| is_of(name, prefix)) {
+        let _ = run("ip", &["netns", "del", &namespace]);
     }
     let _ = fs::remove_dir_all(base().join(prefix));
 }
 
 /// Removes what demos left that were killed outright: namespaces named after a process that is no more.
 fn sweep() {
-    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid =
-            name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.split_once('-')).map(|(pid, _)| pid);
+    for name in namespaces() {
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
         if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
             && !Path::new(&format!("/proc/{pid}")).exists()
         {
             remove(&format!("{PREFIX}{pid}"));
         }
     }
-}
-
-/// Lets every packet be finished before it leaves `device`.
-///
-/// A veth pair passes packets whose checksum is still to be computed, and ones of 64 KiB still to be segmented, because no
-/// wire is in between and the kernel at the other end knows. A switch that takes them by a packet socket gets them
-/// unfinished, and would send wrong checksums and frames beyond the MTU to others. A real NIC finishes them.
-fn offloads_off(namespace: &str, device: &str) -> Result<(), Stop> {
-    words(&format!("ip netns exec {namespace} ethtool -K {device} tx off tso off gso off gro off")).map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The picture at the end: who could reach whom, what went through which port, and the topology with rates on its links.
 
-use super::hosts::{HOSTS, KERNEL_VTEP, STATIONS, VNI};
+use super::hosts::{HOSTS, KERNEL, KERNEL_VTEP, STATIONS, VNI};
 use super::progress::Style;
 use dray_api::PortInfo;
 use std::collections::BTreeMap;
@@ -45,13 +45,13 @@ pub fn si(value: f64, unit: &str) -> String {
 }
 
 fn matrix(findings: &Findings, colours: bool) -> String {
-    let mut all = Style::Bold.paint(format!("  {:<18}", "ping, median ms"), colours);
+    let mut all = Style::Bold.paint(format!("  {:<24}", "ping, median ms"), colours);
     for to in &STATIONS {
         all += &Style::Bold.paint(format!("{:>10}", format!("to {}", to.name)), colours);
     }
     all.push('\n');
     for (i, from) in STATIONS.iter().enumerate() {
-        all += &format!("  {:<18}", format!("from {} {}", from.name, from.ip));
+        all += &format!("  {:<24}", format!("from {} {:<5} {}", from.name, from.kind.label(), from.ip));
         for j in 0..STATIONS.len() {
             let (text, style) = match findings.rtts.get(&(i, j)) {
                 None => ("·".into(), Style::Dim),
@@ -121,7 +121,7 @@ impl Canvas {
         self.put(x, y + h - 1, &format!("└{line}┘"), Style::Dim);
     }
 
-    /// A vertical line from a box's lower edge in row `from` to another's upper edge in row `to`, with a rate on it.
+    /// A vertical line from a box's lower edge in row `from` to another's upper edge in row `to`, with a rate (bits a second) on it.
     fn link(&mut self, x: usize, from: usize, to: usize, rate: Option<f64>) {
         self.put(x, from, "┬", Style::Dim);
         for row in from + 1..to {
@@ -129,7 +129,7 @@ impl Canvas {
         }
         self.put(x, to, "┴", Style::Dim);
         if let Some(rate) = rate {
-            self.put(x + 2, from + 1, &si(rate, "bit/s"), Style::Figure);
+            self.put(x + 2, from + 1, &si(rate, "").replace(' ', ""), Style::Figure);
         }
     }
 
@@ -159,7 +159,7 @@ fn topology(findings: &Findings, colours: bool) -> String {
     let mut c = Canvas(vec![vec![(' ', Style::Plain); WIDTH]; HEIGHT]);
     let rate = |host: &str, port: &str| findings.rates.get(&(host.into(), port.into())).copied();
     // Left edge and width of each host, and the middles of what is in it.
-    let hosts = [("a", 2, 41, vec![11, 29]), ("b", 45, 26, vec![57]), ("k", 73, 27, vec![])];
+    let hosts = [("a", 2, 51, vec![9, 21, 33, 45]), ("b", 54, 27, vec![61, 73]), ("k", 82, 18, vec![])];
     for (host, x, w, middles) in &hosts {
         c.frame(*x, 0, *w, 12);
         c.put(x + 2, 0, &format!(" host {host} "), Style::Bold);
@@ -167,7 +167,7 @@ fn topology(findings: &Findings, colours: bool) -> String {
         let vtep = HOSTS.iter().find(|h| h.name == *host).map_or(KERNEL_VTEP, |h| h.vtep);
         if *host == "k" {
             c.centre(middle, 2, "the kernel", Style::Bold);
-            c.centre(middle, 3, &STATIONS[3].ip.to_string(), Style::Plain);
+            c.centre(middle, 3, &KERNEL.ip.to_string(), Style::Plain);
             c.frame(x + 2, 6, w - 4, 4);
             c.centre(middle, 7, &format!("vx{VNI}"), Style::Bold);
             c.centre(middle, 8, "Linux vxlan", Style::Plain);
@@ -176,14 +176,14 @@ fn topology(findings: &Findings, colours: bool) -> String {
             c.centre(middle, 7, "dray", Style::Bold);
             c.centre(middle, 8, &format!("bridge blue VNI {VNI}"), Style::Plain);
             for (station, &x) in STATIONS.iter().filter(|s| s.host == *host).zip(middles) {
-                c.frame(x - 7, 1, 14, 4);
-                c.centre(x, 2, station.name, Style::Bold);
+                c.frame(x - 5, 1, 11, 4);
+                c.centre(x, 2, &format!("{} {}", station.name, station.kind.label()), Style::Bold);
                 c.centre(x, 3, &station.ip.to_string(), Style::Plain);
-                c.link(x, 4, 6, rate(host, station.name));
+                c.link(x, 4, 6, rate(host, &station.port()));
             }
         }
-        let port = if *host == "k" { "vx" } else { "uplink" };
-        c.link(middle, 9, 13, rate(host, port));
+        let port = if *host == KERNEL.host { KERNEL.port() } else { "uplink".into() };
+        c.link(middle, 9, 13, rate(host, &port));
         c.put(middle, 11, "┼", Style::Dim);
         c.put(middle + 2, 12, &vtep.to_string(), Style::Plain);
     }
@@ -194,7 +194,7 @@ fn topology(findings: &Findings, colours: bool) -> String {
     c.put(
         2,
         14,
-        &format!("underlay with the VTEPs' addresses; VXLAN, VNI {VNI}; highest rates of a step, busier direction"),
+        &format!("underlay with the VTEPs' addresses; VXLAN, VNI {VNI}; highest bit/s of a step, busier direction"),
         Style::Plain,
     );
     c.text(colours)
@@ -206,9 +206,9 @@ mod tests {
 
     fn findings() -> Findings {
         let mut findings = Findings::default();
-        for i in 0..4 {
-            for j in (0..4).filter(|&j| j != i) {
-                findings.rtts.insert((i, j), (i != 2).then_some(210.0));
+        for i in 0..7 {
+            for j in (0..7).filter(|&j| j != i) {
+                findings.rtts.insert((i, j), (i != 4).then_some(210.0));
             }
         }
         let drops = [("encap.too_big_for_the_underlay_mtu".to_string(), 12)].into();
@@ -217,6 +217,7 @@ mod tests {
         let port = PortInfo { rx_packets: 123_456_789_012, tx_bytes: 999_999_999_999, ..port };
         findings.ports = vec![("a", vec![port])];
         findings.rates.insert(("a".into(), "a1".into()), 12.3e9);
+        findings.rates.insert(("a".into(), "a3.eth0".into()), 4.56e9);
         findings.rates.insert(("k".into(), "vx".into()), 512e6);
         findings.remarks.push("done".into());
         findings
@@ -227,9 +228,15 @@ mod tests {
         let text = draw(&findings(), false);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         assert!(!text.contains('\x1b'));
-        for part in
-            ["from b1 10.1.0.21       lost", "0.21", "12.3 Gbit/s", "512 Mbit/s", "│ 10.9.0.3", "12 encap.too_big"]
-        {
+        for part in [
+            "from b1 memif 10.1.0.21       lost",
+            "from a3 tap   10.1.0.13       0.21",
+            "│ 12.3G ",
+            "│ 4.56G ",
+            "│ 512M ",
+            "│ 10.9.0.3",
+            "12 encap.too_big",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }

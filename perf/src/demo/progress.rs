@@ -150,13 +150,15 @@ impl Progress {
     /// Those of `work`.
     pub fn step<T>(&mut self, title: &str, work: impl FnOnce() -> Result<(T, String), Stop>) -> Result<T, Stop> {
         self.step += 1;
-        let line = format!("[{}/{}] {title:<36}", self.step, self.total);
+        let width = self.total.to_string().len();
+        let line = format!("[{:>width$}/{}] {title:<36}", self.step, self.total);
         let start = Instant::now();
         let result = std::thread::scope(|scope| {
             // Dropped when the work is done, even if it panics.
             let (working, done) = channel::<()>();
             show(&line);
             if self.terminal {
+                let line = &line;
                 scope.spawn(move || {
                     for frame in SPINNER.iter().cycle() {
                         if done.recv_timeout(Duration::from_millis(80)) != Err(RecvTimeoutError::Timeout) {
@@ -170,8 +172,7 @@ impl Progress {
             drop(working);
             result
         });
-        let clear =
-            if self.terminal { format!("\r\x1b[K[{}/{}] {title:<36}", self.step, self.total) } else { String::new() };
+        let clear = if self.terminal { format!("\r\x1b[K{line}") } else { String::new() };
         let (word, style, said) = match &result {
             Ok((_, said)) => ("ok", Style::Good, said.as_str()),
             Err(Stop::Signal(_)) => ("interrupted", Style::Bad, ""),
