@@ -58,6 +58,13 @@ bench-peers: ## Compare with testpmd, OVS-DPDK and VPP, and write a page about i
 	@.ci/deps build peers
 	$(CARGO) build --release --locked
 	$(RELEASE)/dray-perf bench --peers --report $(TARGET)/bench-peers.html --save $(TARGET)/bench-peers.json
+	$(RELEASE)/dray-perf sockets --peers
+
+.PHONY: bench-sockets
+bench-sockets: ## Compare what containers' sockets get with the kernel's bridge and with OVS-DPDK (ten minutes)
+	@.ci/deps build run peers
+	$(CARGO) build --release --locked
+	$(RELEASE)/dray-perf sockets --peers
 
 .PHONY: hostile
 hostile: ## Attack the switch as hostile peers do, and measure what that does to others (five minutes)

@@ -11,6 +11,7 @@ use dray_perf::links;
 use dray_perf::memif::Memif;
 use dray_perf::scale::ScaleArgs;
 use dray_perf::soak::SoakArgs;
+use dray_perf::sockets::SocketsArgs;
 use dray_perf::throughput::ThroughputArgs;
 use dray_perf::traffic::{TrafficArgs, generate, role, socket};
 use dray_perf::vhost::VhostUser;
@@ -44,6 +45,8 @@ enum Command {
     Bench(BenchArgs),
     /// Measure what frames, ports, bridges, tunnels and MACs cost as they grow in number
     Scale(ScaleArgs),
+    /// Compare what programs with sockets get over TAP devices with what they get over the kernel's bridge and veth devices
+    Sockets(SocketsArgs),
     /// Attack a switch as hostile peers do, and measure what that does to others
     Hostile(HostileArgs),
     /// The honest client of `hostile`, for that alone
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => dray_perf::soak::run(&args),
         Command::Bench(args) => dray_perf::bench::run(&args),
         Command::Scale(args) => dray_perf::scale::run(&args),
+        Command::Sockets(args) => dray_perf::sockets::run(&args),
         Command::Hostile(args) => dray_perf::hostile::run(&args),
         Command::HostileGuest { socket } => {
             dray_perf::hostile::guest(&socket);

@@ -51,6 +51,21 @@ impl Dray {
     }
 }
 
+impl Dray {
+    /// Starts it in the network namespace `netns`, with its threads where it puts them, and waits until its control socket is there.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn start_in(&self, netns: &str, configuration: impl FnOnce(&Path) -> String) -> Result<Switch, String> {
+        let mut switch = Switch::new("drayd", Kind::Memif, TempDir::new()?);
+        let file = switch.dir.write(FILE, &configuration(switch.dir.path()))?;
+        let program = self.drayd.display().to_string();
+        switch.spawn(On::Any, "ip", &["netns", "exec", netns, &program, "--config", &file])?;
+        switch.wait("has no control socket", |switch| switch.control().exists())?;
+        Ok(switch)
+    }
+}
+
 impl Peer for Dray {
     fn name(&self) -> &'static str {
         self.name

@@ -361,7 +361,7 @@ fn exists(socket: &SocketName) -> bool {
 }
 
 /// Runs a command to its end, and gives what it prints.
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().display().to_string();
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("start {program}: {e}"))?;
     if !output.status.success() {

@@ -7,6 +7,8 @@ use std::process::Command;
 /// What the databases look like.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
+const NEEDS_HUGE_PAGES: &str = "it does not start without huge pages";
+
 /// OVS-DPDK.
 #[derive(Clone, Debug)]
 pub struct Ovs {
@@ -45,33 +47,11 @@ impl Peer for Ovs {
     }
 
     fn lacks(&self, setup: &Setup) -> Option<&'static str> {
-        (setup.memory == Memory::Ordinary).then_some("it does not start without huge pages")
+        (setup.memory == Memory::Ordinary).then_some(NEEDS_HUGE_PAGES)
     }
 
     fn start(&self, setup: &Setup) -> Result<Switch, String> {
-        let mut switch = Switch::new("OVS-DPDK", setup.kind, TempDir::new()?);
-        let dir = switch.dir.path().display().to_string();
-        let (conf, db, control) = (format!("{dir}/conf.db"), format!("unix:{dir}/db.sock"), format!("{dir}/ovs.ctl"));
-        switch.command("ovsdb-tool", &["create", &conf, SCHEMA])?;
-        let (remote, unixctl) = (format!("--remote=p{db}"), format!("--unixctl={dir}/db.ctl"));
-        switch.spawn(On::Cpu(setup.cpu), "ovsdb-server", &[&conf, &remote, &unixctl])?;
-        switch.wait("has no database", |switch| switch.dir.path().join("db.sock").exists())?;
-
-        let mask = format!("{:x}", 1u128 << setup.cpu);
-        let mut options: Vec<String> = ["--no-wait", "init", "--", "set", "Open_vSwitch", "."].map(String::from).into();
-        options.extend([
-            "other_config:dpdk-init=true".into(),
-            "other_config:dpdk-extra=--no-pci --file-prefix ovs".into(),
-            format!("other_config:dpdk-lcore-mask={mask}"),
-            format!("other_config:pmd-cpu-mask={mask}"),
-            "other_config:per-port-memory=true".into(),
-            format!("other_config:flow-limit={}", setup.macs.max(200_000)),
-        ]);
-        vsctl(&mut switch, &db, &options)?;
-        // In a network namespace of its own, because each bridge makes a TAP device.
-        let unixctl = format!("--unixctl={control}");
-        let program = self.program.display().to_string();
-        switch.spawn(On::Cpu(setup.cpu), "unshare", &["--net", "--", &program, &db, &unixctl])?;
+        let Daemons { mut switch, db, control, .. } = self.daemons(setup.kind, setup.cpu, setup.macs, &[])?;
         // Returns when all is in place.
         let words = bridges(setup, switch.dir.path());
         vsctl(&mut switch, &db, &words)?;
@@ -86,7 +66,76 @@ impl Peer for Ovs {
     }
 }
 
+/// OVS without a bridge.
+struct Daemons {
+    switch: Switch,
+    /// The database's socket, as programs are told it.
+    db: String,
+    /// The socket for ovs-appctl.
+    control: String,
+    /// What programs run in that are to see its TAP devices: `nsenter`'s argument.
+    net: String,
+}
+
 impl Ovs {
+    /// Starts its daemons, with these further settings.
+    fn daemons(&self, kind: Kind, cpu: usize, macs: usize, more: &[&str]) -> Result<Daemons, String> {
+        let mut switch = Switch::new("OVS-DPDK", kind, TempDir::new()?);
+        let dir = switch.dir.path().display().to_string();
+        let (conf, db, control) = (format!("{dir}/conf.db"), format!("unix:{dir}/db.sock"), format!("{dir}/ovs.ctl"));
+        switch.command("ovsdb-tool", &["create", &conf, SCHEMA])?;
+        let (remote, unixctl) = (format!("--remote=p{db}"), format!("--unixctl={dir}/db.ctl"));
+        switch.spawn(On::Cpu(cpu), "ovsdb-server", &[&conf, &remote, &unixctl])?;
+        switch.wait("has no database", |switch| switch.dir.path().join("db.sock").exists())?;
+
+        let mask = format!("{:x}", 1u128 << cpu);
+        let mut options: Vec<String> = ["--no-wait", "init", "--", "set", "Open_vSwitch", "."].map(String::from).into();
+        options.extend([
+            "other_config:dpdk-init=true".into(),
+            "other_config:dpdk-extra=--no-pci --file-prefix ovs".into(),
+            format!("other_config:dpdk-lcore-mask={mask}"),
+            format!("other_config:pmd-cpu-mask={mask}"),
+            "other_config:per-port-memory=true".into(),
+            format!("other_config:flow-limit={}", macs.max(200_000)),
+        ]);
+        options.extend(more.iter().map(|setting| format!("other_config:{setting}")));
+        vsctl(&mut switch, &db, &options)?;
+        // In a network namespace of its own, because each bridge makes a TAP device.
+        let unixctl = format!("--unixctl={control}");
+        let program = self.program.display().to_string();
+        switch.spawn(On::Cpu(cpu), "unshare", &["--net", "--", &program, &db, &unixctl])?;
+        let id = switch.processes.last().map_or(0, std::process::Child::id);
+        Ok(Daemons { switch, db, control, net: format!("--net=/proc/{id}/ns/net") })
+    }
+
+    /// Starts it with a TAP device in each of two network namespaces, `eth0` with 10.32.0.1 and 10.32.0.2, between which segments cross
+    /// whole.
+    ///
+    /// # Errors
+    /// If it does not start, or something is missing.
+    pub fn start_taps(&self, memory: Memory, cpu: usize, containers: [&str; 2]) -> Result<Switch, String> {
+        self.version()?;
+        if memory == Memory::Ordinary {
+            return Err(NEEDS_HUGE_PAGES.into());
+        }
+        let Daemons { mut switch, db, net, .. } = self.daemons(Kind::Memif, cpu, 0, &["userspace-tso-enable=true"])?;
+        let mut words: Vec<String> =
+            "add-br bench -- set bridge bench datapath_type=netdev".split(' ').map(String::from).collect();
+        for n in [1, 2] {
+            let add = format!("-- add-port bench tap{n} -- set interface tap{n} type=internal");
+            words.extend(add.split(' ').map(String::from));
+        }
+        vsctl(&mut switch, &db, &words)?;
+        for (n, container) in (1..).zip(containers) {
+            let tap = format!("tap{n}");
+            switch.command("nsenter", &[&net, "ip", "link", "set", &tap, "netns", container, "name", "eth0"])?;
+            let address = format!("10.32.0.{n}/24");
+            switch.command("ip", &["-n", container, "address", "add", &address, "dev", "eth0"])?;
+            switch.command("ip", &["-n", container, "link", "set", "eth0", "up"])?;
+        }
+        Ok(switch)
+    }
+
     /// Gives the bridge of the underlay its address. OVS finds the way to its tunnel's other end by the kernel's routes.
     fn underlay(&self, switch: &mut Switch, overlay: Overlay, control: &str) -> Result<(), String> {
         let id = switch.processes.last().map_or(0, std::process::Child::id);

@@ -15,6 +15,8 @@ use std::path::Path;
 pub enum Axis {
     /// memif ports, all but two of them idle
     Ports,
+    /// TAP ports that nobody uses, beside two memif ports
+    Taps,
     /// Bridges between two trunks, each a VLAN of both
     Bridges,
     /// VNIs, from a trunk into one tunnel
@@ -41,6 +43,7 @@ impl Axis {
     pub fn what(self) -> &'static str {
         match self {
             Axis::Ports => "memif ports, two of them busy",
+            Axis::Taps => "TAP ports, all quiet, beside two memif ports",
             Axis::Bridges => "bridges, each a VLAN of two trunks",
             Axis::Vnis => "VNIs, from a trunk's VLANs into one tunnel",
             Axis::Tunnels => "tunnels, from one bridge",
@@ -55,6 +58,8 @@ impl Axis {
         match (self, quick) {
             (Axis::Ports, false) => &[2, 16, 64, 256],
             (Axis::Ports, true) => &[2, 16],
+            (Axis::Taps, false) => &[1, 16, 64, 256],
+            (Axis::Taps, true) => &[1, 4],
             (Axis::Bridges | Axis::Vnis | Axis::Decap, false) => &[1, 64, 1024, 4094],
             (Axis::Tunnels, false) => &[1, 64, 1024, 4096],
             (Axis::Bridges | Axis::Vnis | Axis::Decap | Axis::Tunnels, true) => &[1, 64],
@@ -67,7 +72,7 @@ impl Axis {
 
     /// Whether it needs a flow for each at least.
     pub(super) fn is_by_flow(self) -> bool {
-        !matches!(self, Axis::Ports | Axis::Macs | Axis::Flood)
+        !matches!(self, Axis::Ports | Axis::Taps | Axis::Macs | Axis::Flood)
     }
 
     /// Whether frames have a VLAN on the first port.
@@ -93,6 +98,11 @@ impl Case {
             Axis::Flood => self.n + 1,
             _ => 2,
         }
+    }
+
+    /// How many TAP ports there are besides.
+    pub fn taps(self) -> u32 {
+        if self.axis == Axis::Taps { self.n } else { 0 }
     }
 
     /// The port that frames are sent to: of those that come out of tunnels, the first.
@@ -140,14 +150,17 @@ impl Case {
         Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 1, 0)) + n)
     }
 
-    /// drayd's configuration, with sockets in `dir` and its worker on `cpu`.
-    pub fn configuration(self, dir: &Path, cpu: usize) -> String {
+    /// drayd's configuration, with sockets in `dir`, its worker on `cpu`, and TAP devices in the network namespace `netns`.
+    pub fn configuration(self, dir: &Path, cpu: usize, netns: &str) -> String {
         let mut text = head(dir, cpu, (2 * self.flows() as usize).max(1 << 20).next_power_of_two());
         for id in 0..self.ports() {
             memif(&mut text, dir, id);
         }
+        for n in 0..self.taps() {
+            let _ = writeln!(text, "[[port]]\nname = \"t{n}\"\nkind = \"tap\"\nnetns = \"{netns}\"\nifname = \"t{n}\"");
+        }
         match self.axis {
-            Axis::Ports | Axis::Macs | Axis::Flood => {
+            Axis::Ports | Axis::Taps | Axis::Macs | Axis::Flood => {
                 let members: Vec<String> = (0..self.ports()).map(|id| format!("\"p{id}\"")).collect();
                 let _ = writeln!(text, "[[bridge]]\nname = \"b1\"\nports = [{}]", members.join(", "));
             }
@@ -256,9 +269,9 @@ mod tests {
         for axis in Axis::value_variants() {
             for &n in axis.sizes(true) {
                 let case = Case { axis: *axis, n, flows: 4096 };
-                let text = case.configuration(Path::new("/tmp/a \"dir\""), 1);
+                let text = case.configuration(Path::new("/tmp/a \"dir\""), 1, "/run/netns/taps");
                 let config = dray_config::parse_for("dray.toml", &text, &[0, 1]).unwrap_or_else(|e| panic!("{e}"));
-                assert_eq!(config.ports.len(), case.ports() as usize);
+                assert_eq!(config.ports.len(), (case.ports() + case.taps()) as usize);
                 let running = dray_config::Running::new(config);
                 for entry in case.statics() {
                     let checked = running.static_entry(&entry.bridge, entry.mac, entry.port.as_ref(), entry.vtep);

@@ -17,6 +17,7 @@ pub use changes::{Changes, Cost};
 pub use memory::{Batch, Memory, Start};
 
 use crate::cpu;
+use crate::netns::Netns;
 use crate::peer::{Dray, Switch};
 use crate::regime;
 use crate::stats::{Estimate, median};
@@ -141,6 +142,8 @@ struct Subject {
     case: Case,
     switch: Switch,
     links: Links,
+    /// Where TAP devices are. It goes after the switch.
+    _netns: Option<Netns>,
 }
 
 /// How long drayd may take to be there.
@@ -161,13 +164,15 @@ fn load(control: &mut Client, batch: FdbBatch, delete: bool) -> Result<(), Strin
 
 impl Subject {
     fn start(dray: &Dray, on: usize, case: Case) -> Result<Subject, String> {
-        let mut switch = dray.start_with(on, |dir| case.configuration(dir, on))?;
+        let netns = if case.taps() == 0 { None } else { Some(quiet()?) };
+        let path = netns.as_ref().map(Netns::path).unwrap_or_default();
+        let mut switch = dray.start_with(on, |dir| case.configuration(dir, on, &path))?;
         let [socket, _] = switch.sockets();
         let with_log = |switch: &Switch, e: String| format!("{e}\ndrayd's last words:\n{}", switch.log());
         let mut links = Links::connect(case, &socket).map_err(|e| with_log(&switch, e))?;
         let mut control = Client::wait(&switch.control(), START)?;
         let ready = |control: &mut Client, links: &mut Links| -> Result<(), String> {
-            wait("the links", || Ok(control.call(&StatusShow {})?.ports_up == case.ports() as usize))?;
+            wait("the links", || Ok(control.call(&StatusShow {})?.ports_up == (case.ports() + case.taps()) as usize))?;
             load(control, FdbBatch { entries: case.statics(), refused: vec![] }, false)?;
             if case.has_overlay() {
                 links.answer_arp()?;
@@ -183,7 +188,7 @@ impl Subject {
         };
         ready(&mut control, &mut links).map_err(|e| with_log(&switch, format!("{:?} {}: {e}", case.axis, case.n)))?;
         switch.pause()?;
-        Ok(Subject { case, switch, links })
+        Ok(Subject { case, switch, links, _netns: netns })
     }
 
     /// Ports that are received at.
@@ -202,6 +207,13 @@ impl Subject {
         }
         Ok(counts)
     }
+}
+
+/// A network namespace in which devices say nothing by themselves.
+fn quiet() -> Result<Netns, String> {
+    let netns = Netns::new("quiet")?;
+    let _ = netns.command("sysctl").args(["-qw", "net.ipv6.conf.default.disable_ipv6=1"]).status();
+    Ok(netns)
 }
 
 /// Waits until `ready` says so.
@@ -223,7 +235,7 @@ impl Case {
         let (flows, n) = (u64::from(self.flows().max(1024)), u64::from(self.n));
         let frame = if self.axis == Axis::Decap { 128 } else { 64 };
         let (tables, lines) = match self.axis {
-            Axis::Ports | Axis::Macs | Axis::Flood => (0, 3),
+            Axis::Ports | Axis::Taps | Axis::Macs | Axis::Flood => (0, 3),
             // A u16 for each VLAN.
             Axis::Bridges => (2 * n, 4),
             // That, and the VNI in a bridge's 32 bytes.
@@ -427,6 +439,10 @@ pub fn run(args: &ScaleArgs) -> Result<(), String> {
     }
     if args.axes.is_empty() && !args.memory && !args.changes && !args.attach {
         (args.axes, args.memory, args.changes) = (Axis::value_variants().to_vec(), true, true);
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("dray-perf: without TAP ports, which need root");
+            args.axes.retain(|axis| *axis != Axis::Taps);
+        }
     }
     // Hundreds of links have some descriptors each.
     let limit = getrlimit(Resource::Nofile);
