@@ -248,7 +248,7 @@ fn the_host_takes_part_and_is_left_as_it_was() {
     let default = || host.run("sysctl -n net.core.rps_default_mask");
     let before = default();
     let config = port("a", &a, 1)
-        + "[[port]]\nname = \"host\"\nkind = \"tap\"\nifname = \"dray0\"\naddresses = [\"10.32.0.254/24\"]\n"
+        + "[[port]]\nname = \"host\"\nkind = \"tap\"\nifname = \"dray0\"\nrps = \"on\"\naddresses = [\"10.32.0.254/24\"]\n"
         + &bridge("blue", &["a", "host"]);
     let drayd = Drayd::start_in(&test, &host, &config);
     drayd.wait_link("host", "up");
