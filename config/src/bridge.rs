@@ -93,6 +93,13 @@ pub enum StaticTo {
     Vtep(Ipv4Addr),
 }
 
+impl StaticTo {
+    /// Whether it is behind a tunnel.
+    pub(crate) fn is_vtep(&self) -> bool {
+        matches!(self, StaticTo::Vtep(_))
+    }
+}
+
 fn any(s: &str) -> Result<String, String> {
     Ok(s.into())
 }
@@ -260,8 +267,7 @@ pub(crate) fn check_member(member: &Member, at: &Span, cx: Context<'_>, report: 
     if let (Some(vxlan), Some(at_vxlan)) = (&cx.config.vxlan, cx.vxlan.and_then(|t| t.at("port")))
         && vxlan.port == port
     {
-        let message = || format!("port {port:?} is the underlay and can be in no bridge");
-        report.add_with_note(at, message, &at_vxlan, "the underlay");
+        report.add_with_note(at, || is_underlay(port), &at_vxlan, "the underlay");
     }
     if let Some((other, first)) = cx.taken.members.get(port).and_then(|vlans| vlans.get(&member.vlan)) {
         let message = || {
@@ -276,6 +282,11 @@ pub(crate) fn check_member(member: &Member, at: &Span, cx: Context<'_>, report: 
         };
         report.add_with_note(at, message, first, "first used here");
     }
+}
+
+/// Why it can be no member.
+pub(crate) fn is_underlay(port: &str) -> String {
+    format!("port {port:?} is the underlay and can be in no bridge")
 }
 
 /// Whether a bridge can have an entry of this address at `at`. `first`: where it has one already.

@@ -216,7 +216,7 @@ fn in_place(old: &Port, new: &Port) -> bool {
 }
 
 /// Equal, whatever the order of the peers.
-fn same_vxlan(old: &Vxlan, new: &Vxlan) -> bool {
+pub(crate) fn same_vxlan(old: &Vxlan, new: &Vxlan) -> bool {
     same_set(&old.peers, &new.peers) && Vxlan { peers: new.peers.clone(), ..old.clone() } == *new
 }
 

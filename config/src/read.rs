@@ -178,7 +178,6 @@ fn file<'a>(root: &'a DeTable<'a>, cpus: &[usize], report: &mut Report) -> Valid
         bridges: bridge_tables,
         has_vxlan,
         vxlan: vxlan.1,
-        is_file: true,
     };
     validate(&mut config, &tables, cpus, report);
     config

@@ -3,14 +3,14 @@
 
 use crate::error::Report;
 use crate::list::List;
-use crate::plan::{change, change_port, is_same_underlay};
+use crate::plan::{change, change_port, is_same_underlay, same_vxlan};
 use crate::read::object;
 use crate::schema::{self, Keys, MAX_PEERS, Section};
-use crate::validate::{Anywhere, Context, Tables, Taken, first_use, validate};
+use crate::validate::{Anywhere, Context, Taken, first_use};
 use crate::value::{host, station};
 use crate::{
-    Action, Bridge, BridgeChange, KeyChange, Mac, Member, Port, StaticMac, StaticTo, ValidConfig, Vxlan, bridge, plan,
-    port, vxlan,
+    Action, Bridge, BridgeChange, KeyChange, Mac, Member, Port, PortKind, StaticMac, StaticTo, ValidConfig, Vxlan,
+    bridge, plan, port, vxlan,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -311,14 +311,21 @@ impl Running {
     /// What is wrong with it.
     pub fn set_bridge(&mut self, name: &str, key: &str, value: Option<&str>) -> Result<Vec<Action>, String> {
         let Some(old) = self.config.bridges.get(name) else { return Ok(vec![]) };
-        // What it is without its static entries, which may be many.
-        let mut head = BridgeChange::of(old).bridge;
-        head.ports.clone_from(&old.ports);
+        // Without its members and static entries, which may be many.
+        let head = BridgeChange::of(old).bridge;
         let mut new = with_key(&head, &Bridge::default(), &schema::BRIDGE, key, value)?;
         if matches!(key, "description" | "mtu") {
             return Ok(change(&head, &new).map(Action::ChangeBridge).into_iter().collect());
         }
-        let old = old.clone();
+        // What is looked at beside the key. Of static entries that lead to one place, one stands for all.
+        let mut old = match key {
+            "ports" => Bridge { ports: old.ports.clone(), statics: old.statics.samples(|to| !to.is_vtep()), ..head },
+            "static" => Bridge { ports: old.ports.clone(), statics: old.statics.clone(), ..head },
+            _ => Bridge { statics: old.statics.samples(StaticTo::is_vtep), ..head },
+        };
+        if key != "ports" {
+            new.ports.clone_from(&old.ports);
+        }
         if key != "static" {
             new.statics.clone_from(&old.statics);
         }
@@ -328,7 +335,20 @@ impl Running {
         self.taken.add_bridge_with_all(&old);
         self.taken.touched = touched;
         result?;
-        Ok(change(&old, &new).map(Action::ChangeBridge).into_iter().collect())
+        if key == "static" {
+            return Ok(change(&old, &new).map(Action::ChangeBridge).into_iter().collect());
+        }
+        // They mean another membership of their port if it has only that now.
+        let (before, after) = (std::mem::take(&mut old.statics), std::mem::take(&mut new.statics));
+        let mut change = change(&old, &new);
+        if let (Some(change), Some(bridge)) = (&mut change, self.config.bridges.get(name)) {
+            for (before, after) in before.iter().zip(&after).filter(|(before, after)| before != after) {
+                let moved = bridge.statics.behind(&before.to);
+                change.statics_added.extend(moved.iter().map(|entry| StaticMac { to: after.to.clone(), ..*entry }));
+                change.statics_removed.extend(moved);
+            }
+        }
+        Ok(change.map(Action::ChangeBridge).into_iter().collect())
     }
 
     /// The steps that put `members` into the bridge `name`.
@@ -500,7 +520,12 @@ impl Running {
     ///
     /// # Errors
     /// What is wrong with it, or does not fit.
-    pub fn set_table(&self, section: &'static Section, key: &str, value: Option<&str>) -> Result<Vec<Action>, String> {
+    pub fn set_table(
+        &mut self,
+        section: &'static Section,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<Vec<Action>, String> {
         if std::ptr::eq(section, &schema::VXLAN) {
             return self.set_vxlan(key, value);
         }
@@ -510,24 +535,102 @@ impl Running {
         Ok(plan(&old, &new))
     }
 
-    fn set_vxlan(&self, key: &str, value: Option<&str>) -> Result<Vec<Action>, String> {
-        let mut new = self.config.clone();
+    /// Looks at ports only if their defaults follow from the key, and at VTEPs only if the way to them does.
+    fn set_vxlan(&mut self, key: &str, value: Option<&str>) -> Result<Vec<Action>, String> {
         let initial = Vxlan::initial();
-        let vxlan = self.config.vxlan.as_ref().unwrap_or(&initial);
-        new.vxlan = Some(with_key(vxlan, &initial, &schema::VXLAN, key, value)?);
-        // What follows from it follows anew.
-        for port in new.ports.iter_mut() {
-            let default = self.config.default_port(port);
-            port.mac = if port.mac == default.mac { Mac::default() } else { port.mac };
-            port.mtu = if port.mtu == default.mtu { 0 } else { port.mtu };
-            port.max_macs = if port.max_macs == default.max_macs { 0 } else { port.max_macs };
+        let old = self.config.vxlan.clone();
+        let mut head = old.clone().unwrap_or(initial.clone());
+        // They may be long, and nothing is wrong with them.
+        let (peers, neighbours) = (std::mem::take(&mut head.peers), std::mem::take(&mut head.neighbours));
+        let mut new = with_key(&head, &initial, &schema::VXLAN, key, value)?;
+        if key != "peers" {
+            new.peers = peers;
         }
-        new.compute();
+        if key != "neighbours" {
+            new.neighbours = neighbours;
+        }
+        let is_seat_new = old.as_ref().is_none_or(|old| (&old.port, old.local) != (&new.port, new.local));
+        let own_mtu = |port: &Port| match port.mtu {
+            mtu if mtu == self.config.default_port(port).mtu => port.kind.default_mtu(),
+            mtu => mtu,
+        };
+        new.mtu = self.config.ports.get(&new.port).map_or(0, own_mtu);
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        if is_seat_new {
+            let next = ValidConfig { vxlan: Some(new.clone()), ..self.config.tables() };
+            for port in &self.config.ports {
+                let is_underlay = self.config.is_underlay(&port.name) || next.is_underlay(&port.name);
+                if is_underlay || matches!(port.kind, PortKind::Tap(_)) {
+                    let mut steps = change_port(port, &self.followed(port, &next));
+                    added.extend(steps.pop());
+                    removed.append(&mut steps);
+                }
+            }
+        }
+        let before = self.config.vxlan.replace(new.clone());
+        let result = self.check_vxlan(before.as_ref(), &new);
+        self.config.vxlan = before;
+        result?;
+        if old.as_ref().is_some_and(|old| same_vxlan(old, &new)) {
+            return Ok(vec![]);
+        }
+        let mut steps = removed;
+        steps.append(&mut added);
+        steps.push(Action::SetVxlan { old, new: Some(new) });
+        Ok(steps)
+    }
+
+    /// `port`, of which what follows from other keys follows from those of `next`.
+    fn followed(&self, port: &Port, next: &ValidConfig) -> Port {
+        let (mut new, default) = (port.clone(), self.config.default_port(port));
+        if new.mac == default.mac {
+            new.mac = Mac::default();
+        }
+        if new.mtu == default.mtu {
+            new.mtu = 0;
+        }
+        if new.max_macs == default.max_macs {
+            new.max_macs = 0;
+        }
+        next.compute_port(&mut new);
+        new
+    }
+
+    /// Whether the overlay, which is `new` and was `old`, fits what there is.
+    fn check_vxlan(&mut self, old: Option<&Vxlan>, new: &Vxlan) -> Result<(), String> {
         let mut report = Report::default();
-        let tables = Tables::none(&new);
-        validate(&mut new, &tables, &[], &mut report);
-        report.messages()?;
-        Ok(plan(&self.config, &new))
+        vxlan::check(new, &Anywhere, self.context(), &mut report);
+        if self.memberships(&new.port).next().is_some() {
+            report.add(&(0..0), || bridge::is_underlay(&new.port));
+        }
+        if let Some(port) = self.config.ports.get(&new.port)
+            && old.is_none_or(|old| old.port != new.port)
+        {
+            self.taken.remove_port(port);
+            port::check(port, &Anywhere, Context::of(&self.config, &self.taken), &mut report);
+            self.taken.add_port(port, &Anywhere);
+        }
+        let old_peers = old.map_or(&[][..], |old| &old.peers);
+        if *old_peers != new.peers {
+            let touched = std::mem::take(&mut self.taken.touched);
+            old_peers.iter().for_each(|vtep| self.taken.unname_vtep(*vtep));
+            for vtep in &new.peers {
+                vxlan::check_number("peers", *vtep, &(0..0), self.context(), &mut report);
+                self.taken.name_vtep(*vtep);
+            }
+            new.peers.iter().for_each(|vtep| self.taken.unname_vtep(*vtep));
+            old_peers.iter().for_each(|vtep| self.taken.name_vtep(*vtep));
+            self.taken.touched = touched;
+        }
+        if old.is_some_and(|old| (old.local, old.gateway) != (new.local, new.gateway)) {
+            let listed: HashSet<&Ipv4Addr> = new.peers.iter().collect();
+            let mut others: Vec<&Ipv4Addr> = self.taken.vteps.keys().filter(|vtep| !listed.contains(vtep)).collect();
+            others.sort();
+            for vtep in others {
+                vxlan::check_peer("vtep", *vtep, &(0..0), None, self.context(), &mut report);
+            }
+        }
+        report.messages()
     }
 
     /// Does what the steps say, in which nothing takes a restart.
@@ -646,5 +749,114 @@ impl Running {
         assert_eq!(sorted(&self.taken), sorted(&named));
         assert!(self.config.ports.iter().all(|port| self.config.port(&port.name) == Some(port)));
         assert!(self.config.bridges.iter().all(|bridge| self.config.bridge(&bridge.name) == Some(bridge)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse_for;
+    use crate::plan::tests::sorted;
+    use crate::render::{render, tests::config};
+    use proptest::prelude::*;
+    use toml_edit::{DocumentMut, Table};
+
+    /// What a file is with a key of one of its tables given another value, or left out.
+    fn edited(
+        config: &ValidConfig,
+        table: impl Fn(&mut DocumentMut) -> &mut Table,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<ValidConfig, String> {
+        let mut file: DocumentMut = render(config).parse().unwrap();
+        let table = table(&mut file);
+        match value {
+            Some(value) => drop(table.insert(key, format!("x = {value}").parse::<DocumentMut>().unwrap()["x"].clone())),
+            None => drop(table.remove(key)),
+        }
+        parse_for("edited", &file.to_string(), &[]).map_err(|errors| errors.to_string())
+    }
+
+    /// That steps lead where the file with the same edit does, or that both are refused.
+    fn assert_same(running: &mut Running, steps: Result<Vec<Action>, String>, file: Result<ValidConfig, String>) {
+        match (steps, file) {
+            (Ok(steps), Ok(file)) => {
+                // Static entries have no order.
+                let parts = |steps: &[Action]| {
+                    let lines: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    let mut parts: Vec<String> = lines.join("\n").split(", ").map(str::to_owned).collect();
+                    parts.sort();
+                    parts
+                };
+                assert_eq!(parts(&steps), parts(&plan(running, &file)));
+                running.perform(&steps);
+                assert_eq!(sorted((**running).clone()), sorted(file));
+                running.assert_whole();
+            }
+            (Err(_), Err(_)) => {}
+            (steps, file) => panic!("{steps:?}\n{file:?}"),
+        }
+    }
+
+    const OF_VXLAN: &[(&str, Option<&str>)] = &[
+        ("port", Some("'p0'")),
+        ("port", Some("'p1'")),
+        ("port", Some("'p9'")),
+        ("local", Some("'10.9.0.2/24'")),
+        ("local", Some("'10.9.0.77/24'")),
+        ("local", Some("'10.8.0.1/16'")),
+        ("gateway", Some("'10.9.0.253'")),
+        ("gateway", Some("'10.9.0.1'")),
+        ("gateway", None),
+        ("peers", Some("['10.9.0.3', '10.9.0.77']")),
+        ("peers", Some("['10.9.0.1']")),
+        ("peers", Some("['11.0.0.1']")),
+        ("peers", None),
+        ("neighbours", Some("[{ address = '10.9.0.3', mac = '02:00:00:00:00:03' }]")),
+        ("neighbours", None),
+        ("udp-port", Some("8472")),
+        ("learn-vteps", Some("true")),
+        ("learn-vteps", None),
+    ];
+
+    const OF_BRIDGE: &[(&str, Option<&str>)] = &[
+        ("vni", Some("1")),
+        ("vni", Some("77")),
+        ("vni", None),
+        ("peers", Some("['10.9.0.3', '10.9.0.77']")),
+        ("peers", Some("['10.9.0.1']")),
+        ("peers", None),
+        ("ports", Some("['p1', { port = 'p2', vlan = 1 }]")),
+        ("ports", Some("[{ port = 'p1', vlan = 9 }, { port = 'p2', vlan = 9 }, { port = 'p3', vlan = 9 }]")),
+        ("ports", Some("['p0', 'p1', { port = 'p1', vlan = 9 }]")),
+        ("ports", None),
+        ("static", Some("[{ mac = '02:00:00:00:00:01', vtep = '10.9.0.3' }]")),
+        ("static", Some("[{ mac = '02:00:00:00:00:01', port = 'p1' }]")),
+        ("static", None),
+        ("mtu", Some("1400")),
+    ];
+
+    proptest! {
+        #[test]
+        fn a_key_that_is_set_does_what_it_does_in_the_file(
+            config in config(), of_vxlan in 0..OF_VXLAN.len(), of_bridge in 0..OF_BRIDGE.len(), at in any::<prop::sample::Index>(),
+        ) {
+            if config.vxlan.is_some() {
+                let mut running = Running::new(config.clone());
+                let (key, value) = OF_VXLAN[of_vxlan];
+                let file = edited(&config, |file| file["vxlan"].as_table_mut().unwrap(), key, value);
+                let steps = running.set_table(&schema::VXLAN, key, value);
+                assert_same(&mut running, steps, file);
+            }
+            if !config.bridges.is_empty() {
+                let mut running = Running::new(config.clone());
+                let (key, value) = OF_BRIDGE[of_bridge];
+                let at = at.index(config.bridges.len());
+                let file =
+                    edited(&config, |file| file["bridge"].as_array_of_tables_mut().unwrap().get_mut(at).unwrap(), key, value);
+                let steps = running.set_bridge(&config.bridges[at].name.clone(), key, value);
+                assert_same(&mut running, steps, file);
+            }
+        }
     }
 }

@@ -48,6 +48,12 @@ impl Statics {
         self.behind.keys()
     }
 
+    /// One of the entries that lead to each place, of those that are wanted.
+    pub(crate) fn samples(&self, is_wanted: impl Fn(&StaticTo) -> bool) -> Statics {
+        let wanted = self.behind.iter().filter(|(to, _)| is_wanted(to));
+        wanted.filter_map(|(to, macs)| Some(StaticMac { mac: *macs.iter().next()?, to: to.clone() })).collect()
+    }
+
     /// Appends an entry, though there may be another one of its address.
     fn push(&mut self, entry: StaticMac) {
         self.behind.entry(entry.to.clone()).or_default().insert(entry.mac);

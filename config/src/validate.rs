@@ -54,42 +54,13 @@ pub(crate) struct Tables<'a> {
     pub control: Option<Table<'a>>,
     /// As [`ValidConfig::workers`]; none, if that has the default.
     pub workers: Vec<Table<'a>>,
-    /// As [`ValidConfig::ports`]; none, if that is in no file.
+    /// As [`ValidConfig::ports`].
     pub ports: Vec<Table<'a>>,
-    /// As [`ValidConfig::bridges`]; none, if that is in no file.
+    /// As [`ValidConfig::bridges`].
     pub bridges: Vec<Table<'a>>,
     /// Whether there is something that should be `[vxlan]`.
     pub has_vxlan: bool,
     pub vxlan: Option<Table<'a>>,
-    /// Whether there is a file at all.
-    pub is_file: bool,
-}
-
-impl Tables<'static> {
-    /// Of a configuration that is in no file.
-    pub fn none(config: &ValidConfig) -> Self {
-        let has_vxlan = config.vxlan.is_some();
-        Tables {
-            control: None,
-            workers: vec![],
-            ports: vec![],
-            bridges: vec![],
-            has_vxlan,
-            vxlan: None,
-            is_file: false,
-        }
-    }
-}
-
-impl Tables<'_> {
-    fn vxlan(&self) -> Option<&dyn Places> {
-        let anywhere = (self.has_vxlan && !self.is_file).then_some(&Anywhere as &dyn Places);
-        self.vxlan.as_ref().map(|t| t as &dyn Places).or(anywhere)
-    }
-}
-
-fn nth<'a>(tables: &'a [Table<'_>], n: usize) -> &'a dyn Places {
-    tables.get(n).map_or(&Anywhere, |t| t)
 }
 
 /// What rules look at beside the object.
@@ -116,8 +87,8 @@ impl<'a> Context<'a> {
 
 /// Gives every static entry the membership that it means, and reports everything in `config` that does not fit together.
 pub(crate) fn validate(config: &mut ValidConfig, tables: &Tables<'_>, cpus: &[usize], report: &mut Report) {
-    for (n, bridge) in config.bridges.iter_mut().enumerate() {
-        bridge::resolve_statics(bridge, nth(&tables.bridges, n), report);
+    for (bridge, t) in config.bridges.iter_mut().zip(&tables.bridges) {
+        bridge::resolve_statics(bridge, t, report);
     }
     if let Some(t) = &tables.control {
         control::check(&config.control, t, report);
@@ -127,11 +98,10 @@ pub(crate) fn validate(config: &mut ValidConfig, tables: &Tables<'_>, cpus: &[us
     let config = &*config;
     let mut taken = Taken::default();
     let nothing = Taken::default();
-    let vxlan = tables.vxlan();
+    let vxlan = tables.vxlan.as_ref().map(|t| t as &dyn Places);
     let control = tables.control.as_ref().map(|t| t as &dyn Places);
     let cx = Context { config, taken: &nothing, control, vxlan, has_vxlan: tables.has_vxlan };
-    for (n, port) in config.ports.iter().enumerate() {
-        let t = nth(&tables.ports, n);
+    for (port, t) in config.ports.iter().zip(&tables.ports) {
         port::check(port, t, Context { taken: &taken, ..cx }, report);
         taken.add_port(port, t);
     }
@@ -142,8 +112,7 @@ pub(crate) fn validate(config: &mut ValidConfig, tables: &Tables<'_>, cpus: &[us
             taken.name_vtep(*vtep);
         }
     }
-    for (n, bridge) in config.bridges.iter().enumerate() {
-        let t = nth(&tables.bridges, n);
+    for (bridge, t) in config.bridges.iter().zip(&tables.bridges) {
         bridge::check(bridge, t, Context { taken: &taken, ..cx }, report);
         for (n, member) in bridge.ports.iter().enumerate() {
             let at = t.item("ports", n, "port");

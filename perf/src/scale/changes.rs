@@ -5,7 +5,8 @@ use crate::scale::case::{head, memif};
 use crate::scale::{Results, START, ScaleArgs};
 use crate::stats::median;
 use dray_api::{
-    BridgeAdd, BridgeDel, FdbAdd, FdbDel, PortAdd, PortDel, PortKeys, Request, StatusShow, VtepAdd, VtepDel,
+    BridgeAdd, BridgeDel, BridgeSet, ConfigSet, FdbAdd, FdbDel, PortAdd, PortDel, PortKeys, Request, StatusShow,
+    VtepAdd, VtepDel,
 };
 use dray_client::Client;
 use dray_config::{Mac, Member};
@@ -97,6 +98,16 @@ fn pair<A: Request, D: Request>(control: &mut Client, add: &A, del: &D, to: &mut
     Ok(())
 }
 
+/// Sets a key to each of two values again and again.
+fn both<R: Request>(control: &mut Client, what: &str, values: [R; 2], to: &mut Vec<Cost>) -> Result<(), String> {
+    let mut set = Vec::new();
+    for _ in 0..TIMES {
+        values.iter().try_for_each(|value| time(control, value, &mut set))?;
+    }
+    to.push(cost(&format!("{} {what}", R::METHOD), &set));
+    Ok(())
+}
+
 fn at(dray: &Dray, cpu: usize, ports: u32, statics: u32) -> Result<Changes, String> {
     let begin = Instant::now();
     let switch = dray.start_with(cpu, |dir| configuration(dir, cpu, ports, statics))?;
@@ -122,6 +133,22 @@ fn at(dray: &Dray, cpu: usize, ports: u32, statics: u32) -> Result<Changes, Stri
     let entry =
         FdbAdd { bridge: "b0".into(), mac, port: Some(Member { port: "p0".into(), vlan: None }), ..FdbAdd::default() };
     pair(&mut control, &entry, &FdbDel { bridge: "b0".into(), mac }, &mut requests)?;
+    for (key, values) in [
+        ("local", ["10.9.0.1/16", "10.9.0.254/16"]),
+        ("learn-vteps", ["true", "false"]),
+        ("udp-port", ["4790", "4789"]),
+    ] {
+        let set = |value: &str| ConfigSet { table: "vxlan".into(), key: key.into(), values: vec![value.into()] };
+        both(&mut control, key, values.map(set), &mut requests)?;
+    }
+    for (name, key, values) in [
+        ("b0", "vni", ["9999", "1"]),
+        ("b0", "peers", ["10.9.0.7", "10.9.0.8"]),
+        ("b2", "ports", ["{ port = 'p2', vlan = 9 }", "p2"]),
+    ] {
+        let set = |value: &str| BridgeSet { name: name.into(), key: key.into(), values: vec![value.into()] };
+        both(&mut control, key, values.map(set), &mut requests)?;
+    }
     Ok(Changes { ports, statics, start, requests })
 }
 
