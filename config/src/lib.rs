@@ -45,7 +45,7 @@ pub use port::{
     Allowed, ENGINES, Eth, HIDDEN_SECRET, LinkFollows, Memif, Port, PortKind, Prefix, Route, Rps, StormLimits, Tap,
     Transport, VhostUser, engine,
 };
-pub use read::{parse, parse_for};
+pub use read::{load, parse, parse_for};
 pub use reference::{EXAMPLE, reference};
 pub use render::{render, text};
 pub use running::Running;

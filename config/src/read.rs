@@ -5,7 +5,9 @@ use crate::schema::{self, Keys, Section};
 use crate::validate::{Places, Tables, validate};
 use crate::{Balance, Bridge, Control, Fdb, Log, Port, ValidConfig, Vxlan, Worker, allowed_cpus};
 use std::collections::HashSet;
+use std::fs;
 use std::ops::Range;
+use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -45,6 +47,17 @@ pub fn parse_for(file_name: &str, text: &str, cpus: &[usize]) -> Result<ValidCon
     let config = file(root.get_ref(), cpus, &mut report);
     report.finish(file_name, text)?;
     Ok(config)
+}
+
+/// Reads and validates the configuration file `file` for this process. With its text.
+///
+/// # Errors
+/// The system's reason, or all that is wrong with it: for people.
+pub fn load(file: &Path) -> Result<(ValidConfig, String), String> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| format!("error: {name}: {error}"))?;
+    let config = parse(&name, &text).map_err(|errors| errors.to_string())?;
+    Ok((config, text))
 }
 
 /// Reads an object that is in no file, from lines of keys and their values.

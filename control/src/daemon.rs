@@ -8,17 +8,17 @@ use crate::switch::Switch;
 use crate::systemd::{self, Watchdog};
 use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, after, at, never, select, tick, unbounded};
-use dray_config::{ValidConfig, parse};
+use dray_config::{ValidConfig, load};
 use dray_dataplane::{Dataplane, Punted};
 use dray_vhost::mem::guard;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 use tracing::{info, warn};
 
 /// Frames that workers left to the control thread, and that are looked at before others get their turn.
@@ -51,7 +51,7 @@ pub fn command() -> clap::Command {
 pub fn run() -> ExitCode {
     let args = Args::parse();
     descriptors::raise();
-    let (config, text) = match read(&args.config) {
+    let (config, text) = match load(&args.config) {
         Ok(read) => read,
         Err(why) => {
             eprintln!("{why}");
@@ -73,14 +73,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The configuration, and the file's text.
-pub(crate) fn read(file: &Path) -> Result<(ValidConfig, String), String> {
-    let name = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|error| format!("error: {name}: {error}"))?;
-    let config = parse(&name, &text).map_err(|errors| errors.to_string())?;
-    Ok((config, text))
 }
 
 fn summary(config: &ValidConfig) -> String {

@@ -14,7 +14,7 @@ use dray_api::{
     RpcError, SilentWorker, StageInfo, Status, StatusShow, Terms, VERSION, VtepRequest, VtepShow, WorkerInfo,
     WorkerRequest, WorkerShow,
 };
-use dray_config::{Action, Mtus, ValidConfig, parse, plan, render, save};
+use dray_config::{Action, Mtus, ValidConfig, load, parse, plan, render, save};
 use dray_dataplane::{Place, PortCounts, QueueStats, WorkerStats};
 use dray_switch::clock::{Stage, StageTime};
 use dray_switch::{Count, Drop};
@@ -98,7 +98,7 @@ impl Switch {
             AnyRequest::Config(ConfigRequest::Diff(ConfigDiff { file })) => {
                 let new = match file {
                     Some(file) => read(&file)?,
-                    None => crate::daemon::read(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
+                    None => load(&self.file).map_err(|why| RpcError::new(BAD_FILE, why))?.0,
                 };
                 let new = self.layers.over(new, &self.config)?;
                 done::<ConfigDiff>(change(&plan(&self.config, &new)))
@@ -179,7 +179,7 @@ impl Switch {
         systemd::reloading();
         let file = self.file.clone();
         let name = file.display().to_string();
-        let result = crate::daemon::read(&file)
+        let result = load(&file)
             .map_err(|why| RpcError::new(BAD_FILE, why))
             .and_then(|(config, text)| Ok((self.layers.over(config, &self.config)?, text)))
             .and_then(|(config, text)| self.apply(config, by).map_err(|why| why.error(why.in_file(&name, &text))));
