@@ -20,7 +20,43 @@ pub struct Mtus<'a> {
 }
 
 impl ValidConfig {
-    /// The MTUs of its bridges, if that of a port is what `mtu` says, bytes: a device may carry less than [`Port::mtu`].
+    /// What is to be said of `bridge` if some member has more than fits it. The MTU of a port is what `mtu` says, bytes: a device may carry
+    /// less than [`Port::mtu`].
+    pub fn mtu_warning(&self, bridge: &Bridge, mtu: impl Fn(&Port) -> u16) -> Option<String> {
+        let members: Vec<(&str, u16)> = bridge
+            .ports
+            .iter()
+            .filter_map(|member| self.port(&member.port))
+            .map(|port| (&*port.name, mtu(port)))
+            .collect();
+        let underlay = self.vxlan.as_ref().filter(|_| bridge.vni.is_some()).and_then(|vxlan| self.port(&vxlan.port));
+        let tunnels = underlay.map(|port| mtu(port).saturating_sub(VXLAN_OVERHEAD));
+        let fits = members.iter().map(|(_, has)| *has).chain(tunnels).chain(bridge.mtu).min()?;
+        let mut larger = members.iter().filter(|(_, has)| *has > fits).peekable();
+        larger.peek()?;
+        let limit = match tunnels {
+            Some(tunnels) if tunnels == fits => format!("its tunnels (the underlay's less {VXLAN_OVERHEAD})"),
+            // What the bridge says itself is no warning.
+            _ => format!("port {}", members.iter().find(|(_, has)| *has == fits)?.0),
+        };
+        let mut names: Vec<String> = larger.by_ref().take(NAMED).map(|(name, has)| format!("{name} ({has})")).collect();
+        match larger.count() {
+            0 => {}
+            more => names.push(format!("{more} more")),
+        }
+        let (bridge, names) = (&bridge.name, names.join(", "));
+        Some(format!(
+            "bridge {bridge}: an MTU of {fits} fits {limit}, and more is allowed to {names}: whoever is attached there needs \
+             {fits}, as what is longer is dropped"
+        ))
+    }
+
+    /// What is to be said of all bridges, a line each.
+    pub fn mtu_warnings(&self, mtu: impl Fn(&Port) -> u16) -> Vec<String> {
+        self.bridges.iter().filter_map(|bridge| self.mtu_warning(bridge, &mtu)).collect()
+    }
+
+    /// The MTUs of its bridges, if that of a port is what `mtu` says, bytes.
     pub fn mtus(&self, mtu: impl Fn(&Port) -> u16) -> Mtus<'_> {
         let ports: HashMap<&str, u16> = self.ports.iter().map(|port| (port.name.as_str(), mtu(port))).collect();
         let mut mtus = Mtus { config: self, ports, bridges: HashMap::new(), fits: HashMap::new() };
@@ -67,36 +103,6 @@ impl Mtus<'_> {
                 "an MTU of {fits} fits all of bridge {bridge}, the port's is {has}: whoever is attached needs {fits}"
             )
         })
-    }
-
-    /// What is to be said of bridges of which some member has more than fits: a line each.
-    pub fn warnings(&self) -> Vec<String> {
-        self.config.bridges.iter().filter_map(|bridge| self.bridge_warning(bridge)).collect()
-    }
-
-    fn bridge_warning(&self, bridge: &Bridge) -> Option<String> {
-        let (name, fits) = (&bridge.name, self.bridge(&bridge.name)?);
-        let mtu = |port: &str| self.ports.get(port).copied().unwrap_or(fits);
-        let mut larger = bridge.ports.iter().filter(|member| mtu(&member.port) > fits).peekable();
-        larger.peek()?;
-        let limit = match bridge.vni.and_then(|_| self.tunnels()) {
-            Some(tunnels) if tunnels == fits => format!("its tunnels (the underlay's less {VXLAN_OVERHEAD})"),
-            _ => {
-                let smallest = bridge.ports.iter().find(|member| mtu(&member.port) == fits)?;
-                format!("port {}", smallest.port)
-            }
-        };
-        let mut names: Vec<String> =
-            larger.by_ref().take(NAMED).map(|member| format!("{} ({})", member.port, mtu(&member.port))).collect();
-        match larger.count() {
-            0 => {}
-            more => names.push(format!("{more} more")),
-        }
-        let names = names.join(", ");
-        Some(format!(
-            "bridge {name}: an MTU of {fits} fits {limit}, and more is allowed to {names}: whoever is attached there needs \
-             {fits}, as what is longer is dropped"
-        ))
     }
 }
 
@@ -171,7 +177,7 @@ local = '10.0.0.1/24'
     fn a_bridge_is_warned_of_once_with_the_members_that_have_more() {
         let config = config(FILE);
         assert_eq!(
-            config.mtus(|port| port.mtu).warnings(),
+            config.mtu_warnings(|port| port.mtu),
             [
                 "bridge blue: an MTU of 1400 fits port nic, and more is allowed to web (9198), db (1450): whoever is \
                  attached there needs 1400, as what is longer is dropped",
@@ -186,8 +192,8 @@ local = '10.0.0.1/24'
         assert_eq!(config.mtus(|port| port.mtu).port_warning(&config.ports[2]), None);
         assert_eq!(config.mtus(|port| port.mtu).port_warning(&config.ports[3]), None);
         // Jumbo frames below: 1,550 and more carry what the containers have.
-        assert_eq!(config.mtus(|port| if port.name == "up" { 1550 } else { 1500 }).warnings(), [""; 0]);
-        assert_eq!(config.mtus(|port| if port.name == "up" { 1549 } else { 1500 }).warnings().len(), 2);
+        assert_eq!(config.mtu_warnings(|port| if port.name == "up" { 1550 } else { 1500 }), [""; 0]);
+        assert_eq!(config.mtu_warnings(|port| if port.name == "up" { 1549 } else { 1500 }).len(), 2);
     }
 
     #[test]
@@ -196,7 +202,7 @@ local = '10.0.0.1/24'
         let mtus = config.mtus(|port| port.mtu);
         assert_eq!((mtus.bridge("green"), mtus.bridge("blue")), (Some(1300), Some(1400)));
         assert_eq!(config.ports.iter().map(|port| mtus.guest(port)).collect::<Vec<_>>(), [1300, 1300, 1400, 1500]);
-        let warnings = mtus.warnings();
+        let warnings = config.mtu_warnings(|port| port.mtu);
         assert!(warnings.len() == 1 && warnings[0].starts_with("bridge blue: "), "{warnings:?}");
     }
 
@@ -209,7 +215,7 @@ local = '10.0.0.1/24'
         text += "mtu = 1000\n[[bridge]]\nname = 'b'\nports = [";
         (0..12).for_each(|i| text += &format!("'p{i}',"));
         let config = config(&(text + "]\n"));
-        let warnings = config.mtus(|port| port.mtu).warnings();
+        let warnings = config.mtu_warnings(|port| port.mtu);
         assert!(warnings[0].contains("fits port p11, ") && warnings[0].contains("p7 (9198), 3 more:"), "{warnings:?}");
     }
 }

@@ -59,7 +59,7 @@ pub fn run() -> ExitCode {
         }
     };
     if args.check {
-        let mtus = config.mtus(|port| port.mtu).warnings();
+        let mtus = config.mtu_warnings(|port| port.mtu);
         for warning in mtus.into_iter().chain(descriptors::warning(&config)) {
             eprintln!("warning: {}: {warning}", args.config.display());
         }

@@ -6,6 +6,7 @@ use crate::layers::check_name;
 use crate::ports::{Guest, Link, connect};
 use crate::switch::Switch;
 use crate::systemd;
+use crate::warnings;
 use dray_api::{
     AnyRequest, BAD_FILE, BridgeInfo, BridgeRequest, BridgeShow, ConfigApply, ConfigChange, ConfigDiff, ConfigFile,
     ConfigReload, ConfigRequest, ConfigSave, ConfigSaved, ConfigSet, ConfigShow, ConfigText, DropInfo, DropRequest,
@@ -261,6 +262,11 @@ impl Switch {
         self.cleared.get(port).map_or_else(|| counts.clone(), |before| counts.since(before))
     }
 
+    /// The MTUs of the running configuration.
+    fn mtus(&self) -> Mtus<'_> {
+        self.config.mtus(|port| self.ports.mtu(port))
+    }
+
     /// What there is of the switch, in a line.
     pub fn summary(&self) -> String {
         let Status { ports, ports_up, bridges, .. } = self.status();
@@ -372,7 +378,7 @@ impl Switch {
             mtu: port.mtu,
             bridges,
             underlay: self.config.is_underlay(&port.name),
-            warnings: self.warnings(port, mtus),
+            warnings: warnings::of_port(port, mtus, &self.config, &self.ports),
             ..PortInfo::default()
         };
         self.ports.describe(port, &mut info);
@@ -476,10 +482,7 @@ fn by_port(queues: &[QueueStats]) -> Vec<String> {
 }
 
 fn loads(queues: &[QueueStats], period: &WorkerStats) -> Vec<QueueInfo> {
-    let ticks = |queue: &QueueStats| {
-        let recent = period.queues.iter().find(|recent| recent.port == queue.port && recent.index == queue.index);
-        recent.map_or(0, |recent| recent.ticks)
-    };
+    let ticks = |queue: &QueueStats| period.queue(&queue.port, queue.index).map_or(0, |recent| recent.ticks);
     let info = |queue: &QueueStats| QueueInfo {
         port: queue.port.clone(),
         queue: queue.index,

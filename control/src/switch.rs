@@ -5,12 +5,13 @@ use crate::layers::Layers;
 use crate::log::{self, Limit};
 use crate::ports::{Link, Ports, Wanted};
 use crate::slowpath::SlowPath;
+use crate::warnings::{self, Warnings};
 use crossbeam_channel::Receiver;
 use dray_api::{ErrorCode, Event, EventKind, RpcError, VtepInfo};
 use dray_config::{Action, Mac, Port, Running, ValidConfig, Vxlan, error_at_port, plan};
 use dray_dataplane::{Change, Dataplane, Entry, Moved, PortCounts, Punted, Underlay, WorkerStats};
 use dray_switch::{Count, Drop};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -114,15 +115,15 @@ pub struct Switch {
     published: Instant,
     /// The underlay's MTU that the workers have.
     published_mtu: Option<u16>,
-    /// What was said of bridges' MTUs.
-    pub(crate) warned: HashSet<String>,
-    /// Whether there may be more to say of them.
-    is_unwarned: bool,
+    /// What was said of bridges and the host.
+    warnings: Warnings,
     is_stale: bool,
     polled: Instant,
     aged: Instant,
     /// What ports had counted when their counters were last cleared.
     pub(crate) cleared: HashMap<String, PortCounts>,
+    /// The port at which it is looked next for what begins there.
+    watched: usize,
     /// What was counted of each port that is told when it begins, by the counter's name.
     growing: HashMap<String, BTreeMap<&'static str, Growth>>,
     /// The other VTEPs, as those who watch know them.
@@ -156,12 +157,12 @@ impl Switch {
             silent: BTreeMap::new(),
             published: now,
             published_mtu: None,
-            warned: HashSet::new(),
-            is_unwarned: false,
+            warnings: Warnings::default(),
             is_stale: false,
             polled: now,
             aged: now,
             cleared: HashMap::new(),
+            watched: 0,
             growing: HashMap::new(),
             vteps: BTreeMap::new(),
             news: Limit::default(),
@@ -282,10 +283,12 @@ impl Switch {
                 tell(change(action, by));
             }
         }
+        if !actions.is_empty() {
+            self.warnings.look_again(self.config.bridges.len());
+        }
         if by == START {
-            self.warn();
-        } else {
-            self.is_unwarned |= !actions.is_empty();
+            self.warnings.of_bridges(&self.config, &self.ports, Duration::MAX);
+            self.warnings.of_host(&self.config, &self.ports);
         }
         self.tick_overlay(Instant::now());
     }
@@ -432,7 +435,7 @@ impl Switch {
             // Its address and MTU may be known only now.
             self.set_overlay();
             self.publish();
-            self.is_unwarned = true;
+            self.warnings.look_again(self.config.bridges.len());
         }
         if let Some(slowpath) = &mut self.slowpath {
             slowpath.link_up();
@@ -477,26 +480,28 @@ impl Switch {
         let is_up = |port: &str| self.ports.link(port).is_some_and(Link::is_up);
         let underlay = self.config.vxlan.as_ref().is_none_or(|vxlan| is_up(&vxlan.port));
         self.ports.follow(underlay);
-        for port in self.ports.poll(is_due, &mut self.dataplane) {
+        if is_due {
+            self.ports.begin_round();
+        }
+        for port in self.ports.poll(&mut self.dataplane) {
             self.came_up(&port);
         }
         self.delete_over();
         if self.underlay_mtu() != self.published_mtu {
             self.publish();
-            self.is_unwarned = true;
+            self.warnings.look_again(self.config.bridges.len());
         }
-        if std::mem::take(&mut self.is_unwarned) {
-            self.warn();
-        }
+        self.warnings.of_bridges(&self.config, &self.ports, warnings::LOOK);
         if is_due {
             self.polled = now;
             self.sample();
             self.balance(now);
-            self.watch_counts(now);
         }
+        self.watch_counts(now);
         if now.duration_since(self.aged) >= AGE_VTEPS {
             self.aged = now;
-            self.is_unwarned = true;
+            self.warnings.look_again(self.config.bridges.len());
+            self.warnings.of_host(&self.config, &self.ports);
             if let Some(slowpath) = self.slowpath.as_mut().filter(|slowpath| slowpath.has_learned()) {
                 let ageing = Duration::from_secs(self.config.fdb.ageing.into());
                 slowpath.age(&self.dataplane.fdb_vteps(), ageing, now);
@@ -550,10 +555,15 @@ impl Switch {
         self.publish_if_due(now);
     }
 
-    /// Tells what begins at ports: MACs beyond max-macs, MACs that move there, packets that are dropped for a reason.
+    /// Tells what begins at ports: MACs beyond max-macs, MACs that move there, packets that are dropped for a reason. Looks at so many ports
+    /// that all get their turn once in [`POLL`].
     fn watch_counts(&mut self, now: Instant) {
-        let Switch { config, dataplane, growing, .. } = self;
-        for port in &config.ports {
+        let Switch { config, dataplane, growing, watched, .. } = self;
+        let ticks = (POLL.as_millis() / Dataplane::TICK.as_millis()) as usize;
+        let part = config.ports.len().div_ceil(ticks);
+        let rest = config.ports[..].get(*watched..).unwrap_or_default();
+        *watched = if rest.len() <= part { 0 } else { *watched + part };
+        for port in rest.iter().take(part) {
             let name = &port.name;
             let counts = dataplane.port_counts(name).unwrap_or_default();
             let mut begins = |what: &'static str, count: u64| -> Option<u64> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct WorkerStats {
     /// The CPU it is pinned to.
     pub cpu: usize,
-    /// Receive queues it polls, by port name and index.
+    /// Receive queues it polls, in the order of port name and index.
     pub queues: Vec<QueueStats>,
     /// Times it went round all its queues.
     pub loops: u64,
@@ -57,17 +57,15 @@ impl WorkerStats {
             now.frames = now.frames.saturating_sub(then.frames);
             now.bursts = now.bursts.saturating_sub(then.bursts);
         }
-        let same = |a: &QueueStats, b: &QueueStats| a.port == b.port && a.index == b.index && a.link == b.link;
         let mut queues = self.queues.clone();
         for now in &mut queues {
             // What it did on another worker is not known here.
-            let (packets, ticks) = before
-                .queues
-                .iter()
-                .find(|then| same(now, then))
-                .map_or((now.packets, now.ticks), |then| (then.packets, then.ticks));
-            now.packets = now.packets.saturating_sub(packets);
-            now.ticks = now.ticks.saturating_sub(ticks);
+            if let Some(then) = before.queue(&now.port, now.index).filter(|then| then.link == now.link) {
+                now.packets = now.packets.saturating_sub(then.packets);
+                now.ticks = now.ticks.saturating_sub(then.ticks);
+            } else {
+                (now.packets, now.ticks) = (0, 0);
+            }
         }
         WorkerStats {
             queues,
@@ -81,6 +79,12 @@ impl WorkerStats {
             silence: self.silence,
             unanswered: self.unanswered,
         }
+    }
+
+    /// The receive queue `index` of `port`, if it polls that.
+    pub fn queue(&self, port: &str, index: u16) -> Option<&QueueStats> {
+        let at = self.queues.binary_search_by(|queue| (queue.port.as_str(), queue.index).cmp(&(port, index)));
+        at.ok().map(|at| &self.queues[at])
     }
 
     /// Share of the time spent on bursts, 0..=1.

@@ -31,8 +31,11 @@ use mailbox::{Event, Mailbox, News};
 use maker::Maker;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::info;
+
+/// How long drivers may look at what takes time, at a time: there may be many of them.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// The kind that a port is of.
 fn kind(port: &Port) -> &dyn Kind {
@@ -303,6 +306,8 @@ pub struct Sample {
 pub struct Ports {
     host: Host,
     open: BTreeMap<String, Open>,
+    /// Of a round over all ports in which drivers look at what takes time: the port at which it goes on.
+    round: Option<String>,
     /// By socket: those of whom it is not known which port they wanted.
     strangers: BTreeMap<String, Refused>,
     /// They must not fill the log.
@@ -433,8 +438,8 @@ impl Ports {
     /// If the kernel gives no thread, epoll, inotify or eventfd.
     pub fn new(cpus: Vec<usize>, journal: &Path) -> Result<Ports, String> {
         let host = Host::start(cpus, journal)?;
-        let (open, strangers) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Ports { host, open, strangers, news: Limit::default(), over: Vec::new() })
+        let (open, strangers) = Default::default();
+        Ok(Ports { host, open, round: None, strangers, news: Limit::default(), over: Vec::new() })
     }
 
     /// Has what an earlier drayd has left removed, if no port of `config` is to have it.
@@ -564,10 +569,16 @@ impl Ports {
         }
     }
 
-    /// Has drivers look at their links. Those that have come up or have new queues. `all`: not only what takes no time.
-    pub fn poll(&mut self, all: bool, dataplane: &mut Dataplane) -> Vec<String> {
+    /// What takes time is to be looked at once at each port, if that is not being done already.
+    pub fn begin_round(&mut self) {
+        self.round.get_or_insert_default();
+    }
+
+    /// Has drivers look at their links. Those that have come up or have new queues.
+    pub fn poll(&mut self, dataplane: &mut Dataplane) -> Vec<String> {
         let mut up = Vec::new();
         let now = Instant::now();
+        let (mut round, mut spent) = (self.round.take(), Duration::ZERO);
         if let Some(more) = self.news.flush(now) {
             info!(target: "socket", "{more}");
         }
@@ -575,12 +586,19 @@ impl Ports {
             if let Some(more) = open.news.flush(now) {
                 info!(target: "port", port = %name, "{more}");
             }
+            // What takes time: where the round goes on, and as long as there is time.
+            let mut all = round.as_ref().is_some_and(|next| name >= next);
+            if all && spent >= LOOK {
+                (self.round, round, all) = (Some(name.clone()), None, false);
+            }
+            let begin = all.then(Instant::now);
             if open.poll(name, all, dataplane, now) {
                 up.push(name.clone());
             }
             if open.driver.as_ref().is_some_and(|driver| driver.is_over()) {
                 self.over.push(name.clone());
             }
+            spent += begin.map_or(Duration::ZERO, |begin| begin.elapsed());
         }
         up
     }
@@ -610,6 +628,11 @@ impl Ports {
     /// A port's device, if it is one and open.
     pub fn device(&self, name: &str) -> Option<Device> {
         self.open.get(name)?.driver.as_ref()?.device()
+    }
+
+    /// What a port carries, bytes: a device may carry less than its port was asked for.
+    pub fn mtu(&self, port: &Port) -> u16 {
+        self.device(&port.name).map_or(port.mtu, |device| port.mtu.min(device.mtu))
     }
 
     /// Puts into `info` what only ports of this kind have.
