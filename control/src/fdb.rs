@@ -2,7 +2,9 @@
 
 use crate::events::tell;
 use crate::switch::Switch;
-use dray_api::{ErrorCode, Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError};
+use dray_api::{
+    ErrorCode, Event, EventKind, FdbLoaded, FdbRefused, FdbStatic, INVALID_PARAMS, MAX_BATCH, RpcError, Terms,
+};
 use dray_config::Mac;
 use tracing::info;
 
@@ -16,7 +18,13 @@ fn line(at: usize, entry: &FdbStatic) -> usize {
 
 impl Switch {
     /// Does what `fdb.load` says. Tables are published only if VTEPs come or go.
-    pub fn fdb_load(&mut self, entries: &[FdbStatic], delete: bool, by: &str) -> Result<FdbLoaded, RpcError> {
+    pub fn fdb_load(
+        &mut self,
+        entries: &[FdbStatic],
+        delete: bool,
+        terms: &Terms,
+        by: &str,
+    ) -> Result<FdbLoaded, RpcError> {
         if entries.len() > MAX_BATCH {
             let message = format!("a batch has at most {MAX_BATCH} entries, not {}: send several", entries.len());
             return Err(RpcError::new(INVALID_PARAMS, message));
@@ -24,7 +32,7 @@ impl Switch {
         let mut refused = Vec::new();
         let done = if delete { Switch::unload } else { Switch::load };
         for (at, entry) in entries.iter().enumerate() {
-            if let Err((code, reason)) = done(self, entry) {
+            if let Err((code, reason)) = done(self, entry, terms) {
                 refused.push(FdbRefused { line: line(at, entry), code, reason });
             }
         }
@@ -35,14 +43,18 @@ impl Switch {
         self.generation += u64::from(done != 0);
         let text = format!("{done} entries {}, {} refused", if delete { "deleted" } else { "added" }, refused.len());
         info!(target: "fdb", "{text} (by {by})");
+        if let Some(owner) = terms.owner.as_deref().filter(|_| done != 0) {
+            self.layers.write(owner, &self.config)?;
+        }
         tell(Event { kind: EventKind::Fdb, text, by: Some(by.into()), count: Some(done as u64), ..Event::default() });
         Ok(FdbLoaded { done: done as u64, refused })
     }
 
     /// Adds an entry, in the place of the one that its bridge has of that address.
-    fn load(&mut self, entry: &FdbStatic) -> Done {
+    fn load(&mut self, entry: &FdbStatic, terms: &Terms) -> Done {
         let FdbStatic { bridge, mac, port, vtep, .. } = entry;
-        self.is_files(bridge, *mac)?;
+        let is_there = self.config.bridge(bridge).is_some_and(|bridge| bridge.statics.get(*mac).is_some());
+        self.may_set(bridge, *mac, is_there, terms)?;
         let code = match self.config.bridge(bridge) {
             None => ErrorCode::NotFound,
             Some(bridge) if vtep.is_some() && bridge.vni.is_none() => ErrorCode::Conflict,
@@ -54,24 +66,28 @@ impl Switch {
             return Err((ErrorCode::Conflict, why));
         }
         self.config.put_static(bridge, entry);
+        self.layers.note_static(terms.owner.as_deref(), bridge, *mac);
         Ok(())
     }
 
-    /// Whether nobody else has the static entry.
-    fn is_files(&self, bridge: &str, mac: Mac) -> Done {
-        let Some(owner) = self.layers.of_static(bridge, mac) else { return Ok(()) };
-        Err((ErrorCode::Conflict, format!("the entry {mac} of bridge {bridge:?} belongs to owner {owner:?}")))
+    fn may_set(&self, bridge: &str, mac: Mac, is_there: bool, terms: &Terms) -> Done {
+        let may = self.layers.may_set(terms.owner.as_deref(), bridge, mac, is_there, &self.config);
+        may.map_err(|why| (ErrorCode::Conflict, why.message))
     }
 
     /// Deletes an entry, learned or static.
-    fn unload(&mut self, FdbStatic { bridge, mac, .. }: &FdbStatic) -> Done {
-        let none = |why: String| (ErrorCode::NotFound, why);
-        if self.config.bridge(bridge).is_none() {
-            return Err(none(format!("there is no bridge {bridge:?}")));
+    fn unload(&mut self, FdbStatic { bridge, mac, .. }: &FdbStatic, terms: &Terms) -> Done {
+        let none = |why: String| if terms.ensure { Ok(()) } else { Err((ErrorCode::NotFound, why)) };
+        let Some(of) = self.config.bridge(bridge) else { return none(format!("there is no bridge {bridge:?}")) };
+        let is_static = of.statics.get(*mac).is_some();
+        if is_static {
+            self.may_set(bridge, *mac, true, terms)?;
+            self.config.remove_static(bridge, *mac);
+            self.layers.note_static(None, bridge, *mac);
         }
-        self.is_files(bridge, *mac)?;
-        let was_static = self.config.remove_static(bridge, *mac).is_some();
-        let was_there = self.dataplane.fdb_remove(bridge, *mac) || was_static;
-        was_there.then_some(()).ok_or_else(|| none(format!("bridge {bridge:?} has no entry {mac}")))
+        if self.dataplane.fdb_remove(bridge, *mac) || is_static {
+            return Ok(());
+        }
+        none(format!("bridge {bridge:?} has no entry {mac}"))
     }
 }

@@ -3,8 +3,8 @@
 
 use dray_api::{AnyRequest, BridgeRequest, ErrorCode, FdbRequest, PortRequest, RpcError};
 use dray_config::{
-    Action, Bridge, BridgeChange, Item, Mac, Member, Port, PortKind, Running, StaticTo, ValidConfig, read_layer,
-    replace, write_layer, write_layer_port,
+    Action, Bridge, BridgeChange, Item, Mac, Member, Port, PortKind, Running, StaticMac, StaticTo, ValidConfig,
+    read_layer, replace, write_layer, write_layer_port,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -97,16 +97,19 @@ fn called(owner: Option<&str>) -> String {
     owner.map_or_else(|| "the configuration file".into(), |owner| format!("owner {owner:?}"))
 }
 
+/// As whose the configuration file's things are asked for.
+pub const FILE: &str = "file";
+
 /// Whether it is a name for an owner.
 ///
 /// # Errors
 /// It is not.
 pub fn check_name(owner: &str) -> Result<(), RpcError> {
     let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    if (1..=32).contains(&owner.len()) && owner.bytes().all(good) && owner != "file" {
+    if (1..=32).contains(&owner.len()) && owner.bytes().all(good) && owner != FILE {
         return Ok(());
     }
-    let why = format!("owner = {owner:?}: an owner's name is 1 to 32 of a-z 0-9 -, and not \"file\"");
+    let why = format!("owner = {owner:?}: an owner's name is 1 to 32 of a-z 0-9 -, and not {FILE:?}");
     Err(RpcError::refused(ErrorCode::Invalid, why).at("owner"))
 }
 
@@ -229,6 +232,19 @@ impl Layers {
         })
     }
 
+    /// What is an owner's, as its file has it.
+    pub fn shown(&self, owner: &str, secrets: bool, config: &Running) -> String {
+        let mut items = self.items(owner, config);
+        for item in &mut items {
+            if let Item::Port(port) = item
+                && !secrets
+            {
+                *port = port.clone().without_secret();
+            }
+        }
+        write_layer(&items, config)
+    }
+
     /// What is the file's of a configuration.
     pub fn of_file(&self, config: &Running) -> ValidConfig {
         let mut file = (**config).clone();
@@ -275,10 +291,63 @@ impl Layers {
         self.owners.get(&Thing::Bridge(name.into())).cloned()
     }
 
-    /// Whose the static entry is, if it is not the file's.
-    pub fn of_static(&self, bridge: &str, mac: Mac) -> Option<String> {
+    /// Whose static entries are, as far as they are not the file's: by bridge and address.
+    pub fn statics(&self) -> HashMap<String, HashMap<Mac, String>> {
+        let mut statics: HashMap<String, HashMap<Mac, String>> = HashMap::new();
+        for (thing, owner) in &self.owners {
+            if let Thing::Static(bridge, mac) = thing {
+                statics.entry(bridge.clone()).or_default().insert(*mac, owner.clone());
+            }
+        }
+        statics
+    }
+
+    /// The owners that name VTEPs.
+    pub fn vteps(&self, config: &Running) -> HashMap<Ipv4Addr, BTreeSet<String>> {
+        let mut vteps: HashMap<Ipv4Addr, BTreeSet<String>> = HashMap::new();
+        for (thing, owner) in &self.owners {
+            let vtep = match thing {
+                Thing::Peer(_, vtep) => *vtep,
+                Thing::Static(bridge, mac) => match config.bridge(bridge).and_then(|bridge| bridge.statics.get(*mac)) {
+                    Some(StaticMac { to: StaticTo::Vtep(vtep), .. }) => *vtep,
+                    _ => continue,
+                },
+                Thing::Port(_) | Thing::Bridge(_) | Thing::Member(..) => continue,
+            };
+            vteps.entry(vtep).or_default().insert(owner.clone());
+        }
+        vteps
+    }
+
+    /// Whether `owner`, or the file, may add the static entry, or change or delete it if it is there.
+    ///
+    /// # Errors
+    /// It, or its bridge, is another's.
+    pub fn may_set(
+        &self,
+        owner: Option<&str>,
+        bridge: &str,
+        mac: Mac,
+        is_there: bool,
+        config: &Running,
+    ) -> Result<(), RpcError> {
         // Most switches have no owners and many entries.
-        if self.owners.is_empty() { None } else { self.owners.get(&Thing::Static(bridge.into(), mac)).cloned() }
+        if owner.is_none() && self.owners.is_empty() {
+            return Ok(());
+        }
+        let work = self.work(owner, config);
+        if is_there { work.may(&Thing::Static(bridge.into(), mac)) } else { work.expressible(bridge, None) }
+    }
+
+    /// Notes whose a static entry is that was added, changed or deleted.
+    pub fn note_static(&mut self, owner: Option<&str>, bridge: &str, mac: Mac) {
+        if owner.is_some() || !self.owners.is_empty() {
+            self.note(vec![(Thing::Static(bridge.into(), mac), owner.map(str::to_owned))]);
+        }
+    }
+
+    fn work<'a>(&'a self, owner: Option<&'a str>, config: &'a Running) -> Work<'a> {
+        Work { layers: self, owner, config, gone: HashSet::new(), changes: Vec::new() }
     }
 
     /// How belongings change when `owner`, or the file, does these steps to `config`.
@@ -286,7 +355,7 @@ impl Layers {
     /// # Errors
     /// They change what is another's.
     pub fn admit(&self, owner: Option<&str>, steps: &[Action], config: &Running) -> Result<Belongings, RpcError> {
-        let mut work = Work { layers: self, owner, config, gone: HashSet::new(), changes: Vec::new() };
+        let mut work = self.work(owner, config);
         if owner.is_none() && self.owners.is_empty() {
             return Ok(work.changes);
         }

@@ -2,8 +2,9 @@
 
 use crate::edit::{edit, is_done};
 use crate::events::tell;
-use crate::layers::check_name;
+use crate::layers::{FILE, check_name};
 use crate::ports::{Guest, Link, connect};
+use crate::slowpath::SlowPath;
 use crate::switch::Switch;
 use crate::systemd;
 use crate::warnings;
@@ -12,7 +13,7 @@ use dray_api::{
     ConfigReload, ConfigRequest, ConfigSave, ConfigSaved, ConfigSet, ConfigShow, ConfigText, DropInfo, DropRequest,
     DropShow, ErrorCode, Event, FdbDel, FdbEntry, FdbFlush, FdbFlushed, FdbLoad, FdbRequest, FdbShow, LogInfo,
     LogRequest, LogShow, PortBridge, PortClear, PortInfo, PortRequest, PortShow, PortShown, QueueInfo, Request,
-    RpcError, SilentWorker, StageInfo, Status, StatusShow, Terms, VERSION, VtepRequest, VtepShow, WorkerInfo,
+    RpcError, SilentWorker, StageInfo, Status, StatusShow, Terms, VERSION, VtepInfo, VtepRequest, VtepShow, WorkerInfo,
     WorkerRequest, WorkerShow,
 };
 use dray_config::{Action, Mtus, ValidConfig, load, parse, plan, render, save};
@@ -80,21 +81,16 @@ impl Switch {
                 done::<FdbFlush>(FdbFlushed { entries })
             }
             AnyRequest::Fdb(FdbRequest::Load(FdbLoad { entries, delete })) => {
-                done::<FdbLoad>(self.fdb_load(&entries.entries, delete, by)?)
+                done::<FdbLoad>(self.fdb_load(&entries.entries, delete, terms, by)?)
             }
-            AnyRequest::Vtep(VtepRequest::Show(_)) => {
-                done::<VtepShow>(self.slowpath.as_ref().map(|slowpath| slowpath.vteps()).unwrap_or_default())
-            }
+            AnyRequest::Vtep(VtepRequest::Show(_)) => done::<VtepShow>(self.vtep_infos()),
             AnyRequest::Log(LogRequest::Show(_)) => done::<LogShow>(LogInfo { level: self.config.log.level.clone() }),
             AnyRequest::Worker(WorkerRequest::Show(WorkerShow { total })) => {
                 done::<WorkerShow>(self.worker_infos(total))
             }
             AnyRequest::Drop(DropRequest::Show(_)) => done::<DropShow>(self.drop_infos()),
-            AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets: true })) => {
-                done::<ConfigShow>(ConfigText { text: render(&self.config) })
-            }
-            AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets: false })) => {
-                done::<ConfigShow>(ConfigText { text: render(&(*self.config).clone().without_secrets()) })
+            AnyRequest::Config(ConfigRequest::Show(ConfigShow { secrets, owner })) => {
+                done::<ConfigShow>(ConfigText { text: self.config_text(secrets, owner.as_deref()) })
             }
             AnyRequest::Config(ConfigRequest::Diff(ConfigDiff { file })) => {
                 let new = match file {
@@ -408,17 +404,39 @@ impl Switch {
         Ok(bridges.map(info).collect())
     }
 
+    /// Reply to `vtep.show`.
+    fn vtep_infos(&self) -> Vec<VtepInfo> {
+        let mut owners = self.layers.vteps(&self.config);
+        let mut vteps = self.slowpath.as_ref().map(SlowPath::vteps).unwrap_or_default();
+        for vtep in &mut vteps {
+            vtep.owners = owners.remove(&vtep.address).unwrap_or_default().into_iter().collect();
+        }
+        vteps
+    }
+
+    /// The running configuration, or what an owner has of it.
+    fn config_text(&self, secrets: bool, owner: Option<&str>) -> String {
+        let without = |config: ValidConfig| if secrets { config } else { config.without_secrets() };
+        match owner {
+            None => render(&without((*self.config).clone())),
+            Some(FILE) => render(&without(self.layers.of_file(&self.config))),
+            Some(owner) => self.layers.shown(owner, secrets, &self.config),
+        }
+    }
+
     /// Reply to `fdb.show`. `bridge`: the only one that is wanted.
     fn fdb_entries(&self, bridge: Option<&str>, is_wanted: impl Fn(&FdbEntry) -> bool + Send + 'static) -> Written {
-        let entries = self.dataplane.fdb_entries(bridge);
+        let (entries, owners) = (self.dataplane.fdb_entries(bridge), self.layers.statics());
         // A million of them take a while: that is the connection's time.
         Box::new(move || {
             let entry = |entry: dray_dataplane::FdbEntry| {
+                let owner = owners.get(&entry.bridge).filter(|_| entry.is_static).and_then(|of| of.get(&entry.mac));
                 let (port, vlan, vtep) = match entry.place {
                     Place::Port { port, vlan } => (Some(port), vlan, None),
                     Place::Vtep(vtep) => (None, None, Some(vtep)),
                 };
                 FdbEntry {
+                    owner: owner.cloned(),
                     bridge: entry.bridge,
                     mac: entry.mac,
                     port,

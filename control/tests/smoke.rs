@@ -710,6 +710,9 @@ fn what_a_program_has_added_is_its_own() {
     assert_eq!(switch.json("bridge show net1")[0]["owner"], "docker");
     assert_eq!(switch.json("port show web")[0].get("owner"), None);
     assert!(switch.dray("port show c1").contains("cni"));
+    let of_docker = &switch.json("fdb show --bridge net1")[0];
+    assert_eq!((&of_docker["mac"], &of_docker["owner"]), (&json!("02:00:00:00:00:07"), &json!("docker")));
+    assert!(switch.dray("fdb show --bridge net1").contains("docker"));
 
     // Nobody changes what is another's.
     conflict("port del c1", "belongs to owner \"cni\": the configuration file can't");
@@ -720,6 +723,22 @@ fn what_a_program_has_added_is_its_own() {
     conflict("bridge join net1 web:9", "belongs to owner \"docker\"");
     conflict("config set fdb ageing 60 --owner cni", "belongs to the configuration file");
     conflict("fdb del net1 02:00:00:00:00:07 --owner cni", "belongs to owner \"docker\"");
+    fs::write(switch.path("batch.txt"), "net1 02:00:00:00:00:07 c1:5\nnet1 02:00:00:00:00:08 c1:5\n").unwrap();
+    for args in ["fdb load batch.txt", "fdb load batch.txt --delete --owner cni"] {
+        let output = switch.output(args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("line 1: the static entry 02:00:00:00:00:07 of bridge \"net1\" belongs to"), "{error}");
+    }
+    // Neither can the file have something in what it does not have.
+    assert_eq!(switch.json("fdb show --bridge net1").as_array().unwrap().len(), 1);
+    switch.dray("fdb load batch.txt --owner docker");
+    assert_eq!(switch.json("fdb show --bridge net1")[1]["owner"], "docker");
+    switch.dray("fdb load batch.txt --delete --owner docker");
+    switch.dray("fdb load batch.txt --delete --owner docker --ensure");
+    assert_eq!(switch.output("fdb load batch.txt --delete --owner docker").status.code(), Some(1));
+    switch.dray("fdb load batch.txt --owner docker");
+    switch.dray("fdb del net1 02:00:00:00:00:08 --owner docker");
     let error = switch.refused("port del c1 --owner A_B", 1);
     assert!(error.contains("an owner's name is 1 to 32 of a-z 0-9 -"), "{error}");
     assert!(switch.refused("port add c1 --kind memif --socket @c2 --owner docker", 1).contains("already used"));
@@ -729,6 +748,11 @@ fn what_a_program_has_added_is_its_own() {
     switch.dray("config apply dray.toml");
     switch.dray("config save");
     assert_eq!(fs::read_to_string(switch.path("dray.toml")).unwrap(), file);
+    switch.dray("config save copy.toml");
+    let copy = fs::read_to_string(switch.path("copy.toml")).unwrap();
+    assert!(copy.contains("\"web\"") && !copy.contains("c1") && !copy.contains("net1"), "{copy}");
+    let of_cni = switch.dray("config show --owner cni");
+    assert!(of_cni.contains("name = \"c1\"") && !of_cni.contains("name = \"web\""), "{of_cni}");
     assert_eq!(switch.json("status")["ports"], 3);
     let taken = file.clone() + "[[port]]\nname = \"c1\"\nkind = \"memif\"\nsocket = \"@other\"\n";
     fs::write(switch.path("taken.toml"), taken).unwrap();

@@ -25,6 +25,9 @@ pub struct ConfigShow {
     /// With the ports' secrets, not "***", with which it can't be applied
     #[serde(default, skip_serializing_if = "is_false")]
     pub secrets: bool,
+    /// Only what is this owner's; "file": the configuration file's
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Show what applying a file would change
@@ -61,7 +64,7 @@ pub struct ConfigSet {
 #[serde(deny_unknown_fields)]
 pub struct ConfigReload {}
 
-/// Write the running configuration to a file, whose comments and order stay; what it was before becomes FILE~
+/// Write the running configuration, without what owners have added, to a file, whose comments and order stay; what it was before becomes FILE~
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigSave {}

@@ -209,6 +209,9 @@ pub struct FdbEntry {
     /// Whether it was configured, and so neither moves nor ages.
     #[serde(rename = "static")]
     pub is_static: bool,
+    /// Whose it is, if it was configured and is not the configuration file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Reply to `fdb.load`.

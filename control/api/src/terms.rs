@@ -22,7 +22,7 @@ pub struct Terms {
 
 impl Terms {
     /// Methods of requests that have terms: those that change the configuration.
-    pub const METHODS: [&str; 21] = [
+    pub const METHODS: [&str; 22] = [
         "attach",
         "detach",
         "expose",
@@ -38,6 +38,7 @@ impl Terms {
         "bridge.set",
         "fdb.add",
         "fdb.del",
+        "fdb.load",
         "vtep.add",
         "vtep.del",
         "log.level",

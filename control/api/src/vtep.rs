@@ -58,4 +58,7 @@ pub struct VtepInfo {
     pub state: String,
     /// Whether it was learned from a packet, not configured.
     pub learned: bool,
+    /// The owners, beside the configuration file, that have it in a list or a static entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
 }

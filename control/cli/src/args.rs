@@ -271,16 +271,17 @@ pub fn parse(words: impl IntoIterator<Item: Into<OsString> + Clone>) -> Result<L
         }
         _ => None,
     };
-    let mut terms = Terms::default();
-    let task = match (task, known) {
-        (Some(task), _) => task,
-        (None, known) => {
-            let mut params = params(known.into_iter().flat_map(|known| api.params(known)), args);
-            if known.is_some_and(|known| known.has_terms) {
-                terms = Terms::take(&mut params).map_err(|error| command.error(ErrorKind::ValueValidation, error))?;
-            }
+    let wrong = |command: &mut Command, error| command.error(ErrorKind::ValueValidation, error);
+    let terms = match known.filter(|known| known.has_terms) {
+        Some(_) => Terms::take(&mut params(api.terms.iter(), args)).map_err(|error| wrong(&mut command, error))?,
+        None => Terms::default(),
+    };
+    let task = match task {
+        Some(task) => task,
+        None => {
+            let params = params(known.into_iter().flat_map(|known| &known.params), args);
             let request = AnyRequest::from_params(&method, Value::Object(params));
-            Task::Request(request.map_err(|error| command.error(ErrorKind::ValueValidation, error))?)
+            Task::Request(request.map_err(|error| wrong(&mut command, error))?)
         }
     };
     let socket = matches.get_one::<PathBuf>("socket").cloned().unwrap_or_default();
@@ -452,6 +453,7 @@ mod tests {
         let terms = line("port del web --owner cni --if-generation 5 --ensure").unwrap().terms;
         assert_eq!(terms, Terms { owner: Some("cni".into()), if_generation: Some(5), ensure: true });
         assert!(line("port show web --owner cni").is_err() && line("fdb flush --ensure").is_err());
+        assert_eq!(line("fdb load /dev/null --owner cni").unwrap().terms.owner.as_deref(), Some("cni"));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn run() -> ExitCode {
         Task::Completions(shell) => completions(shell),
         Task::Schema => Ok(print(&format!("{:#}\n", Api::new().openrpc()))),
         Task::Save { file, secrets } => save(&socket, &file, secrets, json),
-        Task::Request(AnyRequest::Fdb(FdbRequest::Load(request))) => load(&socket, request, json),
+        Task::Request(AnyRequest::Fdb(FdbRequest::Load(request))) => load(&socket, &terms, request, json),
         Task::Request(AnyRequest::Watch(WatchRequest::Watch(request))) => watch(&socket, &request, json),
         Task::Request(AnyRequest::Attach(AttachRequest::Attach(request))) => attach(&socket, &terms, request, json),
         Task::Request(request) => answer(&socket, &terms, &request, json),
@@ -165,15 +165,17 @@ fn watch(socket: &Path, request: &Watch, as_json: bool) -> Result<ExitCode, Fail
     }
 }
 
+/// As whose the configuration file's things are shown: no owner has this name.
+const FILE: &str = "file";
 /// Refused lines that are shown to people.
 const REFUSED_SHOWN: usize = 20;
 
 /// Loads or deletes FDB entries. The status is 1 if any was refused.
-fn load(socket: &Path, request: FdbLoad, as_json: bool) -> Result<ExitCode, Failure> {
+fn load(socket: &Path, terms: &Terms, request: FdbLoad, as_json: bool) -> Result<ExitCode, Failure> {
     let FdbLoad { entries: mut batch, delete } = request;
     let mut total = FdbLoaded { done: 0, refused: std::mem::take(&mut batch.refused) };
     let verb = if delete { "deleted" } else { "added" };
-    let loaded = Client::connect(socket)?.load(batch, delete, &mut total);
+    let loaded = Client::connect(socket)?.load(terms, batch, delete, &mut total);
     loaded.map_err(|error| match (Failure::from(error), total.done) {
         (failure, 0) => failure,
         (mut failure, n) => {
@@ -198,9 +200,9 @@ fn load(socket: &Path, request: FdbLoad, as_json: bool) -> Result<ExitCode, Fail
     Ok(if is_done { code } else { ExitCode::FAILURE })
 }
 
-/// Writes the running configuration to `file`.
+/// Writes the running configuration to `file`, without what owners have added: that is in files of their own.
 fn save(socket: &Path, file: &Path, secrets: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let text = Client::connect(socket)?.call(&ConfigShow { secrets })?.text;
+    let text = Client::connect(socket)?.call(&ConfigShow { secrets, owner: Some(FILE.into()) })?.text;
     let shown = file.display();
     dray_config::save(file, &text).map_err(|why| format!("{shown}: {why}"))?;
     let hidden = format!("secret = \"{HIDDEN_SECRET}\"");

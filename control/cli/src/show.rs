@@ -291,30 +291,36 @@ fn bridges(bridges: &[BridgeInfo]) -> String {
 }
 
 fn fdb(entries: &[FdbEntry]) -> String {
-    let mut table = Table::new(&["BRIDGE", "MAC", "PORT", "VLAN", "VTEP", "AGE"]);
+    let columns = ["BRIDGE", "MAC", "PORT", "VLAN", "VTEP", "AGE", "OWNER"];
+    let has_owners = entries.iter().any(|e| e.owner.is_some());
+    let mut table = Table::new(&columns[..columns.len() - usize::from(!has_owners)]);
     for e in entries {
-        table.row([
+        let row = [
             e.bridge.clone(),
             e.mac.to_string(),
             e.port.clone().unwrap_or_default(),
             e.vlan.map(|vlan| vlan.to_string()).unwrap_or_default(),
             e.vtep.map(|vtep| vtep.to_string()).unwrap_or_default(),
             if e.is_static { "static".into() } else { duration(e.age_seconds) },
-        ]);
+        ];
+        table.row(row.into_iter().chain(has_owners.then(|| e.owner.clone().unwrap_or_default())));
     }
     table.render()
 }
 
 fn vteps(vteps: &[VtepInfo]) -> String {
-    let mut table = Table::new(&["VTEP", "NEXT HOP", "MAC", "STATE", "ORIGIN"]);
+    let columns = ["VTEP", "NEXT HOP", "MAC", "STATE", "ORIGIN", "OWNERS"];
+    let has_owners = vteps.iter().any(|v| !v.owners.is_empty());
+    let mut table = Table::new(&columns[..columns.len() - usize::from(!has_owners)]);
     for v in vteps {
-        table.row([
+        let row = [
             v.address.to_string(),
             v.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
             v.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             v.state.clone(),
             if v.learned { "learned" } else { "configured" }.into(),
-        ]);
+        ];
+        table.row(row.into_iter().chain(has_owners.then(|| v.owners.join(", "))));
     }
     table.render()
 }

@@ -161,14 +161,17 @@ impl Client {
         self.send(&terms.put_into(request.encode(1)))
     }
 
-    /// Adds or deletes static FDB entries, in as many requests as it takes. `loaded` grows by what was done and refused, also
-    /// if there is an error in the middle of it.
+    /// Adds or deletes static FDB entries on these terms, in as many requests as it takes. `loaded` grows by what was done and refused,
+    /// also if there is an error in the middle of it.
     ///
     /// # Errors
     /// Any [`Error`]; an entry that is refused is none.
-    pub fn load(&mut self, batch: FdbBatch, delete: bool, loaded: &mut FdbLoaded) -> Result<(), Error> {
+    pub fn load(&mut self, terms: &Terms, batch: FdbBatch, delete: bool, loaded: &mut FdbLoaded) -> Result<(), Error> {
+        let mut terms = terms.clone();
         for request in batch.into_requests(delete) {
-            let mut part = self.call(&request)?;
+            let mut part = self.send(&terms.put_into(request.encode(1)))?.of(&request)?;
+            // The first one has changed it.
+            terms.if_generation = None;
             loaded.done += part.done;
             loaded.refused.append(&mut part.refused);
         }

@@ -232,7 +232,7 @@ impl SlowPath {
                 (_, None) => "resolving",
                 _ => "resolved",
             };
-            VtepInfo { address, next_hop, mac, state: state.into(), learned: vtep.is_learned(address) }
+            VtepInfo { address, next_hop, mac, state: state.into(), learned: vtep.is_learned(address), owners: vec![] }
         };
         vtep.all().map(info).collect()
     }

@@ -24,7 +24,7 @@ use crate::stats::{Estimate, median};
 use crate::traffic::{seconds, stop_flag};
 use case::Case;
 use clap::{Args, ValueEnum};
-use dray_api::{FdbBatch, FdbLoaded, StatusShow, VtepShow};
+use dray_api::{FdbBatch, FdbLoaded, StatusShow, Terms, VtepShow};
 use dray_client::Client;
 use dray_report::{Column, Document, Lines, Point as Dot, Table, Tone};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -155,7 +155,7 @@ const START: Duration = Duration::from_secs(20);
 /// If one was refused.
 fn load(control: &mut Client, batch: FdbBatch, delete: bool) -> Result<(), String> {
     let mut loaded = FdbLoaded::default();
-    control.load(batch, delete, &mut loaded)?;
+    control.load(&Terms::default(), batch, delete, &mut loaded)?;
     match loaded.refused.first() {
         Some(refused) => Err(format!("drayd refuses an FDB entry: {}", refused.reason)),
         None => Ok(()),
