@@ -188,8 +188,10 @@ impl Worker {
         pipeline.clock.end(|stage, time| self.counters.worker.stages[stage as usize].add(time));
 
         counters.switched.add(tally.switched as u64);
-        if tally.counts.iter().fold(tally.copies | tally.punted, |any, n| any | n) != 0 {
+        if tally.counts.iter().fold(tally.copies | tally.segments | tally.punted, |any, n| any | n) != 0 {
             counters.copies.add(tally.copies as u64);
+            // As they were before somebody joined them.
+            counters.rx_packets.add(tally.segments as u64);
             counters.punted.add(tally.punted as u64);
             counters.counts.iter().zip(tally.counts).for_each(|(counter, n)| counter.add(n as u64));
         }

@@ -8,8 +8,7 @@ use crossbeam_channel::Receiver;
 use dray_api::{PortDetail, PortInfo};
 use dray_config::{Mac, Port};
 use dray_dataplane::DeviceLosses;
-use dray_tap::{Interface, State as Seen};
-use std::path::Path;
+use dray_tap::{Interface, State as Seen, interface_index};
 use std::time::Duration;
 
 /// A port's interface.
@@ -43,8 +42,8 @@ impl Opens for Wire {
     const PAUSE: Duration = Duration::from_secs(1);
 
     fn missing(&self) -> Option<String> {
-        let is_there = Path::new("/sys/class/net").join(&self.name).exists();
-        (!is_there).then(|| format!("there is no interface \"{}\"", self.name))
+        // Not by /sys, which may show another network namespace than this one.
+        interface_index(&self.name).is_none().then(|| format!("there is no interface \"{}\"", self.name))
     }
 
     fn start(&self) -> Receiver<Result<(Interface, Seen), String>> {

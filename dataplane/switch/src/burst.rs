@@ -447,11 +447,25 @@ impl Burst {
         self.n += 1;
     }
 
-    /// Appends a segment of another burst to the body of the frame pushed last, which has fewer than [`CHAIN_MAX`] beyond its
-    /// first. It is to be sent before that burst is released.
+    /// Appends a segment of another burst to the frame pushed last, which has fewer than [`CHAIN_MAX`] beyond its first, as
+    /// [`Burst::chain`] does. It is to be sent before that burst is released.
+    #[allow(unsafe_code)]
     pub(crate) fn extend(&mut self, segment: Segment) {
-        self.frames[self.n as u16 - 1].len += segment.len();
-        self.attach(segment);
+        // SAFETY: `Segment::new` vouches for it while the other burst has it.
+        unsafe { self.chain(segment.as_ptr(), segment.len()) };
+    }
+
+    /// Appends frame `i` of the burst `of`, which is released later. There is [`Burst::room`].
+    pub(crate) fn push_frame(&mut self, of: &Burst, i: u16) {
+        let from = of.frame(i);
+        let frame = &mut self.frames[self.n as u16];
+        let head = from.start as usize..from.end as usize;
+        frame.bytes[head.clone()].copy_from_slice(&from.bytes[head]);
+        (frame.start, frame.end, frame.len, frame.pending) = (from.start, from.end, from.len, from.pending);
+        (frame.body, frame.more, frame.mbuf) = (Segment::EMPTY, (0, 0), 0);
+        self.offloads |= from.pending != Pending::NONE;
+        self.n += 1;
+        of.segments(from).for_each(|segment| self.attach(segment));
     }
 
     /// Appends a frame that lives in the burst itself until [`Burst::clear`]: one that Dray makes, or a test.

@@ -218,6 +218,11 @@ pub(crate) fn pieces(frame: &Frame) -> u32 {
     (frame.len() - headers).div_ceil(frame.pending.gso_size as usize) as u32
 }
 
+/// Whether `frame` is several UDP datagrams over IPv4, not something that it carries in a tunnel.
+pub(crate) fn is_datagrams(frame: &Frame) -> bool {
+    frame.pending.gso == Gso::Udp4 && !is_encapsulated(frame)
+}
+
 /// Cuts frame `i` into pieces, which `send` gets in `scratch`, up to [`BURST`] at a time. That is empty before and after.
 pub(crate) fn cut(burst: &Burst, i: u16, scratch: &mut Burst, mut send: impl FnMut(&mut Burst)) {
     let frame = burst.frame(i);

@@ -1,12 +1,13 @@
 //! The way of a burst through the stages, in one place. Each takes the frames that are still under way and hands on what
 //! remains.
 
-use crate::burst::Burst;
+use crate::burst::{ADDED_MAX, Burst, HEAD_LONG};
 use crate::clock::{Stage, StageClock};
 use crate::counts::Counts;
-use crate::drops::Drop;
+use crate::drops::{Drop, Dropped, Drops};
 use crate::egress::Egress;
 use crate::fdb::key;
+use crate::offload;
 use crate::port::Output;
 use crate::stages::leaving::{Leaving, SETS};
 use crate::stages::{Pass, Selection, Stages, learn::Seen};
@@ -14,17 +15,30 @@ use crate::tables::{Port, PortTable};
 
 pub use crate::stages::Context;
 
-/// What became of a burst, beside [`Burst::drops`]: received + copies = switched + punted + drops.
+/// What became of a burst, beside [`Burst::drops`]: received + copies + segments = switched + punted + drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Frames handed to ports.
     pub switched: u32,
     /// Frames that flooding added.
     pub copies: u32,
+    /// Frames more than were received, for some were several outer packets in one.
+    pub segments: u32,
     /// Frames handed to the control thread.
     pub punted: u32,
     /// What stages counted.
     pub counts: Counts,
+}
+
+impl Tally {
+    /// Adds what became of another one.
+    fn add(&mut self, other: &Tally) {
+        self.switched += other.switched;
+        self.copies += other.copies;
+        self.segments += other.segments;
+        self.punted += other.punted;
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+    }
 }
 
 /// Where what the control thread sends enters.
@@ -51,6 +65,8 @@ pub struct Pipeline {
     stages: Stages,
     /// What a port is of which the tables don't know.
     unused: Port,
+    /// For outer packets that came as one, from when some did; empty.
+    scratch: Option<Box<Burst>>,
 }
 
 impl Default for Pipeline {
@@ -61,6 +77,7 @@ impl Default for Pipeline {
             leaving: [SETS, SETS].map(Vec::with_capacity),
             stages: Stages::default(),
             unused: PortTable::Unused.into(),
+            scratch: None,
         }
     }
 }
@@ -68,7 +85,57 @@ impl Default for Pipeline {
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
-        let Pipeline { clock, seen, leaving, stages, unused } = self;
+        let port = cx.tables.ports.get(cx.port as usize).unwrap_or(&self.unused);
+        if burst.has_offloads() && port.is_underlay() {
+            return self.run_cut(burst, cx, out);
+        }
+        self.run_whole(burst, cx, out)
+    }
+
+    /// On the underlay's port: cuts UDP datagrams that came as one, each of which is an outer packet, and runs all frames in their order.
+    #[cold]
+    fn run_cut<O: Output>(&mut self, burst: &mut Burst, cx: Context, out: &mut O) -> Tally {
+        let mut scratch = self.scratch.take().unwrap_or_default();
+        scratch.set_head_len(HEAD_LONG);
+        let (mut tally, mut drops, mut added) = (Tally::default(), Drops::default(), 0);
+        let mut segments = 0;
+        for i in 0..burst.len() as u16 {
+            let frame = burst.frame(i);
+            let mut run = |scratch: &mut Burst, out: &mut O| {
+                tally.add(&self.run_whole(scratch, cx, out));
+                scratch.drops.take(|reason, n| drops.add(reason, n));
+            };
+            let pieces = if offload::is_datagrams(frame) { offload::pieces(frame) } else { 1 };
+            if scratch.room() == 0 || pieces > 1 && !scratch.is_empty() {
+                run(&mut scratch, out);
+                scratch.clear();
+            }
+            if pieces == 1 {
+                scratch.push_frame(burst, i);
+                continue;
+            }
+            added += pieces;
+            if added > ADDED_MAX {
+                drops.add(Drop::UnderlayGso, 1);
+                continue;
+            }
+            segments += pieces - 1;
+            offload::cut(burst, i, &mut scratch, |scratch| run(scratch, out));
+        }
+        if !scratch.is_empty() {
+            tally.add(&self.run_whole(&mut scratch, cx, out));
+            scratch.drops.take(|reason, n| drops.add(reason, n));
+            scratch.clear();
+        }
+        drops.take(|reason, n| burst.drop(Dropped::Count(n), reason));
+        self.scratch = Some(scratch);
+        tally.segments = segments;
+        tally
+    }
+
+    #[inline(always)]
+    fn run_whole(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
+        let Pipeline { clock, seen, leaving, stages, unused, .. } = self;
         let port = cx.tables.ports.get(cx.port as usize).unwrap_or(unused);
         let pass = Pass::new(burst, &cx, port, out, seen, leaving);
         complete(stages, clock, port.wanted, pass)
@@ -76,7 +143,7 @@ impl Pipeline {
 
     /// Sends the only frame of `burst`, which the control thread made and which came from no port: `cx.port` is any number.
     pub fn inject(&mut self, burst: &mut Burst, entry: Entry, cx: Context, out: &mut impl Output) -> Tally {
-        let Pipeline { clock, seen, leaving, stages, unused } = self;
+        let Pipeline { clock, seen, leaving, stages, unused, .. } = self;
         if matches!(entry, Entry::Bridge(bridge) if !(1..cx.tables.groups.len()).contains(&bridge.into())) {
             burst.drop(0, Drop::FloodNoTarget);
             return Tally::default();

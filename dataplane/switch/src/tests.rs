@@ -124,7 +124,8 @@ impl Switch {
         let cx = Context { tables: &self.tables, fdb: self.fdb.view(), now: self.now, port: u16::MAX };
         self.tally = run(&mut self.pipeline, &mut burst, cx, &mut self.sink);
         let t = self.tally;
-        assert_eq!(received + t.copies, t.switched + t.punted + burst.drops.total(), "every frame is accounted for");
+        let came = received + t.copies + t.segments;
+        assert_eq!(came, t.switched + t.punted + burst.drops.total(), "every frame is accounted for");
         self.drops.clear();
         burst.drops.take(|reason, n| self.drops.push((reason, n)));
         let sent = std::mem::take(&mut self.sink.sent);
@@ -982,10 +983,46 @@ fn of_an_outer_packet_only_what_is_inside_stays_undone() {
         assert_eq!(s.sink.undone, []);
     }
     // An outer packet that is itself to be cut.
-    let gso = Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size: 20, ecn: false };
-    assert_eq!(s.run_undone(0, vec![(outer, Some(gso)), (TSO4.to_vec(), Some(ASK_TSO4))]), []);
-    assert_eq!(s.drops, [(Drop::UnderlayGso, 2)]);
+    assert_eq!(s.run_undone(0, vec![(TSO4.to_vec(), Some(ASK_TSO4))]), []);
+    assert_eq!(s.drops, [(Drop::UnderlayGso, 1)]);
     assert_eq!(s.sink.punts, []);
+}
+
+/// What another Dray hands to a veth device: outer packets of one flow as one packet of datagrams.
+#[test]
+fn outer_packets_that_come_as_one_are_taken_apart() {
+    let mut s = overlay();
+    s.run(1, vec![frame(ALL, B, 60)]);
+    let inner = |n: u8, len: usize| [&frame(B, A, 60)[..], &vec![n; len - 60]].concat();
+    let datagrams = |all: &[Vec<u8>]| {
+        let mut bytes = from_peer(all[0].len());
+        let payloads: Vec<u8> = all.iter().flat_map(|inner| [&bytes[42..50], inner].concat()).collect();
+        bytes.truncate(42);
+        bytes.extend(payloads);
+        let (ip, udp) = ((bytes.len() - 14) as u16, (bytes.len() - 34) as u16);
+        bytes[16..18].copy_from_slice(&ip.to_be_bytes());
+        bytes[38..40].copy_from_slice(&udp.to_be_bytes());
+        checksum(&mut bytes);
+        let gso_size = all[0].len() as u16 + 8;
+        (bytes, Some(Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size, ecn: false }))
+    };
+    let single = |n| ([from_peer(300), inner(n, 300)].concat(), None);
+    // In order, the last of each packet shorter, and more of them than a burst has.
+    let many: Vec<Vec<u8>> = (0..80).map(|n| inner(n, 100)).chain([inner(80, 99)]).collect();
+    let few = [inner(101, 1400), inner(102, 1400)];
+    let sent = s.run_undone(0, vec![single(200), datagrams(&many), single(201), datagrams(&few)]);
+    let expected = [&[inner(200, 300)][..], &many, &[inner(201, 300)], &few].concat();
+    assert_eq!(sent.len(), expected.len());
+    assert!(sent.iter().zip(&expected).all(|((port, bytes), inner)| *port == 1 && bytes == inner));
+    assert_eq!(s.tally.segments, 80 + 1);
+    assert_eq!(s.drops, []);
+    // As many as one may have are taken; then it is enough for this burst.
+    let tiny = |bytes: usize| {
+        let ask = Offload { csum_start: 34, csum_offset: 6, gso: Gso::Udp4, gso_size: 1, ecn: false };
+        ([&datagrams(&few).0[..42], &vec![0; bytes]].concat(), Some(ask))
+    };
+    assert_eq!(s.run_undone(0, (0..9).map(|_| tiny(1024)).collect()), []);
+    assert_eq!(s.drops.iter().find(|(reason, _)| *reason == Drop::UnderlayGso), Some(&(Drop::UnderlayGso, 1)));
 }
 
 /// What the kernel's own vxlan device hands to a veth device: one large packet, of which what is inside is still to be cut.

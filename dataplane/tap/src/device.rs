@@ -493,7 +493,8 @@ pub fn interface_names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-pub(crate) fn interface_index(name: &str) -> Option<u32> {
+/// The kernel's number of the interface `name` in this thread's network namespace, if there is one.
+pub fn interface_index(name: &str) -> Option<u32> {
     let ifreq = request(name);
     // SAFETY: `request` ends the name with a NUL.
     match unsafe { libc::if_nametoindex(ifreq.ifr_name.as_ptr()) } {

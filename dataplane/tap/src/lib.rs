@@ -18,7 +18,7 @@ mod readiness;
 mod rtnetlink;
 mod vhost_net;
 
-pub use device::{Failure, Losses, Made, Tap, TapOptions, interface_names, remove_left};
+pub use device::{Failure, Losses, Made, Tap, TapOptions, interface_index, interface_names, remove_left};
 pub use interface::{Interface, State};
 pub use namespace::Namespace;
 pub use readiness::sleep;

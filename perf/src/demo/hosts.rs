@@ -246,7 +246,7 @@ impl Lab {
     /// Makes the hosts and the network between them.
     ///
     /// # Errors
-    /// What `ip`, `bridge` or `ethtool` complained about; a signal.
+    /// What `ip` or `bridge` complained about; a signal.
     pub fn make_network(&self) -> Result<(), Stop> {
         let k = self.namespace("k");
         for host in ["a", "b", "k"] {
@@ -261,9 +261,6 @@ impl Lab {
             words(&format!("ip -n {k} link add to-{name} type veth peer name eth1 netns {h}"))?;
             words(&format!("ip -n {k} link set to-{name} master underlay addrgenmode none up"))?;
             words(&format!("ip -n {h} link set eth1 addrgenmode none up"))?;
-            // A veth pair would hand many VXLAN packets that the switch writes at once to the other switch as one, which takes none that
-            // is still to be cut. A real NIC cuts it.
-            words(&format!("ip netns exec {h} ethtool -K eth1 tx-udp-segmentation off"))?;
         }
         words(&format!("ip -n {k} link add vx{VNI} type vxlan id {VNI} local {KERNEL_VTEP} dstport 4789"))?;
         words(&format!("ip -n {k} addr add {}/24 dev vx{VNI}", KERNEL.ip))?;

@@ -20,10 +20,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Programs that the demo uses, and the Debian packages that have them.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
-    ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
     ("setpriv", "util-linux"),

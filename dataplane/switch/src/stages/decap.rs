@@ -25,7 +25,8 @@ declare! { REASONS of Drop;
         remedy: "If a tunnel does not work: the sender's remote address and port must be `local` and `udp-port` \
             of `[vxlan]`, untagged; its neighbour table must have the `mac` of the underlay's port.",
     };
-    /// An underlay frame that is itself still to be segmented, not what it carries: an outer packet holds one inner frame and can't be cut.
+    /// An underlay frame that is itself still to be segmented, not what it carries, and is not UDP datagrams; or that would be cut into too
+    /// many.
     UnderlayGso = "underlay.gso" {
         cause: "The underlay's port is a virtual machine that leaves segmentation to the device.",
         remedy: "In that guest, for its device: `ethtool -K DEV tso off gso off`.",

@@ -53,12 +53,15 @@ const ALL: [u16; BURST] = {
 
 impl Default for Send {
     fn default() -> Self {
+        let mut scratch = Box::<Burst>::default();
+        // What is sent needs no more of its body in the head.
+        scratch.set_head_len(0);
         Send {
             lists: vec![List::default(); MAX_PORTS].into(),
             touched: Vec::new(),
             switched: 0,
             numbers: [0; FRAMES],
-            scratch: Box::default(),
+            scratch,
             ports: Vec::new(),
             receivers: Vec::new(),
         }
