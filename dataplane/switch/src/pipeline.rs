@@ -84,9 +84,9 @@ impl Default for Pipeline {
 
 impl Pipeline {
     /// Runs `burst` to completion: every frame is sent, punted or dropped with a reason.
+    #[inline(always)]
     pub fn run(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
-        let port = cx.tables.ports.get(cx.port as usize).unwrap_or(&self.unused);
-        if burst.has_offloads() && port.is_underlay() {
+        if burst.has_offloads() && cx.tables.ports.get(cx.port as usize).is_some_and(Port::is_underlay) {
             return self.run_cut(burst, cx, out);
         }
         self.run_whole(burst, cx, out)
@@ -94,6 +94,7 @@ impl Pipeline {
 
     /// On the underlay's port: cuts UDP datagrams that came as one, each of which is an outer packet, and runs all frames in their order.
     #[cold]
+    #[inline(never)]
     fn run_cut<O: Output>(&mut self, burst: &mut Burst, cx: Context, out: &mut O) -> Tally {
         let mut scratch = self.scratch.take().unwrap_or_default();
         scratch.set_head_len(HEAD_LONG);
@@ -133,7 +134,8 @@ impl Pipeline {
         tally
     }
 
-    #[inline(always)]
+    /// [`Pipeline::run`] of frames none of which is several outer packets.
+    #[inline(never)]
     fn run_whole(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
         let Pipeline { clock, seen, leaving, stages, unused, .. } = self;
         let port = cx.tables.ports.get(cx.port as usize).unwrap_or(unused);

@@ -55,11 +55,7 @@ impl Process for Parse {
     fn run<O: Output>(&mut self, pass: &mut Pass<O>) -> usize {
         let (burst, live, cx) = (&mut *pass.burst, &mut pass.live, pass.cx);
         if burst.has_offloads() {
-            // Of tunnels that aren't ours nothing may be left undone: they would be in two then.
-            live.each(burst, |burst, i| {
-                let inside = offload::is_long(&burst.frames[i]) && offload::is_encapsulated(&burst.frames[i]);
-                if inside { Verdict::drop(Drop::RxBadOffload) } else { Verdict::GO }
-            });
+            refuse_tunnels(burst, live);
         }
         match &pass.port.bridges {
             &PortTable::Access(bridge) => access(burst, live, cx, bridge),
@@ -68,6 +64,16 @@ impl Process for Parse {
         }
         hash(pass, Egress::port(pass.cx.port, 0))
     }
+}
+
+/// Drops what is to be cut inside of a tunnel that isn't ours: it would be in two of them then.
+#[cold]
+#[inline(never)]
+fn refuse_tunnels(burst: &mut Burst, live: &mut Selection) {
+    live.each(burst, |burst, i| {
+        let inside = offload::is_long(&burst.frames[i]) && offload::is_encapsulated(&burst.frames[i]);
+        if inside { Verdict::drop(Drop::RxBadOffload) } else { Verdict::GO }
+    });
 }
 
 /// The group bit of an address in the lower 48 bits of a key.
