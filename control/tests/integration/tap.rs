@@ -2,10 +2,12 @@
 
 use crate::harness::*;
 use dray_tap::Namespace;
+use dray_vhost::memif::Client;
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -241,6 +243,73 @@ fn a_container_that_goes_takes_its_device_and_nothing_else() {
 }
 
 /// The host's own device is steered off the worker's CPU, and no other device of the host's.
+/// Moves frames between two memif interfaces in both directions until it is told to stop, and keeps them.
+fn cable(mut m: Client, mut n: Client, stop: &AtomicBool) -> Vec<Vec<u8>> {
+    let mut kept = Vec::new();
+    while !stop.load(Relaxed) {
+        let there = receive(&mut m);
+        send(&mut n, &there);
+        let back = receive(&mut n);
+        send(&mut m, &back);
+        if there.is_empty() && back.is_empty() {
+            thread::yield_now();
+        }
+        kept.extend(there);
+        kept.extend(back);
+    }
+    kept
+}
+
+/// Says stop when it is dropped, also by a test that fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// memif leaves nothing undone: segments are cut and checksums completed on the way there, whatever their sender left.
+#[test]
+fn what_reaches_memif_is_complete() {
+    let Some(test) = Test::begin() else { return };
+    let (a, b) = (container("a"), container("b"));
+    let config = port("a", &a, 1)
+        + &port("b", &b, 2)
+        + &memif_ports(&["m", "n"])
+        + &bridge("red", &["a", "m"])
+        + &bridge("blue", &["n", "b"]);
+    let drayd = Drayd::start(&test, &config);
+    let ends = [test.memif(0), test.memif(1)];
+    for name in ["a", "b", "m", "n"] {
+        drayd.wait_link(name, "up");
+    }
+    let stop = AtomicBool::new(false);
+    let frames = thread::scope(|scope| {
+        let [m, n] = ends;
+        let cable = scope.spawn(|| cable(m, n, &stop));
+        let stopped = Stop(&stop);
+        for offloads in ["on", "off"] {
+            for ns in [&a, &b] {
+                ns.run(&format!("ethtool -K eth0 tx {offloads} tso {offloads} gso {offloads}"));
+            }
+            for address in ["10.32.0.2", "fd00::2"] {
+                let (mut client, mut server) = connect(&a, &b, address);
+                transfer(&mut client, &mut server, 4 << 20);
+                transfer(&mut server, &mut client, 1 << 20);
+            }
+        }
+        drop(stopped);
+        cable.join().unwrap()
+    });
+    assert!(frames.iter().all(|frame| frame.len() <= 1514));
+    let frames = Frames::of(&test, &frames);
+    frames.assert_correct();
+    let right = frames.count("tcp.checksum.status == 1 && tcp.len > 0");
+    assert!(right > 4 * (5 << 20) / 1460, "{right} segments");
+    drayd.finish();
+}
+
 #[test]
 fn the_host_takes_part_and_is_left_as_it_was() {
     let Some(test) = Test::begin() else { return };

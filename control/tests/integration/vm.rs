@@ -53,9 +53,9 @@ fn transfer(drayd: &Drayd, from: u8, sum: &str, to: &mut Guest, port: &str) -> u
 }
 
 /// The kernel in `net` and a guest get each other's file.
-fn transfer_across_vxlan(test: &Test, net: &Overlay, guest: &mut Guest, number: u8, sum: &str) {
+fn transfer_both_ways(test: &Test, net: &Netns, guest: &mut Guest, number: u8, sum: &str) {
     let get = format!("timeout 60 busybox {} </dev/null | sha256sum", fetch(&Guest::address(number)));
-    let output = net.kernel.command("sh").args(["-c", &get]).output().unwrap();
+    let output = net.command("sh").args(["-c", &get]).output().unwrap();
     assert_eq!(first_word(&String::from_utf8_lossy(&output.stdout)), sum, "{output:?}");
 
     let file = test.path("file");
@@ -63,18 +63,18 @@ fn transfer_across_vxlan(test: &Test, net: &Overlay, guest: &mut Guest, number: 
     (0..1_000_000).for_each(|line| writeln!(text, "{line}").unwrap());
     let sum = first_word(&run(&format!("sha256sum {}", file.display())));
     let port = FILE_PORT.to_string();
-    let mut server = net.kernel.command("busybox");
+    let mut server = net.command("busybox");
     server.args(["nc", "-l", "-p", &port, "-e", "cat"]).arg(&file);
     let _server = Process::start(server);
     let listening = format!("ss -Hltn sport = {port}");
-    wait_for("the kernel's side to listen", || net.kernel.run(&listening).contains(&port).then_some(()));
+    wait_for("the kernel's side to listen", || net.run(&listening).contains(&port).then_some(()));
     assert_eq!(guest.fetch("192.168.7.2"), sum);
 }
 
-/// Frames of a capture whose checksum was looked at, and all of them right.
-fn assert_checksums(frames: &Frames) {
+/// Frames of a capture, of a kind, whose checksum was looked at, and all of them right.
+fn assert_checksums(kind: &str, frames: &Frames) {
     frames.assert_correct();
-    let right = frames.count("vxlan && tcp.checksum.status == 1 && tcp.len > 0");
+    let right = frames.count(&format!("{kind} && tcp.checksum.status == 1 && tcp.len > 0"));
     assert!(right > 10_000, "{right} segments");
 }
 
@@ -113,8 +113,8 @@ fn guests_reach_containers_the_overlay_and_each_other() {
     assert!(average > 2 * 1514, "segments travel whole");
     assert_eq!(drayd.status().segments, 0);
     let capture = Capture::start(&test, &net.kernel, "under");
-    transfer_across_vxlan(&test, &net, &mut vm1, 1, &sum);
-    assert_checksums(&capture.stop());
+    transfer_both_ways(&test, &net.kernel, &mut vm1, 1, &sum);
+    assert_checksums("vxlan", &capture.stop());
     assert!(drayd.port("uplink").segments > 0, "towards the underlay they are cut");
     drayd.finish();
 }
@@ -140,9 +140,42 @@ fn a_guest_without_offloads_gets_what_it_can_take() {
     let sum = vm2.make_file(FILE);
     transfer(&drayd, 2, &sum, &mut vm1, "vm1");
     let capture = Capture::start(&test, &net.kernel, "under");
-    transfer_across_vxlan(&test, &net, &mut vm2, 2, &sum);
-    assert_checksums(&capture.stop());
+    transfer_both_ways(&test, &net.kernel, &mut vm2, 2, &sum);
+    assert_checksums("vxlan", &capture.stop());
     assert_eq!(drayd.port("uplink").segments, 0, "it cuts its own");
+    drayd.finish();
+}
+
+/// What either leaves undone crosses undone or is done, so that every byte and every checksum is right.
+#[test]
+fn guests_and_containers_with_sockets() {
+    let Some(test) = Test::guests() else { return };
+    let c = Netns::new("c");
+    let tap = format!(
+        "[[port]]\nname = \"c\"\nkind = \"tap\"\nnetns = {:?}\naddresses = [\"192.168.7.2/24\"]\ngro = false\n",
+        c.path()
+    );
+    let config = WORKER.to_owned() + &vhost_ports(&["vm1", "vm2"]) + &tap + &bridge("blue", &["vm1", "vm2", "c"]);
+    let drayd = Drayd::start(&test, &config);
+    drayd.wait_link("c", "up");
+    let properties = format!("{NO_OFFLOADS},mrg_rxbuf=off");
+    let guests = Guest::start_two(
+        &test,
+        [("vm1", 1, Device::default()), ("vm2", 2, Device { properties: &properties, ..Device::default() })],
+    );
+    for (mut guest, number) in guests.into_iter().zip(1..) {
+        guest.ping("192.168.7.2", 20, 1400);
+        let sum = guest.make_file(FILE);
+        for offloads in ["on", "off"] {
+            c.run(&format!("ethtool -K eth0 tx {offloads} tso {offloads} gso {offloads}"));
+            // Where neither leaves anything undone the device shows what was on the way.
+            let capture = (number == 2 && offloads == "off").then(|| Capture::start(&test, &c, "eth0"));
+            transfer_both_ways(&test, &c, &mut guest, number, &sum);
+            if let Some(capture) = capture {
+                assert_checksums("ip", &capture.stop());
+            }
+        }
+    }
     drayd.finish();
 }
 

@@ -56,6 +56,21 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Frames that were not captured but are at hand, by way of a file in `dir`.
+    pub fn of(dir: impl AsRef<Path>, frames: &[Vec<u8>]) -> Frames {
+        let file = dir.as_ref().join("frames.pcap");
+        // Version 2.4, frames of at most 256 KiB, Ethernet.
+        let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 1 << 18, 1];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+        for frame in frames {
+            let len = frame.len() as u32;
+            bytes.extend([0, 0, len, len].iter().flat_map(|word| word.to_le_bytes()));
+            bytes.extend(frame);
+        }
+        std::fs::write(&file, bytes).unwrap();
+        Frames { file }
+    }
+
     /// For every frame that the display filter takes, these fields; several of one name are joined by commas.
     pub fn fields(&self, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
         let mut command = Self::tshark(&self.file);
