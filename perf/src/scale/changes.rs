@@ -141,12 +141,17 @@ fn at(dray: &Dray, cpu: usize, ports: u32, statics: u32) -> Result<Changes, Stri
         let set = |value: &str| ConfigSet { table: "vxlan".into(), key: key.into(), values: vec![value.into()] };
         both(&mut control, key, values.map(set), &mut requests)?;
     }
-    for (name, key, values) in [
-        ("b0", "vni", ["9999", "1"]),
-        ("b0", "peers", ["10.9.0.7", "10.9.0.8"]),
-        ("b2", "ports", ["{ port = 'p2', vlan = 9 }", "p2"]),
-    ] {
-        let set = |value: &str| BridgeSet { name: name.into(), key: key.into(), values: vec![value.into()] };
+    // Static entries are behind the port that stays.
+    let lists: [(&str, &str, [&[&str]; 2]); 3] = [
+        ("b0", "vni", [&["9999"], &["1"]]),
+        ("b0", "peers", [&["10.9.0.7"], &["10.9.0.8"]]),
+        ("b2", "ports", [&["p2", "{ port = 'p0', vlan = 9 }"], &["p2"]]),
+    ];
+    for (name, key, values) in lists {
+        let set = |values: &[&str]| {
+            let values = values.iter().map(|&value| value.into()).collect();
+            BridgeSet { name: name.into(), key: key.into(), values }
+        };
         both(&mut control, key, values.map(set), &mut requests)?;
     }
     Ok(Changes { ports, statics, start, requests })
