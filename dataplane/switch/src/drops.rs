@@ -103,7 +103,7 @@ impl Default for Drops {
 
 impl Drops {
     /// Counts `n` frames dropped for `reason`. Private, so that [`Burst::drop`] is the one way.
-    pub(crate) fn add(&mut self, reason: Drop, n: u32) {
+    fn add(&mut self, reason: Drop, n: u32) {
         self.counts[reason.index()] += n;
         self.total += n;
     }

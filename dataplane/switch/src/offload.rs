@@ -92,9 +92,7 @@ impl Offload {
         let few = self.gso_size != 0 && (frame.len() - payload).div_ceil(self.gso_size as usize) <= PIECES_MAX;
         (few && (!self.ecn || self.gso.is_tcp())).then_some(())
     }
-}
 
-impl Offload {
     /// [`Offload::can_cut`] for what VXLAN carries in `frame`, behind IPv4 without options. Only decapsulation goes on with it: the checksum
     /// of the outer UDP header, if it has one, is not rewritten in each piece.
     fn can_cut_inside(self, frame: &mut Frame) -> Option<()> {

@@ -4,7 +4,7 @@
 use crate::burst::{ADDED_MAX, Burst, HEAD_LONG};
 use crate::clock::{Stage, StageClock};
 use crate::counts::Counts;
-use crate::drops::{Drop, Dropped, Drops};
+use crate::drops::{Drop, Dropped};
 use crate::egress::Egress;
 use crate::fdb::key;
 use crate::offload;
@@ -95,42 +95,36 @@ impl Pipeline {
     /// On the underlay's port: cuts UDP datagrams that came as one, each of which is an outer packet, and runs all frames in their order.
     #[cold]
     #[inline(never)]
-    fn run_cut<O: Output>(&mut self, burst: &mut Burst, cx: Context, out: &mut O) -> Tally {
+    fn run_cut(&mut self, burst: &mut Burst, cx: Context, out: &mut impl Output) -> Tally {
         let mut scratch = self.scratch.take().unwrap_or_default();
         scratch.set_head_len(HEAD_LONG);
-        let (mut tally, mut drops, mut added) = (Tally::default(), Drops::default(), 0);
-        let mut segments = 0;
+        let mut tally = Tally::default();
         for i in 0..burst.len() as u16 {
             let frame = burst.frame(i);
-            let mut run = |scratch: &mut Burst, out: &mut O| {
-                tally.add(&self.run_whole(scratch, cx, out));
-                scratch.drops.take(|reason, n| drops.add(reason, n));
-            };
-            let pieces = if offload::is_datagrams(frame) { offload::pieces(frame) } else { 1 };
-            if scratch.room() == 0 || pieces > 1 && !scratch.is_empty() {
-                run(&mut scratch, out);
+            let is_datagrams = offload::is_datagrams(frame);
+            if scratch.room() == 0 || is_datagrams && !scratch.is_empty() {
+                tally.add(&self.run_whole(&mut scratch, cx, out));
                 scratch.clear();
             }
-            if pieces == 1 {
+            if !is_datagrams {
                 scratch.push_frame(burst, i);
                 continue;
             }
-            added += pieces;
-            if added > ADDED_MAX {
-                drops.add(Drop::UnderlayGso, 1);
+            let pieces = offload::pieces(frame);
+            if burst.pieces + pieces > ADDED_MAX {
+                burst.drop(i, Drop::UnderlayGso);
                 continue;
             }
-            segments += pieces - 1;
-            offload::cut(burst, i, &mut scratch, |scratch| run(scratch, out));
+            burst.pieces += pieces;
+            tally.segments += pieces - 1;
+            offload::cut(burst, i, &mut scratch, |scratch| tally.add(&self.run_whole(scratch, cx, out)));
         }
         if !scratch.is_empty() {
             tally.add(&self.run_whole(&mut scratch, cx, out));
-            scratch.drops.take(|reason, n| drops.add(reason, n));
             scratch.clear();
         }
-        drops.take(|reason, n| burst.drop(Dropped::Count(n), reason));
+        scratch.drops.take(|reason, n| burst.drop(Dropped::Count(n), reason));
         self.scratch = Some(scratch);
-        tally.segments = segments;
         tally
     }
 
