@@ -2,6 +2,13 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+/// The name of this machine's CPUs; empty if that is not known.
+pub fn model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name"));
+    name.map(|name| name.trim_start_matches([' ', '\t', ':']).to_owned()).unwrap_or_default()
+}
+
 /// Lets this thread, and the threads and processes that it starts, run on `cpu` only.
 ///
 /// # Errors

@@ -392,12 +392,10 @@ impl Bench {
 
     fn machine(&self, memory: Memory) -> Machine {
         let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-        let info = read("/proc/cpuinfo");
-        let name = info.lines().find_map(|l| l.strip_prefix("model name"));
         let date = Command::new("date").args(["-u", "+%F %R UTC"]).output().map(|o| o.stdout).unwrap_or_default();
         Machine {
             date: String::from_utf8_lossy(&date).trim().to_owned(),
-            cpu: name.map(|l| l.trim_start_matches([' ', '\t', ':']).to_owned()).unwrap_or_default(),
+            cpu: cpu::model(),
             cpus: dray_config::allowed_cpus().len(),
             used: [self.generator_cpu, self.switch_cpu],
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),

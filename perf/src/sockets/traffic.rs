@@ -2,6 +2,7 @@
 
 use super::Measure;
 use super::hosts::Pair;
+use crate::cpu;
 use crate::peer::run;
 use crate::stats::median;
 use serde_json::Value;
@@ -135,12 +136,9 @@ pub(super) fn congestion() -> Result<String, String> {
 
 /// The CPU's name and how many this process may use, and the kernel's release.
 pub(super) fn machine() -> (String, String) {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let cpus = dray_config::allowed_cpus().len();
-    let cpu = format!("{}, {cpus} CPUs", name.trim_start_matches([' ', '\t', ':']));
-    (cpu, read("/proc/sys/kernel/osrelease").trim().into())
+    let cpu = format!("{}, {} CPUs", cpu::model(), dray_config::allowed_cpus().len());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    (cpu, kernel.trim().into())
 }
 
 #[cfg(test)]
